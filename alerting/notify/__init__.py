@@ -1,0 +1,7 @@
+"""Alerts to people.
+
+Owns: routing, delivery schedule and channels.
+Reads: alerts.
+Writes: deliveries and HTTP requests to receivers.
+Never: touches a throttle command.
+"""

@@ -1,0 +1,7 @@
+"""One module per verb of the command line.
+
+Owns: argument parsing and what a person sees.
+Reads: settings.
+Writes: to the terminal.
+Never: holds a rule of the domain.
+"""

@@ -1,0 +1,1 @@
+"""Measurements of the product; each module prints JSON with --json."""

@@ -1,0 +1,7 @@
+"""Questions to ClickHouse.
+
+Owns: attribution and verification queries.
+Reads: ClickHouse.
+Writes: nothing yet.
+Never: sums money without FINAL or a replaceable roll-up.
+"""

@@ -1,0 +1,61 @@
+"""Metric names: one closed list, with the sentence that stands on the metrics page."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+
+class Metric(StrEnum):
+    """Name of a metric without the prefix `meterline_`; counters end in `_total`."""
+
+    EVENTS = "events_total"
+    """Usage events accepted and counted."""
+    MESSAGES = "messages_total"
+    """Kafka messages handled."""
+    REJECTS = "rejects_total"
+    """Events or messages sent to the dead-letter topic, by reason."""
+    NOTICES = "notices_total"
+    """Odd input that was handled, by reason."""
+    SNAPSHOTS = "snapshots_total"
+    """Spend snapshots published."""
+    ENTRIES = "table_entries"
+    """Entries in the spend table."""
+    ROWS = "rows_total"
+    """Rows inserted into ClickHouse, by table (reason)."""
+    INSERT_RETRIES = "insert_retries_total"
+    """Inserts tried again."""
+    COMMANDS = "throttle_commands_total"
+    """Throttle commands published, by state (reason)."""
+    ALERTS = "alerts_total"
+    """Alert records published, by severity (reason)."""
+    DELIVERIES = "deliveries_total"
+    """Delivery attempts, by outcome (reason)."""
+    EMITTED = "emitted_total"
+    """Events handed to the emitter."""
+    DROPPED = "dropped_total"
+    """Events lost because a bounded buffer was full, by reason."""
+    LAST_EVENT_MS = "last_event_timestamp_ms"
+    """Newest event time seen."""
+    LAST_FLUSH_MS = "last_flush_timestamp_ms"
+    """When effects were last made durable."""
+
+
+class Meter(Protocol):
+    """Where metrics go; label values are closed sets, so cardinality is bounded."""
+
+    def count(self, metric: Metric, amount: int = 1, *, reason: str = "") -> None:
+        """Add to a counter."""
+
+    def gauge(self, metric: Metric, value: int) -> None:
+        """Set a gauge."""
+
+
+class NoMeter:
+    """Drops everything: for relays and tests that do not look at metrics."""
+
+    def count(self, metric: Metric, amount: int = 1, *, reason: str = "") -> None:
+        """Do nothing."""
+
+    def gauge(self, metric: Metric, value: int) -> None:
+        """Do nothing."""

@@ -1,0 +1,151 @@
+"""Policy objects as published to control.policies: one compacted record per object.
+
+The YAML file people write is read by `schemas.policy_file`, checked, and compiled to these.
+Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy.
+A record without a value deletes the object.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schemas.throttle import ThrottleMode
+
+RULES_ID = "rules"
+NOTIFY_ID = "notify"
+
+Amount = Annotated[int, Field(ge=0)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Budget(_Wire):
+    """What a scope may spend per calendar period; None means no budget of that period."""
+
+    month_nano_usd: Amount | None = None
+    day_nano_usd: Amount | None = None
+
+
+class Limits(_Wire):
+    """Absolute limits; None means none."""
+
+    requests_per_minute: Amount | None = None
+    tokens_per_minute: Amount | None = None
+    burst_requests: Amount | None = None
+    """Requests a token bucket holds; default: one tenth of requests_per_minute, at least 1."""
+    hour_spend_nano_usd: Amount | None = None
+    day_spend_nano_usd: Amount | None = None
+    day_tokens: Amount | None = None
+    allowed_models: tuple[str, ...] | None = None
+
+
+class ScopePolicy(_Wire):
+    """What holds for one scope. The most restrictive of a request's scopes wins."""
+
+    kind: Literal["scope"] = "scope"
+    scope: str
+    parent: str = ""
+    """The scope above: a project's department, a key's project, ...; empty for an organisation."""
+    name: str = ""
+    version: int = 1
+    """Rises with every change of this object."""
+    budget_version: int = 1
+    """Rises with every change of `budget` or of a spend limit: re-arms thresholds."""
+    budget: Budget = Budget()
+    limits: Limits = Limits()
+    throttle_mode: ThrottleMode = ThrottleMode.REJECT
+    fallback_model: str = ""
+    fail_open: bool = True
+    """What the gate does while it has not read the commands to their end."""
+    disabled: bool = False
+    cost_center: str = ""
+
+
+class BreakerPolicy(_Wire):
+    """The staged breaker's bounds, in whole percent of a budget."""
+
+    enabled: bool = True
+    throttle_at_percent: int = Field(default=75, ge=1, le=1000)
+    throttle_to_percent: int = Field(default=80, ge=0, le=100)
+    half_open_at_percent: int = Field(default=90, ge=1, le=1000)
+    half_open_to_percent: int = Field(default=50, ge=0, le=100)
+    open_at_percent: int = Field(default=100, ge=1, le=1000)
+    hysteresis_points: int = Field(default=5, ge=0, le=50)
+    dwell_seconds: int = Field(default=300, ge=0)
+    """The least time in a state before a less restrictive one; rises happen at once."""
+    grace_seconds: int = Field(default=6 * 3600, ge=0)
+    """From a month's start: no trip from month rules unless the state is known complete."""
+    soft_lease_seconds: int = Field(default=180, ge=10)
+    open_lease_seconds: int = Field(default=900, ge=10)
+    http_status: int = Field(default=402)
+    """The answer to a request against an exhausted budget."""
+
+
+class RuleSet(_Wire):
+    """The rules that hold for every scope with a budget or limit."""
+
+    kind: Literal["rules"] = "rules"
+    version: int = 1
+    time_zone: str = "UTC"
+    """Billing time zone of all calendar windows; fixed once events have been counted."""
+    thresholds_percent: tuple[int, ...] = (50, 75, 80, 90, 95, 100)
+    breaker: BreakerPolicy = BreakerPolicy()
+
+
+class WebhookChannel(_Wire):
+    """A signed webhook receiver (Standard Webhooks)."""
+
+    type: Literal["webhook"] = "webhook"
+    id: str
+    url: str
+    secret_env: str = ""
+    """Name of the environment variable that holds the whsec_ secret; the secret itself never
+    stands in policy."""
+    min_severity: str = "info"
+    allow_private_address: bool = False
+    """Lets the URL lead to a private or loopback address (SSRF guard off for this channel)."""
+
+
+class NotifyPolicy(_Wire):
+    """Where alerts go."""
+
+    kind: Literal["notify"] = "notify"
+    version: int = 1
+    channels: tuple[WebhookChannel, ...] = ()
+
+
+PolicyObject = Annotated[ScopePolicy | RuleSet | NotifyPolicy, Field(discriminator="kind")]
+_adapter: TypeAdapter[ScopePolicy | RuleSet | NotifyPolicy] = TypeAdapter(PolicyObject)
+
+
+class PolicyRecordError(ValueError):
+    """A record that is no policy object."""
+
+
+def object_id(item: ScopePolicy | RuleSet | NotifyPolicy) -> str:
+    """The record key."""
+    match item:
+        case ScopePolicy():
+            return item.scope
+        case RuleSet():
+            return RULES_ID
+        case NotifyPolicy():
+            return NOTIFY_ID
+
+
+def encode_policy(item: ScopePolicy | RuleSet | NotifyPolicy) -> bytes:
+    """The record value."""
+    return item.model_dump_json().encode()
+
+
+def decode_policy(value: bytes) -> ScopePolicy | RuleSet | NotifyPolicy:
+    """Read one record value; PolicyRecordError if it is not one."""
+    try:
+        return _adapter.validate_json(value)
+    except ValidationError as error:
+        message = f"not a policy object: {error.error_count()} errors"
+        raise PolicyRecordError(message) from error

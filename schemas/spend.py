@@ -1,0 +1,103 @@
+"""Spend snapshots: absolute totals of one scope, window and shard.
+
+The topic `spend.snapshots` is the changelog of the streams' table, and at the same time the
+feed for everybody else. A shard is one source partition: it has one writer and one ordered source,
+so its totals only grow with `offset` (a grow-only counter). The total of a scope is the sum of its
+shards. A reader keeps, per key, the value with the highest (epoch, offset); a repeat changes
+nothing, which is why nobody downstream needs exactly-once delivery.
+
+Key on the wire:   ["department:acme/research","month",1761955200000,"3"]
+Value on the wire: the fields of Totals as a JSON array, in their order here.
+Keys whose scope begins with "~" are the streams' own bookkeeping and are skipped by readers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from schemas.periods import WindowKind
+
+INTERNAL_PREFIX = "~"
+
+
+class SnapshotKey(NamedTuple):
+    """Which total: scope, window and shard."""
+
+    scope: str
+    kind: str
+    start_ms: int
+    shard: str
+
+
+class Totals(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Totals of one scope, window and shard, up to and including source offset `offset`."""
+
+    epoch: int
+    """Generation of the log: rises when a broker lost its data, so that old offsets lose."""
+    offset: int
+    end_ms: int
+    """End of the window, exclusive."""
+    cost_nano_usd: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    events: int
+    unpriced_events: int
+    last_event_ms: int
+    """Newest event time counted here."""
+
+
+class SpendSnapshot(NamedTuple):
+    """One record of spend.snapshots, decoded. `totals` is None when the window was expired."""
+
+    key: SnapshotKey
+    totals: Totals | None
+
+
+class SnapshotError(ValueError):
+    """A record of spend.snapshots that nobody of ours wrote."""
+
+
+_key_decoder = msgspec.json.Decoder(tuple[str, str, int, str])
+_totals_decoder = msgspec.json.Decoder(Totals)
+_encode = msgspec.json.encode
+_KINDS = frozenset(kind.value for kind in WindowKind)
+
+
+def encode_key(key: SnapshotKey) -> bytes:
+    """The record key; equal keys give equal bytes, as compaction needs."""
+    return _encode((key.scope, key.kind, key.start_ms, key.shard))
+
+
+def encode_totals(totals: Totals) -> bytes:
+    """The record value."""
+    return _encode(totals)
+
+
+def decode_snapshot(key: bytes | None, value: bytes | None) -> SpendSnapshot | None:
+    """Read one record; None for the streams' own bookkeeping.
+
+    Raises:
+        SnapshotError: not a record of this topic.
+    """
+    try:
+        scope, kind, start_ms, shard = _key_decoder.decode(key or b"")
+        if scope.startswith(INTERNAL_PREFIX):
+            return None
+        totals = _totals_decoder.decode(value) if value else None
+    except msgspec.MsgspecError as error:
+        message = f"not a spend snapshot: {error}"
+        raise SnapshotError(message) from error
+    if kind not in _KINDS:
+        message = f"not a spend snapshot: unknown window kind {kind!r}"
+        raise SnapshotError(message)
+    return SpendSnapshot(SnapshotKey(scope, kind, start_ms, shard), totals)
+
+
+def newer(left: Totals, right: Totals) -> bool:
+    """Whether `left` supersedes `right` for the same key."""
+    return (left.epoch, left.offset) > (right.epoch, right.offset)
