@@ -1,0 +1,240 @@
+"""The one door to chDB: the ClickHouse engine inside this process.
+
+Measured with chDB 26.9: connections are independent (current database, settings), cheap (0.3 ms)
+and may run at the same time from several threads; the interpreter lock is released while the
+engine works. So every request gets its own connection, and nothing leaks from one to another.
+"""
+
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import chdb
+from chdb.state.sqlitelike import Connection, StreamingInserter, StreamingResult
+
+_SETTING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_ERROR_CODE = re.compile(r"Code: (\d+)\. DB::Exception")
+# ClickHouse's own numbers, for errors that are found before the engine is asked.
+CODE_BAD_ARGUMENTS = 36
+CODE_UNKNOWN_EXCEPTION = 1002
+CODE_UNKNOWN_SETTING = 115
+
+# Formats whose blocks may simply follow each other; all others have a head or a foot around the
+# whole result, so the engine has to write them in one piece.
+STREAMABLE_FORMATS = frozenset(
+    {"Native", "RowBinary", "TabSeparated", "TSV", "CSV", "JSONEachRow", "JSONCompactEachRow"}
+)
+
+
+class EngineError(Exception):
+    """The engine refused or failed; carries ClickHouse's error code and its text."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text
+        super().__init__(text)
+
+    @classmethod
+    def of(cls, error: BaseException) -> "EngineError":
+        """chDB reports everything as text that begins with ClickHouse's `Code: N.`."""
+        text = str(error)
+        found = _ERROR_CODE.search(text)
+        if found is None:
+            return cls(
+                CODE_UNKNOWN_EXCEPTION, f"Code: {CODE_UNKNOWN_EXCEPTION}. DB::Exception: {text}"
+            )
+        return cls(int(found[1]), text[found.start() :])
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a request sets before its statement runs."""
+
+    database: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    read_only: bool = False
+    """Only reading statements; settings may be given (ClickHouse's readonly=2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of ClickHouse's X-ClickHouse-Summary header."""
+
+    read_rows: int = 0
+    read_bytes: int = 0
+    written_rows: int = 0
+    written_bytes: int = 0
+    elapsed_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole result in its output format."""
+
+    body: bytes
+    summary: Summary
+
+
+def quote(text: str) -> str:
+    """`text` as a SQL string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quote_name(name: str) -> str:
+    """`name` as a SQL identifier."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+class Session:
+    """One request's connection; closed with the request."""
+
+    def __init__(self, path: str, wanted: SessionSettings) -> None:
+        self._connection: Connection = chdb.connect(path)
+        try:
+            self._prepare(wanted)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, wanted: SessionSettings) -> None:
+        # SQL is built here because SET and USE take no parameters: names are checked, values quoted.
+        for name in wanted.settings:
+            if _SETTING_NAME.match(name) is None:
+                text = f"Code: {CODE_UNKNOWN_SETTING}. DB::Exception: Unknown setting {name!r}"
+                raise EngineError(CODE_UNKNOWN_SETTING, text)
+        assignments = [f"{name} = {quote(value)}" for name, value in wanted.settings.items()]
+        if wanted.read_only:
+            assignments.append("readonly = 2")
+        if wanted.database:
+            self._run(f"USE {quote_name(wanted.database)}")
+        if assignments:
+            self._run("SET " + ", ".join(assignments))
+
+    def _run(self, sql: str) -> None:
+        try:
+            self._connection.query(sql, "TabSeparated")
+        except Exception as error:
+            raise EngineError.of(error) from error
+
+    def query(self, sql: str, format_name: str, parameters: dict[str, str]) -> Result:
+        """Run a statement to its end and give its whole result."""
+        try:
+            result = self._connection.query(sql, format_name, params=parameters)
+            return Result(result.bytes(), summary_of(result))
+        except Exception as error:
+            raise EngineError.of(error) from error
+
+    def stream(self, sql: str, format_name: str, parameters: dict[str, str]) -> Iterator[bytes]:
+        """Run a reading statement; its result block by block, in a streamable format."""
+        try:
+            stream: StreamingResult = self._connection.send_query(
+                sql, format_name, params=parameters
+            )
+        except Exception as error:
+            raise EngineError.of(error) from error
+        try:
+            for block in stream:
+                yield block.bytes()
+        except Exception as error:
+            raise EngineError.of(error) from error
+        finally:
+            stream.close()
+
+    def insert(self, sql: str, format_name: str) -> "Insert":
+        """Begin an INSERT whose rows are appended as bytes of `format_name`."""
+        try:
+            return Insert(self._connection.send_insert(sql, format_name))
+        except Exception as error:
+            raise EngineError.of(error) from error
+
+    def close(self) -> None:
+        """Give the connection back to the engine."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Insert:
+    """An INSERT under way: nothing is promised before `finish` returned."""
+
+    def __init__(self, inserter: StreamingInserter) -> None:
+        self._inserter = inserter
+
+    def append(self, data: bytes) -> None:
+        """Give more bytes to the engine, which may read them later."""
+        try:
+            self._inserter.append(data)
+        except Exception as error:
+            raise EngineError.of(error) from error
+
+    def finish(self) -> Summary:
+        """Write what was given; when it returns, the rows are in the table."""
+        try:
+            done = self._inserter.finish()
+        except Exception as error:
+            raise EngineError.of(error) from error
+        return Summary(
+            written_rows=done.rows_written,
+            written_bytes=done.bytes_written,
+            elapsed_ns=int(done.elapsed * 1e9),
+        )
+
+    def cancel(self) -> None:
+        """Give up; parts that the engine wrote already stay, as in ClickHouse."""
+        self._inserter.cancel()
+
+
+def summary_of(result: Any) -> Summary:
+    """The figures that chDB keeps with a result."""
+    return Summary(
+        read_rows=result.storage_rows_read(),
+        read_bytes=result.storage_bytes_read(),
+        written_rows=result.rows_written(),
+        written_bytes=result.bytes_written(),
+        elapsed_ns=int(result.elapsed() * 1e9),
+    )
+
+
+class Engine:
+    """The engine on one data directory; it lives as long as this object."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        # The engine ends with its last connection: this one keeps it (and its caches) alive.
+        self._keeper: Connection = chdb.connect(self._path)
+        self._lock = threading.Lock()
+        self._open = True
+
+    def session(self, wanted: SessionSettings) -> Session:
+        """A new connection with the request's database and settings; EngineError if refused."""
+        return Session(self._path, wanted)
+
+    def version(self) -> str:
+        """The engine's version, four numbers."""
+        with self.session(SessionSettings()) as session:
+            return session.query("SELECT version()", "TabSeparated", {}).body.decode().strip()
+
+    def timezone(self) -> str:
+        """The engine's time zone name."""
+        with self.session(SessionSettings()) as session:
+            return session.query("SELECT timezone()", "TabSeparated", {}).body.decode().strip()
+
+    def close(self) -> None:
+        """Stop merges and write what the engine keeps in memory; may be called twice."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._keeper.close()

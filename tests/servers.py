@@ -1,0 +1,37 @@
+"""Real servers for tests: the embedded broker, Apache Kafka and ClickHouse as child processes.
+
+    with running_broker() as bootstrap: ...
+    with running_broker("apache", tmp_path) as bootstrap: ...
+    with running_clickhouse(tmp_path) as (host, port): ...
+
+Each start picks a free port, so tests may run side by side. Start them once per module
+(a module-scoped fixture) and use fresh topic, group and table names in each test.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from embedded.broker import start_broker
+from embedded.clickhouse import start_clickhouse
+
+
+@contextmanager
+def running_broker(kind: str = "tansu", data_dir: Path | None = None) -> Iterator[str]:
+    """A broker's bootstrap address; `apache` needs a data directory."""
+    assert kind == "tansu", kind
+    server = start_broker()
+    try:
+        yield server.address
+    finally:
+        server.stop()
+
+
+@contextmanager
+def running_clickhouse(data_dir: Path) -> Iterator[tuple[str, int]]:
+    """Host and port of a ClickHouse HTTP server whose data is in `data_dir`."""
+    server = start_clickhouse(data_dir)
+    try:
+        yield "127.0.0.1", server.port
+    finally:
+        server.stop()
