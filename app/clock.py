@@ -1,0 +1,10 @@
+"""The only place that reads the wall clock."""
+
+from __future__ import annotations
+
+import time
+
+
+def now_ms() -> int:
+    """The present time in UTC milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,219 @@
+"""Settings: what the environment says, checked all at once.
+
+Every variable begins with `METERLINE_`; sections are joined by two underscores:
+`METERLINE_KAFKA__BOOTSTRAP=broker:9092`. A command that talks to a pipeline started by
+`meterline up` needs none of them: it finds the runtime file in the data directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+RUNTIME_FILE = "runtime.json"
+DEFAULT_DATA_DIR = Path(".meterline")
+
+
+class BrokerKind(StrEnum):
+    """Which broker answers: some protocol features are missing in the embedded one."""
+
+    KAFKA = "kafka"
+    TANSU = "tansu"
+
+
+class KafkaSection(BaseModel):
+    """Where the topics are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bootstrap: str = "127.0.0.1:9092"
+    kind: BrokerKind = BrokerKind.KAFKA
+    replication_factor: int = Field(default=1, ge=1, le=9)
+    usage_partitions: int = Field(default=4, ge=1, le=512)
+    session_timeout_ms: int = Field(default=10_000, ge=1_000, le=300_000)
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    ssl_cafile: str = ""
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        for server in value.split(","):
+            host, colon, port = server.strip().rpartition(":")
+            if not host or not colon or not port.isdigit():
+                message = f"{server.strip()!r} is not HOST:PORT"
+                raise ValueError(message)
+        return value
+
+
+class ClickHouseSection(BaseModel):
+    """Where the tables are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8123, ge=1, le=65_535)
+    database: str = Field(default="default", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+    user: str = "default"
+    password: SecretStr = SecretStr("")
+    secure: bool = False
+    cluster: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,62}$")
+    """Name of the cluster for ON CLUSTER and Replicated tables; empty on a single server."""
+
+
+class Settings(BaseSettings):
+    """All of it; the defaults are those of one machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="METERLINE_", env_nested_delimiter="__", extra="forbid"
+    )
+
+    kafka: KafkaSection = KafkaSection()
+    clickhouse: ClickHouseSection = ClickHouseSection()
+    time_zone: str = "UTC"
+    """Billing time zone of all calendar windows; must equal the policy's."""
+    catalogues: tuple[Path, ...] = ()
+    """Rate card files, later ones override; the shipped catalogue comes before them."""
+    data_dir: Path = DEFAULT_DATA_DIR
+    log_epoch: int = Field(default=0, ge=0, le=1_023)
+    """Generation of the Kafka log: raise it by one when a cluster was lost and begins anew."""
+    log_format: str = Field(default="console", pattern="^(console|json)$")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+    metrics_port: int = Field(default=0, ge=0, le=65_535)
+    """Port of /metrics and /ready on 127.0.0.1 (or metrics_host); 0 for none."""
+    metrics_host: str = "127.0.0.1"
+    crash_at: str = ""
+    """Test only: name of an effect at which the worker kills itself."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            message = f"{value!r} is not an IANA time zone"
+            raise ValueError(message) from error
+        return value
+
+    @field_validator("catalogues")
+    @classmethod
+    def _files_exist(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        missing = [str(path) for path in value if not path.is_file()]
+        if missing:
+            message = f"no such catalogue file: {', '.join(missing)}"
+            raise ValueError(message)
+        return value
+
+
+class SettingsError(ValueError):
+    """Every fault found, one a line."""
+
+    def __init__(self, faults: list[str]) -> None:
+        """Keep the faults for check-config."""
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+class Runtime(BaseModel):
+    """What `meterline up` leaves in its data directory for the other commands."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pid: int
+    bootstrap: str
+    kind: BrokerKind
+    usage_partitions: int
+    clickhouse_host: str
+    clickhouse_port: int
+    time_zone: str
+    log_epoch: int
+    metrics_ports: dict[str, int] = Field(default_factory=dict)
+
+    def write(self, data_dir: Path) -> None:
+        """Write atomically, so that a reader never sees half a file."""
+        target = data_dir / RUNTIME_FILE
+        part = target.with_suffix(".part")
+        part.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        part.replace(target)
+
+    @classmethod
+    def read(cls, data_dir: Path) -> Self | None:
+        """The runtime of a pipeline that was started in this directory, if any."""
+        try:
+            return cls.model_validate_json((data_dir / RUNTIME_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            return None
+
+
+def load_settings(data_dir: Path | None = None) -> Settings:
+    """Read the environment; fill in what a running `meterline up` has written down.
+
+    Raises:
+        SettingsError: with every fault at once.
+    """
+    directory = data_dir or Path(os.environ.get("METERLINE_DATA_DIR", str(DEFAULT_DATA_DIR)))
+    _refuse_unknown()
+    runtime = Runtime.read(directory)
+    try:
+        if runtime is None or "METERLINE_KAFKA__BOOTSTRAP" in os.environ:
+            return Settings(data_dir=directory)
+        return Settings(
+            data_dir=directory,
+            time_zone=runtime.time_zone,
+            log_epoch=runtime.log_epoch,
+            kafka=KafkaSection(
+                bootstrap=runtime.bootstrap,
+                kind=runtime.kind,
+                usage_partitions=runtime.usage_partitions,
+            ),
+            clickhouse=ClickHouseSection(
+                host=runtime.clickhouse_host, port=runtime.clickhouse_port
+            ),
+        )
+    except ValidationError as error:
+        raise SettingsError([_fault(item) for item in error.errors()]) from None
+
+
+def _fault(item: object) -> str:
+    details = json.loads(json.dumps(item, default=str))
+    name = "METERLINE_" + "__".join(str(part).upper() for part in details["loc"])
+    return f"{name}: {details['msg'].removeprefix('Value error, ')}"
+
+
+def _refuse_unknown() -> None:
+    """A misspelt variable is an error: silence would leave a default in its place."""
+    known = {f"METERLINE_{name.upper()}" for name in Settings.model_fields}
+    for section in ("kafka", "clickhouse"):
+        model = {"kafka": KafkaSection, "clickhouse": ClickHouseSection}[section]
+        known |= {f"METERLINE_{section.upper()}__{name.upper()}" for name in model.model_fields}
+    free = ("METERLINE_SECRET_", "METERLINE_TEST_")
+    strange = sorted(
+        name
+        for name in os.environ
+        if name.startswith("METERLINE_") and name not in known and not name.startswith(free)
+    )
+    if strange:
+        raise SettingsError([f"{name}: no such setting" for name in strange])
+
+
+def secret(name: str) -> str | None:
+    """A secret named in policy, such as a webhook's signing key; None if it is not set."""
+    return os.environ.get(name)
+
+
+def base_environment() -> dict[str, str]:
+    """The environment that worker processes inherit, without our own settings."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("METERLINE_") or name.startswith("METERLINE_SECRET_")
+    }

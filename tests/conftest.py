@@ -1,0 +1,33 @@
+"""Options and profiles that every test shares."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile(
+    "ci",
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    # Two shared cores: a slow draw says nothing about the code.
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("nightly", max_examples=5_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "dev"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--kafka apache` runs the integration suite on a real Apache Kafka."""
+    parser.addoption("--kafka", choices=("tansu", "apache"), default="tansu")
+
+
+@pytest.fixture(scope="session")
+def kafka_kind(request: pytest.FixtureRequest) -> str:
+    """The broker that the integration suite was asked to run on."""
+    kind: str = request.config.getoption("--kafka")
+    return kind
