@@ -331,9 +331,7 @@ class ClickHouseHttp:
             await self._in_thread(blocks.close)  # type: ignore[attr-defined]
             await self._in_thread(session.close)
 
-    async def _in_thread(
-        self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs
-    ) -> T:
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(work, *arguments, **named))
 
@@ -359,7 +357,9 @@ class ClickHouseHttp:
         return headers
 
     def _refusal(self, error: EngineError, query_id: str) -> web.Response:
-        text = error.text if "(version " in error.text else f"{error.text} (version {self._version})"
+        text = (
+            error.text if "(version " in error.text else f"{error.text} (version {self._version})"
+        )
         return web.Response(
             status=_STATUS_OF_CODE.get(error.code, 500),
             text=text + "\n",

@@ -14,13 +14,18 @@ from pathlib import Path
 
 from embedded.broker import start_broker
 from embedded.clickhouse import start_clickhouse
+from embedded.kafka import start_kafka
 
 
 @contextmanager
 def running_broker(kind: str = "tansu", data_dir: Path | None = None) -> Iterator[str]:
-    """A broker's bootstrap address; `apache` needs a data directory."""
-    assert kind == "tansu", kind
-    server = start_broker()
+    """A broker's bootstrap address; kind is `tansu` or `apache`, which needs a data directory."""
+    if kind == "apache":
+        assert data_dir is not None, "Apache Kafka keeps its log in a data directory"
+        server = start_kafka(data_dir)
+    else:
+        assert kind == "tansu", kind
+        server = start_broker()
     try:
         yield server.address
     finally:
