@@ -21,6 +21,7 @@ class Topic(StrEnum):
     ALERTS = "alerts"
     POLICIES = "control.policies"
     AUDIT_LOG = "audit.log"
+    DELIVERIES = "deliveries"
 
 
 DAY_MS = 86_400_000
@@ -93,6 +94,8 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(Topic.ALERTS, "dedup key", "Alert", 1, _delete_after(90)),
     TopicSpec(Topic.POLICIES, "object id", "PolicyObject", 1, COMPACT_FOR_EVER),
     TopicSpec(Topic.AUDIT_LOG, "object id", "AuditEntry", 1, _delete_after(90)),
+    # Not compacted: every attempt is a line of the delivery log, not only the last.
+    TopicSpec(Topic.DELIVERIES, "message id, channel", "Delivery", 1, _delete_after(90)),
 )
 
 

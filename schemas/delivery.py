@@ -1,0 +1,73 @@
+"""Deliveries: one record per attempt to tell one channel of one alert.
+
+The newest record of a (message, channel) says where the delivery stands; the topic `deliveries`
+is at the same time the log people read and the record a restarted notifier goes on from.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class DeliveryOutcome(StrEnum):
+    """What became of an attempt."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    """Failed in a way that time may heal: tried again at `next_attempt_ms`."""
+    REFUSED = "refused"
+    """The receiver's answer is final: a 3xx, or a 4xx other than 408, 410 and 429."""
+    GONE = "gone"
+    """The receiver answered 410: the channel gets nothing more until its policy changes."""
+    FORBIDDEN = "forbidden"
+    """Not sent: the address is not allowed, or the channel's secret or URL is unusable."""
+    EXHAUSTED = "exhausted"
+    """The last attempt of the schedule failed."""
+
+
+FINAL = frozenset(DeliveryOutcome) - {DeliveryOutcome.RETRY}
+"""Outcomes after which the message is not tried again."""
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt; the record key is `delivery_key`."""
+
+    message_id: str
+    """The webhook-id: the same in every attempt, made of the alert's id and status."""
+    alert_id: str
+    channel: str
+    attempt: int
+    """From 1."""
+    at_ms: int
+    outcome: DeliveryOutcome
+    http_status: int = 0
+    """0 where no answer came."""
+    error: str = ""
+    """A short sentence; never a secret, never a URL's path or query."""
+    next_attempt_ms: int = 0
+    """When it is tried again; 0 after a final outcome."""
+    dedup_key: str = ""
+    duration_ms: int = 0
+    alert: str = ""
+    """The alert as JSON, only with the outcome `retry`: what a restarted notifier sends again.
+    Not stored in ClickHouse."""
+
+
+_decoder = msgspec.json.Decoder(Delivery)
+
+
+def delivery_key(message_id: str, channel: str) -> bytes:
+    """The record key."""
+    return f"{message_id} {channel}".encode()
+
+
+def encode_delivery(delivery: Delivery) -> bytes:
+    """The record value."""
+    return msgspec.json.encode(delivery)
+
+
+def decode_delivery(value: bytes) -> Delivery:
+    """Read one record value; `msgspec.MsgspecError` if it is not one."""
+    return _decoder.decode(value)
