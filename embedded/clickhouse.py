@@ -30,7 +30,7 @@ def answers_ping(port: int) -> bool:
     """Whether a ClickHouse on 127.0.0.1:`port` answers /ping."""
     url = f"http://{LOCALHOST}:{port}/ping"
     try:
-        with urllib.request.urlopen(url, timeout=PING_TIMEOUT_SECONDS) as answer:  # noqa: S310 - http to ourselves
+        with urllib.request.urlopen(url, timeout=PING_TIMEOUT_SECONDS) as answer:
             return bool(answer.read() == b"Ok.\n")
     except OSError:
         return False
@@ -62,9 +62,8 @@ async def _serve(data_dir: Path, port: int) -> None:
     try:
         engine = Engine(data_dir)
     except EngineError as error:
-        raise DataDirectoryError(
-            f"the engine cannot open {data_dir} ({error}): choose another data directory"
-        ) from error
+        message = f"the engine cannot open {data_dir} ({error}): choose another data directory"
+        raise DataDirectoryError(message) from error
     server = ClickHouseHttp(engine)
     runner = web.AppRunner(
         server.application(),

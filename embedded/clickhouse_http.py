@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -292,7 +292,7 @@ class ClickHouseHttp:
 
         def run() -> tuple[bytes, Summary]:
             with self._engine.session(call.session) as session:
-                result = session.query(statement.sql, name, call.parameters)
+                result = session.query(statement.sql, call.default_format, call.parameters)
                 return result.body, result.summary
 
         content, summary = await self._in_thread(run)
@@ -301,7 +301,7 @@ class ClickHouseHttp:
     async def _stream(
         self, request: web.Request, call: Call, statement: Statement, result_format: str
     ) -> web.StreamResponse:
-        def begin() -> tuple[Session, Iterator[bytes], bytes]:
+        def begin() -> tuple[Session, Generator[bytes], bytes]:
             session = self._engine.session(call.session)
             try:
                 blocks = session.stream(statement.sql, result_format, call.parameters)
@@ -328,7 +328,7 @@ class ClickHouseHttp:
             return response
         finally:
             # Closing the generator cancels a statement that nobody reads any more.
-            await self._in_thread(blocks.close)  # type: ignore[attr-defined]
+            await self._in_thread(blocks.close)
             await self._in_thread(session.close)
 
     async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -387,7 +387,7 @@ def late_error(error: EngineError, tag: str) -> bytes:
 
 @web.middleware
 async def only_local(
-    request: web.Request, handler: Callable[[web.Request], "asyncio.Future[web.StreamResponse]"]
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Refuse what a web page could make a browser send here: no password protects the data."""
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped] # ships no types
 from backports import zstd
 
 _GZIP_WINDOW = 31  # zlib's code for "with a gzip head"
@@ -70,4 +70,5 @@ class Decoder:
     def finish(self) -> None:
         """Say that the body has ended; BrokenBodyError if a frame has not."""
         if self._frame is not None:
-            raise BrokenBodyError("the compressed body ends in the middle of a frame")
+            message = "the compressed body ends in the middle of a frame"
+            raise BrokenBodyError(message)

@@ -22,7 +22,7 @@ class OwnedDirectory:
 
     def keep_across_exec(self) -> None:
         """Let the program that replaces this one go on owning the directory."""
-        os.set_inheritable(self._lock, True)
+        os.set_inheritable(self._lock, True)  # noqa: FBT003 - positional only
 
     def release(self) -> None:
         """Let another process have it."""
@@ -35,21 +35,20 @@ def own_directory(path: Path, *, free_bytes_min: int = FREE_BYTES_MIN) -> OwnedD
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise DataDirectoryError(
-            f"cannot write to {path} ({error.strerror}): choose another data directory"
-        ) from error
+        message = f"cannot write to {path} ({error.strerror}): choose another data directory"
+        raise DataDirectoryError(message) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise DataDirectoryError(
-            f"{path} is in use by another process: stop it, or choose another data directory"
-        ) from error
+        message = f"{path} is in use by another process: stop it, or choose another data directory"
+        raise DataDirectoryError(message) from error
     free_bytes = shutil.disk_usage(path).free
     if free_bytes < free_bytes_min:
         os.close(lock)
-        raise DataDirectoryError(
+        message = (
             f"the disk of {path} is full ({free_bytes // _MEBIBYTE} MiB free, "
             f"{free_bytes_min // _MEBIBYTE} needed): free some space, or choose another directory"
         )
+        raise DataDirectoryError(message)
     return OwnedDirectory(path, lock)

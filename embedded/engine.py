@@ -7,14 +7,13 @@ engine works. So every request gets its own connection, and nothing leaks from o
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import chdb
-from chdb.state.sqlitelike import Connection, StreamingInserter, StreamingResult
 
 _SETTING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _ERROR_CODE = re.compile(r"Code: (\d+)\. DB::Exception")
@@ -29,6 +28,9 @@ STREAMABLE_FORMATS = frozenset(
     {"Native", "RowBinary", "TabSeparated", "TSV", "CSV", "JSONEachRow", "JSONCompactEachRow"}
 )
 
+# chDB's classes are typed in part only: at this door they are Any.
+_connect: Callable[[str], Any] = chdb.connect
+
 
 class EngineError(Exception):
     """The engine refused or failed; carries ClickHouse's error code and its text."""
@@ -40,7 +42,7 @@ class EngineError(Exception):
 
     @classmethod
     def of(cls, error: BaseException) -> "EngineError":
-        """chDB reports everything as text that begins with ClickHouse's `Code: N.`."""
+        """Read chDB's error: text with ClickHouse's `Code: N.` in it."""
         text = str(error)
         found = _ERROR_CODE.search(text)
         if found is None:
@@ -93,7 +95,7 @@ class Session:
     """One request's connection; closed with the request."""
 
     def __init__(self, path: str, wanted: SessionSettings) -> None:
-        self._connection: Connection = chdb.connect(path)
+        self._connection = _connect(path)
         try:
             self._prepare(wanted)
         except BaseException:
@@ -128,12 +130,10 @@ class Session:
         except Exception as error:
             raise EngineError.of(error) from error
 
-    def stream(self, sql: str, format_name: str, parameters: dict[str, str]) -> Iterator[bytes]:
+    def stream(self, sql: str, format_name: str, parameters: dict[str, str]) -> Generator[bytes]:
         """Run a reading statement; its result block by block, in a streamable format."""
         try:
-            stream: StreamingResult = self._connection.send_query(
-                sql, format_name, params=parameters
-            )
+            stream = self._connection.send_query(sql, format_name, params=parameters)
         except Exception as error:
             raise EngineError.of(error) from error
         try:
@@ -170,7 +170,7 @@ class Session:
 class Insert:
     """An INSERT under way: nothing is promised before `finish` returned."""
 
-    def __init__(self, inserter: StreamingInserter) -> None:
+    def __init__(self, inserter: Any) -> None:
         self._inserter = inserter
 
     def append(self, data: bytes) -> None:
@@ -214,7 +214,7 @@ class Engine:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         # The engine ends with its last connection: this one keeps it (and its caches) alive.
-        self._keeper: Connection = chdb.connect(self._path)
+        self._keeper = _connect(self._path)
         self._lock = threading.Lock()
         self._open = True
 

@@ -118,15 +118,17 @@ def _format(java: str, jars: Path, data_dir: Path, properties: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ServerStartError(
+        message = (
             f"Apache Kafka's storage was not formatted within {FORMAT_TIMEOUT_SECONDS:g} s: the "
             "machine is overloaded, try again"
-        ) from error
+        )
+        raise ServerStartError(message) from error
     if done.returncode != 0:
-        raise DataDirectoryError(
+        message = (
             f"Apache Kafka cannot format {data_dir}: {tail(done.stdout)}; "
             "choose another data directory"
         )
+        raise DataDirectoryError(message)
 
 
 def start_kafka(data_dir: Path, port: int = 0) -> ServerProcess:

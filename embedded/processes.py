@@ -103,15 +103,17 @@ class ServerProcess:
         deadline = time.monotonic() + timeout_seconds
         while not ready():
             if not self.running():
-                raise ServerStartError(
+                message = (
                     f"{self.name} ended with status {self._process.returncode} before it "
                     f"answered; its last words: {self.output_tail()}"
                 )
+                raise ServerStartError(message)
             if time.monotonic() > deadline:
-                raise ServerStartError(
+                message = (
                     f"{self.name} did not answer on port {self.port} within "
                     f"{timeout_seconds:g} s; its last words: {self.output_tail()}"
                 )
+                raise ServerStartError(message)
             time.sleep(READY_POLL_SECONDS)
 
     def kill(self) -> None:

@@ -7,6 +7,7 @@ WITH, FROM or FORMAT outside all of them.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -21,10 +22,14 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_INSERT_TEXT_ENDS = frozenset({b"VALUES", b"SELECT", b"WITH", b"FROM", b"WATCH", b"FORMAT"})
+_INSERT_TEXT_ENDS = frozenset({b"VALUES", b"SELECT", b"WITH", b"FROM", b"WATCH"})
 _RESULT_VERBS = frozenset(
     {b"SELECT", b"WITH", b"SHOW", b"DESC", b"DESCRIBE", b"EXISTS", b"EXPLAIN", b"CHECK", b"KILL"}
     | {b"FROM", b"VALUES"}
+)
+# At the end of a reading statement; the engine finds it by itself, here it is for the headers.
+_FORMAT_CLAUSE = re.compile(
+    rb"\bFORMAT\s+([A-Za-z_][A-Za-z0-9_]*)\s*(?:\sSETTINGS\s[^;]*)?;?\s*\Z", re.IGNORECASE
 )
 # What ClickHouse skips between the format's name and the data: blanks, then one line end.
 _DATA_GAP = re.compile(rb"[ \t\f]*\r?\n?")
@@ -36,7 +41,7 @@ class StatementKind(Enum):
     RESULT = auto()
     """It answers rows."""
     COMMAND = auto()
-    """It answers nothing: DDL, SET, INSERT with its rows in the text."""
+    """It answers nothing: DDL, SET, INSERT with its rows in the text or from a SELECT."""
     INSERT_DATA = auto()
     """Its rows follow in a named format."""
 
@@ -54,41 +59,50 @@ class Statement:
     """Where the data begins in the source bytes (INSERT_DATA only)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word outside quotes, comments and parentheses."""
+
+    text: bytes
+    start: int
+    end: int
+
+
 def parse_statement(source: bytes) -> Statement:
     """Find the kind of the statement at the start of `source`; UnicodeDecodeError if not text."""
+    words = _words(source)
+    verb = next(words, None)
+    if verb is not None and verb.text == b"INSERT":
+        return _parse_insert(source, words)
+    named = _FORMAT_CLAUSE.search(source)
+    # Without a word first it is `(SELECT ...) UNION ...`, or an error that the engine words.
+    answers = verb is None or verb.text in _RESULT_VERBS or source.lstrip().startswith(b"(")
+    kind = StatementKind.RESULT if answers else StatementKind.COMMAND
+    return Statement(kind, source.decode(), named[1].decode() if named else None, len(source))
+
+
+def _parse_insert(source: bytes, words: Iterator[_Word]) -> Statement:
+    for word in words:
+        if word.text in _INSERT_TEXT_ENDS:
+            break
+        if word.text == b"FORMAT" and (name := next(words, None)) is not None:
+            gap = _DATA_GAP.match(source, name.end)
+            return Statement(
+                StatementKind.INSERT_DATA,
+                source[: word.start].decode().rstrip(),
+                source[name.start : name.end].decode(),
+                gap.end() if gap else name.end,
+            )
+    return Statement(StatementKind.COMMAND, source.decode(), None, len(source))
+
+
+def _words(source: bytes) -> Iterator[_Word]:
+    """The words at depth 0, upper-cased; lazy, so that an INSERT's data is never scanned."""
     depth = 0
-    verb = b""
-    word = b""
-    format_at: tuple[int, int, int] | None = None  # clause start, name start, name end
     for match in _TOKEN.finditer(source):
-        kind = match.lastgroup
-        if kind == "open":
+        if match.lastgroup == "open":
             depth += 1
-            verb = verb or b"SELECT"
-        elif kind == "close":
+        elif match.lastgroup == "close":
             depth -= 1
-        elif kind == "word" and depth == 0:
-            previous, word = word, match[0].upper()
-            verb = verb or word
-            if previous == b"FORMAT":
-                format_at = (format_start, match.start(), match.end())
-                if verb == b"INSERT":
-                    return _insert_with_data(source, format_at)
-            elif word == b"FORMAT":
-                format_start = match.start()
-            elif verb == b"INSERT" and word in _INSERT_TEXT_ENDS:
-                return Statement(StatementKind.COMMAND, source.decode(), None, len(source))
-    name = source[format_at[1] : format_at[2]].decode() if format_at else None
-    result = StatementKind.RESULT if verb in _RESULT_VERBS else StatementKind.COMMAND
-    return Statement(result, source.decode(), name, len(source))
-
-
-def _insert_with_data(source: bytes, format_at: tuple[int, int, int]) -> Statement:
-    clause_start, name_start, name_end = format_at
-    gap = _DATA_GAP.match(source, name_end)
-    return Statement(
-        StatementKind.INSERT_DATA,
-        source[:clause_start].decode().rstrip(),
-        source[name_start:name_end].decode(),
-        gap.end() if gap else name_end,
-    )
+        elif match.lastgroup == "word" and depth == 0:
+            yield _Word(match[0].upper(), match.start(), match.end())

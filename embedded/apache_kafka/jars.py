@@ -30,10 +30,11 @@ def java_program() -> str:
     """The path of a Java that can run the broker; ServerMissingError."""
     java = shutil.which("java")
     if java is None:
-        raise ServerMissingError(
+        message = (
             f"Apache Kafka needs Java {JAVA_VERSION_MIN} or later and none is on PATH: install "
             "one (e.g. openjdk-17-jre-headless), or run with --kafka tansu"
         )
+        raise ServerMissingError(message)
     answer = subprocess.run(  # noqa: S603 - the program found on PATH
         (java, "-version"),
         capture_output=True,
@@ -44,10 +45,11 @@ def java_program() -> str:
     found = _JAVA_VERSION.search(answer.stderr + answer.stdout)
     if found is None or int(found[1]) < JAVA_VERSION_MIN:
         version = found[1] if found else "of unknown version"
-        raise ServerMissingError(
+        message = (
             f"Apache Kafka needs Java {JAVA_VERSION_MIN} or later and {java} is {version}: put a "
             "newer one first on PATH, or run with --kafka tansu"
         )
+        raise ServerMissingError(message)
     return java
 
 
@@ -63,18 +65,20 @@ def cache_directory() -> Path:
 
 
 def resolved_jars() -> Path:
-    """The directory of the jars, resolving them first if need be; ServerMissingError or
-    JarsUnavailableError.
+    """The directory of the jars, fetched first if need be.
+
+    Raises ServerMissingError (no Maven) or JarsUnavailableError (Maven failed).
     """
     directory = cache_directory()
     if directory.is_dir():
         return directory
     maven = shutil.which("mvn")
     if maven is None:
-        raise ServerMissingError(
+        message = (
             "Apache Kafka's jars are fetched with Maven and no mvn is on PATH: install it "
             "(e.g. apt-get install maven), or run with --kafka tansu"
         )
+        raise ServerMissingError(message)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="resolve-", dir=directory.parent) as work_name:
         work = Path(work_name)
@@ -102,14 +106,16 @@ def _copy_dependencies(maven: str, work: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise JarsUnavailableError(
+        message = (
             f"Maven did not fetch Apache Kafka within {MAVEN_TIMEOUT_SECONDS:g} s: check the "
             "network and try again, or run with --kafka tansu"
-        ) from error
+        )
+        raise JarsUnavailableError(message) from error
     if done.returncode != 0:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
         cause = lines[0][:_ERROR_LINE_CHARACTERS] if lines else "no message"
-        raise JarsUnavailableError(
+        message = (
             f"Maven could not fetch Apache Kafka ({cause}): check the network and Maven's "
             "settings, or run with --kafka tansu"
         )
+        raise JarsUnavailableError(message)
