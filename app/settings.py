@@ -192,9 +192,8 @@ def _fault(item: object) -> str:
 def _refuse_unknown() -> None:
     """A misspelt variable is an error: silence would leave a default in its place."""
     known = {f"METERLINE_{name.upper()}" for name in Settings.model_fields}
-    for section in ("kafka", "clickhouse"):
-        model = {"kafka": KafkaSection, "clickhouse": ClickHouseSection}[section]
-        known |= {f"METERLINE_{section.upper()}__{name.upper()}" for name in model.model_fields}
+    known |= {f"METERLINE_KAFKA__{name.upper()}" for name in KafkaSection.model_fields}
+    known |= {f"METERLINE_CLICKHOUSE__{name.upper()}" for name in ClickHouseSection.model_fields}
     free = ("METERLINE_SECRET_", "METERLINE_TEST_")
     strange = sorted(
         name

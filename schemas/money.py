@@ -7,7 +7,7 @@ loses integers above 2**53 (9.0 million dollars in nano-USD).
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 from typing import TypeAlias
 
 NanoUsd: TypeAlias = int
@@ -15,6 +15,9 @@ NanoUsd: TypeAlias = int
 
 NANO_PER_USD = 1_000_000_000
 NANO_DIGITS = 9
+
+# The default context would round silently at 28 digits; this one refuses to round at all.
+_EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 
 
 class MoneyError(ValueError):
@@ -48,11 +51,11 @@ def nano_from_usd(amount: str | int | Decimal) -> NanoUsd:
         MoneyError: not a finite number, or finer than a nano-dollar.
     """
     try:
-        scaled = Decimal(amount).scaleb(NANO_DIGITS)
-    except InvalidOperation as error:
+        scaled = Decimal(amount, _EXACT).scaleb(NANO_DIGITS, _EXACT)
+    except (DecimalException, ValueError) as error:
         message = f"not an amount of dollars: {amount!r}"
         raise MoneyError(message) from error
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+    if not scaled.is_finite() or scaled != scaled.to_integral_value(context=_EXACT):
         message = f"not a whole number of nano-dollars: {amount!r}"
         raise MoneyError(message)
     return int(scaled)
@@ -60,7 +63,7 @@ def nano_from_usd(amount: str | int | Decimal) -> NanoUsd:
 
 def usd_decimal(nano_usd: NanoUsd) -> Decimal:
     """The exact amount in dollars, with nine places."""
-    return Decimal(nano_usd).scaleb(-NANO_DIGITS)
+    return Decimal(nano_usd).scaleb(-NANO_DIGITS, _EXACT)
 
 
 def usd_text(nano_usd: NanoUsd) -> str:
