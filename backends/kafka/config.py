@@ -1,0 +1,62 @@
+"""How to reach a Kafka cluster, and the values that go in and out of the door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from typing_extensions import override
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read; `value` None is a tombstone.
+
+    `timestamp_ms` is the broker's append time where the topic says LogAppendTime.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConfig:
+    """Which cluster, and the few settings in which brokers differ."""
+
+    bootstrap: str
+    """`host:port`, several separated by commas."""
+    client_id: str = "meterline"
+    fetch_max_wait_ms: int = 500
+    """10 on the embedded broker: an empty fetch there does not wake on new data."""
+    idempotent: bool = True
+    """False on the embedded broker, which knows no producer ids."""
+    session_timeout_ms: int = 10_000
+    """3,000 on the embedded broker, whose group join takes half of it."""
+    security: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The driver's security_protocol, sasl_* and ssl_* settings; never shown."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """The bootstrap addresses, one by one."""
+        return [part.strip() for part in self.bootstrap.split(",") if part.strip()]
+
+    @override
+    def __repr__(self) -> str:
+        """Names of security settings only: their values may be secrets."""
+        named = ", ".join(sorted(self.security))
+        return (
+            f"KafkaConfig(bootstrap={self.bootstrap!r}, client_id={self.client_id!r}, "
+            f"idempotent={self.idempotent}, security=[{named}])"
+        )

@@ -1,0 +1,51 @@
+"""What the group consumer and the log reader share: settings, and the driver's records as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kafka import TopicPartition as DriverPartition
+
+from backends.kafka.client import common_options
+from backends.kafka.config import KafkaConfig, Record, TopicPartition
+
+# Memory of one consumer: what is fetched and not yet polled. One partition's share holds a whole
+# message of the largest size and some; the total is what all partitions together may hold.
+FETCH_PARTITION_BYTES_MAX = 2 * 1024 * 1024
+FETCH_BYTES_MAX = 16 * 1024 * 1024
+RECORDS_MAX = 500
+
+
+def consumer_options(config: KafkaConfig) -> dict[str, Any]:
+    """The driver's settings for anything that reads."""
+    return {
+        **common_options(config),
+        "fetch_max_wait_ms": config.fetch_max_wait_ms,
+        "max_partition_fetch_bytes": FETCH_PARTITION_BYTES_MAX,
+        "fetch_max_bytes": FETCH_BYTES_MAX,
+        "auto_offset_reset": "earliest",
+        # Offsets are committed when the work is durable, never by a timer.
+        "enable_auto_commit": False,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+
+
+def to_driver(partitions: Iterable[TopicPartition]) -> list[Any]:
+    """Our partitions as the driver's."""
+    return [DriverPartition(topic, partition) for topic, partition in partitions]
+
+
+def from_driver(partitions: Iterable[Any]) -> frozenset[TopicPartition]:
+    """The driver's partitions as ours."""
+    return frozenset(TopicPartition(each.topic, each.partition) for each in partitions)
+
+
+def records_of(polled: dict[Any, list[Any]]) -> list[Record]:
+    """The driver's poll result as records, each partition's in offset order."""
+    return [
+        Record(each.topic, each.partition, each.offset, each.timestamp, each.key, each.value)
+        for batch in polled.values()
+        for each in batch
+    ]

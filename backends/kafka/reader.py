@@ -1,0 +1,140 @@
+"""Reads whole topics without a group: all partitions, from the beginning, commits nothing.
+
+The end of a partition is the high watermark that comes with every fetch: the embedded broker
+answers ListOffsets(latest) with the last batch's base offset + 1, which is too small.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka import TopicPartition as DriverPartition
+
+from backends.kafka.client import REQUEST_TIMEOUT_MS, start_client
+from backends.kafka.config import KafkaConfig, Record
+from backends.kafka.consuming import RECORDS_MAX, consumer_options, records_of
+from backends.kafka.errors import BrokerUnavailable, Stop, mapped
+
+# One step of reading to the end: short, so that the end is noticed soon after it is known.
+STEP_SECONDS_MAX = 0.05
+
+
+class LogReader:
+    """Follows every partition of some topics. Not thread-safe."""
+
+    def __init__(self, config: KafkaConfig, topics: Sequence[str]) -> None:
+        """Start at the beginning of every partition.
+
+        Raises:
+            BrokerUnavailable: no broker answers.
+            Stop: a topic does not exist, or the settings cannot work.
+        """
+        self._config = config
+        self._topics = tuple(topics)
+        self._started = False
+        self._closed = False
+        self._driver = self._open({})
+
+    def read_to_end(self, timeout_seconds: float) -> Iterator[Record]:
+        """Every record from the present position to the end as it is when this is called, or later.
+
+        Whatever was acknowledged to its producer before the call is among them. May be called
+        again, and mixed with `poll`: it goes on where the last left off.
+
+        Raises:
+            BrokerUnavailable: the end was not reached within the time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        if self._started:
+            # A fetch answered before this call may know an older end: start with none in flight.
+            self._driver = self._reopen()
+        ends: dict[Any, int] = {}
+        while not self._reached(ends):
+            if time.monotonic() > deadline:
+                message = (
+                    f"did not read {', '.join(self._topics)} to the end within "
+                    f"{timeout_seconds:g} s: is the broker up?"
+                )
+                raise BrokerUnavailable(message)
+            yield from self.poll(min(STEP_SECONDS_MAX, timeout_seconds))
+            for partition in self._driver.assignment():
+                end = self._driver.highwater(partition)
+                if end is not None:
+                    ends.setdefault(partition, end)
+
+    def poll(self, timeout_seconds: float, records_max: int = RECORDS_MAX) -> list[Record]:
+        """Records that came within the time, in offset order per partition; maybe none.
+
+        Partitions that a topic has grown are taken in, from their beginning.
+        """
+        with mapped(f"reading {', '.join(self._topics)}"):
+            self._started = True
+            self._take_in_new_partitions()
+            polled = self._driver.poll(
+                timeout_ms=int(timeout_seconds * 1000), max_records=records_max
+            )
+        return records_of(polled)
+
+    def caught_up(self) -> bool:
+        """Whether all was read up to the ends that the last fetches told; False before them."""
+        with mapped(f"reading {', '.join(self._topics)}"):
+            ends = {each: self._driver.highwater(each) for each in self._driver.assignment()}
+            return None not in ends.values() and self._reached(ends)
+
+    def close(self) -> None:
+        """Let go; idempotent."""
+        if not self._closed:
+            self._closed = True
+            with mapped("closing a log reader"):
+                self._driver.close(autocommit=False)
+
+    def _reached(self, ends: dict[Any, int]) -> bool:
+        return all(
+            partition in ends and self._position(partition) >= ends[partition]
+            for partition in self._driver.assignment()
+        )
+
+    def _position(self, partition: Any) -> int:
+        with mapped(f"reading {partition.topic}"):
+            position = self._driver.position(partition, timeout_ms=REQUEST_TIMEOUT_MS)
+        return -1 if position is None else int(position)
+
+    def _open(self, positions: dict[Any, int]) -> Any:
+        consumer: Any = start_client(
+            KafkaConsumer, self._config, {**consumer_options(self._config), "group_id": None}
+        )
+        try:
+            with mapped(f"looking for {', '.join(self._topics)}"):
+                partitions = self._partitions(consumer)
+                consumer.assign(partitions)
+                for partition, offset in positions.items():
+                    consumer.seek(partition, offset)
+        except BaseException:
+            consumer.close(autocommit=False)
+            raise
+        return consumer
+
+    def _reopen(self) -> Any:
+        positions = {
+            partition: self._position(partition) for partition in self._driver.assignment()
+        }
+        self._driver.close(autocommit=False)
+        return self._open({each: offset for each, offset in positions.items() if offset >= 0})
+
+    def _partitions(self, consumer: Any) -> list[Any]:
+        found = []
+        for topic in self._topics:
+            numbers = consumer.partitions_for_topic(topic)
+            if not numbers:
+                message = f"topic {topic} does not exist: run `meterline topics apply`"
+                raise Stop(message)
+            found += [DriverPartition(topic, number) for number in sorted(numbers)]
+        return found
+
+    def _take_in_new_partitions(self) -> None:
+        partitions = self._partitions(self._driver)
+        if len(partitions) > len(self._driver.assignment()):
+            self._driver.assign(partitions)
