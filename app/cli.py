@@ -1,0 +1,49 @@
+"""`meterline`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app.commands import demo, policy, rates, setup, status, traffic, up, workers
+from app.failures import told_plainly
+
+cli = typer.Typer(
+    name="meterline",
+    help="Exact usage metering, alerting and enforcement for AI-API relays.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_MACHINE = "One machine, no Docker"
+_OPERATE = "Operate"
+_WORKERS = "Workers, as production runs them"
+
+cli.command("up", rich_help_panel=_MACHINE)(up.up)
+cli.command("demo", rich_help_panel=_MACHINE)(demo.demo)
+cli.command("replay", rich_help_panel=_MACHINE)(traffic.replay)
+cli.command("verify", rich_help_panel=_OPERATE)(traffic.verify)
+cli.command("status", rich_help_panel=_OPERATE)(status.status)
+cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
+cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)
+cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
+cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
+cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
+cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
+cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)
+cli.command("alerts", rich_help_panel=_WORKERS)(workers.alerts)
+cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        with told_plainly():
+            cli()
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+
+
+if __name__ == "__main__":
+    main()

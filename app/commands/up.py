@@ -1,0 +1,122 @@
+"""`meterline up`: the whole pipeline on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app.commands.options import DataDir
+from app.commands.setup import read_text
+from app.failures import UserError
+from app.settings import DEFAULT_DATA_DIR, Runtime, base_environment
+from app.stack import Stack, StackOptions
+from app.telemetry import set_up_logging
+from app.wiring import stop_on_signals
+from schemas.policy_file import parse_policy
+
+_out = Console(highlight=False, soft_wrap=True)
+KAFKA_PORT = 19_092
+CLICKHOUSE_PORT = 18_123
+REPLAY_GRACE_SECONDS = 20  # it drains its emitters; more means the broker is gone
+
+
+class KafkaChoice(StrEnum):
+    """The broker that `up` starts."""
+
+    TANSU = "tansu"
+    APACHE = "apache"
+
+
+def up(
+    data: DataDir = DEFAULT_DATA_DIR,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy file to publish at start (default: a sample).")
+    ] = None,
+    kafka: Annotated[
+        KafkaChoice, typer.Option(help="tansu: embedded, in memory; apache: Kafka 4 from jars.")
+    ] = KafkaChoice.TANSU,
+    replay: Annotated[
+        Path | None, typer.Option(help="Replay this trace once the pipeline is ready.")
+    ] = None,
+    speed: Annotated[float, typer.Option(help="How many times faster than the trace.")] = 1.0,
+    trace_format: Annotated[str, typer.Option("--format", help="Format of the trace.")] = "azure",
+    kafka_port: Annotated[int, typer.Option(help="0 picks a free port.")] = KAFKA_PORT,
+    clickhouse_port: Annotated[int, typer.Option(help="0 picks a free port.")] = CLICKHOUSE_PORT,
+    partitions: Annotated[int, typer.Option(help="Partitions of usage.events.", min=1)] = 4,
+    streams_workers: Annotated[int, typer.Option(help="Streams workers.", min=1, max=16)] = 1,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run broker, ClickHouse and every worker on this machine; Ctrl-C drains and stops."""
+    set_up_logging("up", log_level)
+    policy = policy or sample_policy()
+    document = parse_policy(read_text(policy), str(policy))
+    if replay is not None and not replay.is_file():
+        message = f"no such trace: {replay}"
+        raise UserError(message)
+    options = StackOptions(
+        data_dir=data,
+        kafka=kafka.value,
+        policy=policy,
+        kafka_port=kafka_port,
+        clickhouse_port=clickhouse_port,
+        usage_partitions=partitions,
+        streams_workers=streams_workers,
+        time_zone=document.time_zone,
+        log_level=log_level,
+    )
+    stop = stop_on_signals()
+    stack = Stack(options, sys.stderr, lambda line: _out.print(f"[dim]{line}[/]"))
+    child: subprocess.Popen[bytes] | None = None
+    try:
+        runtime = stack.start()
+        _out.print(ready_line(runtime, data))
+        if replay is not None:
+            child = _start_replay(replay, trace_format, speed, data)
+        stop.wait()
+        _out.print("[dim]draining and stopping[/]")
+    finally:
+        if child is not None:
+            _end(child)
+        stack.stop()
+    _out.print("stopped")
+
+
+def sample_policy() -> Path:
+    """The policy file that ships with the package."""
+    return Path(__file__).parents[1] / "demo_policy.yaml"
+
+
+def ready_line(runtime: Runtime, data_dir: Path) -> str:
+    """What a person (or a script that waits for "ready") reads."""
+    return (
+        f"[bold green]ready[/] kafka={runtime.bootstrap} "
+        f"clickhouse=http://{runtime.clickhouse_host}:{runtime.clickhouse_port} "
+        f"data={data_dir} (Ctrl-C stops)"
+    )
+
+
+def _start_replay(
+    trace: Path, trace_format: str, speed: float, data: Path
+) -> subprocess.Popen[bytes]:
+    """A process of its own, as a fleet of relays would be."""
+    arguments = ["--format", trace_format, "--speed", str(speed), "--data", str(data)]
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "app.cli", "replay", str(trace), *arguments],
+        env=base_environment(),
+        start_new_session=True,
+    )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(REPLAY_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

@@ -1,0 +1,62 @@
+"""The workers, one command each: what production and docker-compose run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from app.settings import Settings, load_settings
+from app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
+
+
+@contextmanager
+def _worker(name: str) -> Iterator[tuple[Settings, PrometheusMeter]]:
+    """Settings, logs and metrics of one worker process."""
+    settings = load_settings()
+    set_up_logging(name, settings.log_level, settings.log_format)
+    meter = PrometheusMeter(name)
+    if not settings.metrics_port:
+        yield settings, meter
+        return
+    server = MetricsServer(meter, settings.metrics_host, settings.metrics_port)
+    server.start()
+    try:
+        yield settings, meter
+    finally:
+        server.stop()
+
+
+def _run(name: str, start: Callable[[Settings, PrometheusMeter], int]) -> None:
+    with _worker(name) as (settings, meter):
+        code = start(settings, meter)
+    raise typer.Exit(code)
+
+
+def streams() -> None:
+    """Fold usage events into spend per scope and window (Faust)."""
+    from app.start_workers import start_streams  # noqa: PLC0415 - loads Faust
+
+    _run("streams", start_streams)
+
+
+def sink() -> None:
+    """Store events, snapshots, alerts and commands in ClickHouse."""
+    from app.start_workers import start_sink  # noqa: PLC0415 - loads the drivers
+
+    _run("sink", start_sink)
+
+
+def alerts() -> None:
+    """Apply the rules, publish throttle commands and alerts."""
+    from app.start_workers import start_alerts  # noqa: PLC0415 - loads the drivers
+
+    _run("alerts", start_alerts)
+
+
+def notify() -> None:
+    """Deliver alerts to their receivers."""
+    from app.start_workers import start_notify  # noqa: PLC0415 - loads the drivers
+
+    _run("notify", start_notify)
