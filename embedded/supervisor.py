@@ -240,22 +240,26 @@ class Supervisor:
         self._log.close()
 
     def _tick(self, worker: _Worker, now: float) -> None:
-        if worker.process is not None:
-            status = worker.process.poll()
-            if status is not None:
-                self._ended(worker, status, now)
-            elif worker.kill_at is not None:
-                if now >= worker.kill_at:
-                    self._kill(worker)
-            elif not worker.wanted or worker.restart_wanted:
-                self._terminate(worker, now)
-            elif now - worker.started_at > self._policy.healthy_seconds:
-                worker.failures = 0
-        elif not worker.wanted:
-            if worker.status is ProcessStatus.BACKOFF:
-                self._set_status(worker, ProcessStatus.STOPPED)
-        elif worker.restart_wanted or now >= worker.next_start_at:
-            self._spawn(worker, now)
+        if worker.process is None:
+            self._tick_ended(worker, now)
+            return
+        status = worker.process.poll()
+        if status is not None:
+            self._ended(worker, status, now)
+        elif worker.kill_at is not None:
+            if now >= worker.kill_at:
+                self._kill(worker)
+        elif not worker.wanted or worker.restart_wanted:
+            self._terminate(worker, now)
+        elif now - worker.started_at > self._policy.healthy_seconds:
+            worker.failures = 0
+
+    def _tick_ended(self, worker: _Worker, now: float) -> None:
+        if worker.wanted:
+            if worker.restart_wanted or now >= worker.next_start_at:
+                self._spawn(worker, now)
+        elif worker.status is ProcessStatus.BACKOFF:
+            self._set_status(worker, ProcessStatus.STOPPED)
 
     def _spawn(self, worker: _Worker, now: float) -> None:
         if worker.status is not ProcessStatus.WAITING:
