@@ -97,23 +97,16 @@ def advance(
     fresh = Breaker(BreakerState.CLOSED, now_ms, reading.period, reading.budget_version)
     if not policy.enabled:
         return Step(fresh, TripReason.DISABLED)
+    if breaker.period != reading.period or breaker.budget_version != reading.budget_version:
+        return _set_anew(policy, breaker, fresh, reading, may_trip=may_trip)
     target = _stage(policy, reading)
-    if breaker.period != reading.period:
-        state = target if may_trip else BreakerState.CLOSED
-        return _set_anew(policy, replace(fresh, state=state), target, reading, TripReason.NEW_PERIOD)
-    if breaker.budget_version != reading.budget_version:
-        # Without the right to trip, the change of a budget may ease but not tighten.
-        state = target if may_trip else min(target, breaker.state, key=level)
-        return _set_anew(
-            policy, replace(fresh, state=state), target, reading, TripReason.BUDGET_CHANGED
-        )
-    if level(target) > level(breaker.state):
-        if not may_trip:
-            return Step(breaker, TripReason.HELD_BY_GRACE, _grace_end(policy, reading))
-        return Step(replace(breaker, state=target, since_ms=now_ms), TripReason.LIMIT_REACHED)
-    if level(target) == level(breaker.state):
+    if level(target) < level(breaker.state):
+        return _fall(policy, breaker, target, reading, now_ms)
+    if target is breaker.state:
         return Step(breaker, TripReason.STEADY)
-    return _fall(policy, breaker, target, reading, now_ms)
+    if may_trip:
+        return Step(replace(breaker, state=target, since_ms=now_ms), TripReason.LIMIT_REACHED)
+    return Step(breaker, TripReason.HELD_BY_GRACE, _grace_end(policy, reading))
 
 
 def may_trip(policy: BreakerPolicy, reading: Reading, now_ms: int, *, complete: bool) -> bool:
@@ -138,11 +131,18 @@ def edges(policy: BreakerPolicy, limit: int) -> set[int]:
 
 
 def _set_anew(
-    policy: BreakerPolicy, breaker: Breaker, target: BreakerState, reading: Reading, why: TripReason
+    policy: BreakerPolicy, before: Breaker, fresh: Breaker, reading: Reading, *, may_trip: bool
 ) -> Step:
-    if breaker.state is target:
-        return Step(breaker, why)
-    return Step(breaker, TripReason.HELD_BY_GRACE, _grace_end(policy, reading))
+    """Begin a period or a budget version: whatever stage spend asks for, without the walk down."""
+    new_period = before.period != reading.period
+    # Without the right to trip, a change of the budget may ease but not tighten.
+    ceiling = before.state if not new_period else BreakerState.CLOSED
+    target = _stage(policy, reading)
+    if not may_trip and level(target) > level(ceiling):
+        held = replace(fresh, state=ceiling)
+        return Step(held, TripReason.HELD_BY_GRACE, _grace_end(policy, reading))
+    reason = TripReason.NEW_PERIOD if new_period else TripReason.BUDGET_CHANGED
+    return Step(replace(fresh, state=target), reason)
 
 
 def _fall(
@@ -162,7 +162,7 @@ def _fall(
 
 def _stage(policy: BreakerPolicy, reading: Reading) -> BreakerState:
     """The stage that spend alone asks for."""
-    for state in reversed(STAGES[1:]):
+    for state in (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.THROTTLED):
         if reached(reading.observed, reading.limit, _bound(policy, state)):
             return state
     return BreakerState.CLOSED

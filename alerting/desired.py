@@ -92,7 +92,9 @@ def restriction(
     )
 
 
-def release(scope: str, before: ThrottleCommand, why: str, lease: int, stamp: Stamp) -> ThrottleCommand:
+def release(
+    scope: str, before: ThrottleCommand, why: str, lease: int, stamp: Stamp
+) -> ThrottleCommand:
     """The command that lifts every restriction of a scope."""
     return ThrottleCommand(
         scope=scope,

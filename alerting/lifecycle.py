@@ -138,4 +138,6 @@ def _summary(subject: Subject, reading: Reading, crossed: Crossing, *, is_percen
             f"{who} has spent {spent} of its {reading.kind} budget of {limit} "
             f"({reading.percent} %, threshold {crossed.threshold} %) in {reading.period}"
         )
-    return f"{who} has reached its limit of {limit} per {reading.kind} ({spent}) in {reading.period}"
+    return (
+        f"{who} has reached its limit of {limit} per {reading.kind} ({spent}) in {reading.period}"
+    )

@@ -1,0 +1,465 @@
+"""The engine: spend, policy and time in; throttle commands and alerts out. Pure.
+
+    step(state, observation, now_ms) -> (state, effects)
+
+Per scope there is one evaluation, whatever asked for it:
+
+    spend in the current hour, day, month
+        -> readings (one per budget and limit)
+        -> breakers (budgets) and limits     -> causes -> one desired throttle state -> command
+        -> thresholds and limits, episodes   -> alerts
+Budgets and limits of a scope feed one command, because a command is the scope's full state.
+
+Most observations change nothing. Each (scope, window kind) therefore keeps the range between the
+two nearest amounts at which any rule may answer otherwise; a sum inside it costs two lookups.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from alerting import breaker as staged
+from alerting import desired, lifecycle
+from alerting.breaker import Breaker, TripReason
+from alerting.rules import limits, thresholds
+from alerting.rules.reading import NANO_USD, TOKENS, Reading, RuleId
+from alerting.state import (
+    CommandSeen,
+    Effect,
+    Fenced,
+    FenceReason,
+    Observation,
+    PolicyChanged,
+    PublishAlert,
+    PublishThrottle,
+    ScopeState,
+    State,
+    Tick,
+    Watch,
+)
+from alerting.totals import SpendSum
+from schemas.alert import Alert
+from schemas.periods import Calendar, WindowKind
+from schemas.policy import RULES_ID, RuleSet, ScopePolicy
+from schemas.throttle import BreakerState, ThrottleCommand
+
+ISSUER = "alerts"
+WATCHED = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
+_BUDGETS = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
+_NEVER_MS = 2**62
+_UNBOUNDED = 2**100  # beyond any sum of money or tokens
+
+
+class _Rule(NamedTuple):
+    rule_id: RuleId
+    kind: WindowKind
+    unit: str
+    limit: int
+
+
+def start(epoch: int, rules: RuleSet, now_ms: int) -> State:
+    """An engine that knows nothing but the rules and the time."""
+    state = State(epoch=epoch, calendar=Calendar(rules.time_zone), rules=rules, now_ms=now_ms)
+    _roll(state)
+    return state
+
+
+def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tuple[Effect, ...]]:
+    """Take one observation in.
+
+    Args:
+        state: is changed and given back; `State.copy` keeps what it was.
+        observation: what was seen.
+        now_ms: the present; an earlier one than before counts as that one.
+
+    Returns:
+        The state and the effects, in the order in which they must be carried out.
+    """
+    state.now_ms = max(now_ms, state.now_ms)
+    effects: list[Effect] = []
+    if state.now_ms >= next_timer(state):
+        effects += _run_timers(state)
+    match observation:
+        case SpendSum():
+            effects += _observe_spend(state, observation)
+        case PolicyChanged():
+            effects += _observe_policy(state, observation)
+        case Tick(complete):
+            effects += _observe_completeness(state, complete=complete)
+        case CommandSeen(command):
+            effects += _observe_command(state, command)
+    return state, ordered(effects) if effects else ()
+
+
+def next_timer(state: State) -> int:
+    """When time alone may change something, in UTC ms."""
+    timers = state.timers
+    while timers:
+        due_ms, scope = timers[0]
+        known = state.scopes.get(scope)
+        if known is not None and known.due_ms == due_ms:
+            return min(due_ms, state.roll_ms)
+        heappop(timers)
+    return state.roll_ms
+
+
+def ordered(effects: Iterable[Effect]) -> tuple[Effect, ...]:
+    """Fences first, then throttle commands, then alerts: nothing delays a command."""
+    rank = {Fenced: 0, PublishThrottle: 1, PublishAlert: 2}
+    return tuple(sorted(effects, key=lambda effect: rank[type(effect)]))
+
+
+def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
+    """Bring one scope's breakers, command and alerts in line with its spend, policy and time.
+
+    Args:
+        state: is changed.
+        scope: one that the state knows.
+        renew: publish the command again although nothing changed (a lease, a claim).
+    """
+    known = state.scopes[scope]
+    readings = {reading.rule_id: reading for reading in _readings(state, scope, known.policy)}
+    steps = dict(_breaker_steps(state, known, readings))
+    if any(step.reason is TripReason.HELD_BY_GRACE for step in steps.values()):
+        state.held.add(scope)
+    else:
+        state.held.discard(scope)
+    known = replace(known, breakers={rule_id: step.breaker for rule_id, step in steps.items()})
+    command = _command(state, scope, known, readings, renew=renew)
+    effects: list[Effect] = []
+    if command is not None:
+        state.seq = command.seq
+        known = replace(known, published=command)
+        effects.append(PublishThrottle(command))
+    known, alerts = _alerts(state, scope, known, readings)
+    given = () if command is None else (f"{scope}@{command.epoch}.{command.seq}",)
+    effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
+    _store(state, scope, known, (step.recheck_ms for step in steps.values()))
+    for kind in WATCHED:
+        _watch(state, scope, kind)
+    return effects
+
+
+def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
+    key = (spend.scope, spend.kind)
+    watch = state.watches.get(key)
+    if watch is None:
+        return []
+    if spend.start_ms == watch.start_ms:
+        state.spend[key] = spend
+        if (
+            watch.cost_low <= spend.cost_nano_usd < watch.cost_high
+            and watch.tokens_low <= spend.tokens < watch.tokens_high
+        ):
+            return []
+        return evaluate(state, spend.scope)
+    if spend.start_ms > watch.start_ms:
+        state.ahead[key] = spend
+    # An earlier window is over: its late events are counted there, and throttle nobody now.
+    return []
+
+
+def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
+    match change.item:
+        case ScopePolicy() as policy:
+            return _set_policy(state, policy.scope, policy, change.spend)
+        case RuleSet() as rules:
+            return _set_rules(state, rules)
+        case None if change.object_id == RULES_ID:
+            return _set_rules(state, RuleSet())
+        case None:
+            known = change.object_id in state.scopes
+            return _set_policy(state, change.object_id, None, ()) if known else []
+        case _:
+            return []
+
+
+def _set_policy(
+    state: State, scope: str, policy: ScopePolicy | None, spend: Iterable[SpendSum]
+) -> list[Effect]:
+    state.scopes[scope] = replace(state.scopes.get(scope, ScopeState()), policy=policy)
+    _set_edges(state, scope, policy)
+    for total in spend:
+        _keep(state, total)
+    return evaluate(state, scope)
+
+
+def _set_rules(state: State, rules: RuleSet) -> list[Effect]:
+    moved = rules.time_zone != state.rules.time_zone
+    state.rules = rules
+    if moved:
+        state.calendar = Calendar(rules.time_zone)
+        state.roll_ms = 0
+        _roll(state)
+    effects: list[Effect] = []
+    for scope in list(state.scopes):
+        _set_edges(state, scope, state.scopes[scope].policy)
+        effects += evaluate(state, scope)
+    return effects
+
+
+def _observe_completeness(state: State, *, complete: bool) -> list[Effect]:
+    became_complete = complete and not state.complete
+    state.complete = complete
+    effects: list[Effect] = []
+    if became_complete:
+        for scope in sorted(state.held):
+            effects += evaluate(state, scope)
+    return effects
+
+
+def _observe_command(state: State, command: ThrottleCommand) -> list[Effect]:
+    if command.issuer != ISSUER:
+        return []
+    if command.epoch > state.epoch:
+        return [Fenced(FenceReason.NEWER_EPOCH, command.epoch)]
+    known = state.scopes.get(command.scope, ScopeState())
+    if command.epoch == state.epoch:
+        twin = command.seq > state.seq or (
+            known.published is not None
+            and command.version == known.published.version
+            and command != known.published
+        )
+        return [Fenced(FenceReason.SAME_EPOCH, command.epoch)] if twin else []
+    # A controller that was replaced still writes. Relays that have our command refuse it, but the
+    # compacted topic would keep it as the scope's last word: say ours again.
+    state.scopes[command.scope] = replace(known, published=command)
+    return evaluate(state, command.scope, renew=True)
+
+
+def _run_timers(state: State) -> list[Effect]:
+    due: set[str] = set()
+    if state.now_ms >= state.roll_ms:
+        due |= _roll(state)
+    while state.timers and state.timers[0][0] <= state.now_ms:
+        due_ms, scope = heappop(state.timers)
+        known = state.scopes.get(scope)
+        if known is not None and known.due_ms == due_ms:
+            state.scopes[scope] = replace(known, due_ms=0)
+            due.add(scope)
+    effects: list[Effect] = []
+    for scope in sorted(due):
+        if scope in state.scopes:
+            effects += evaluate(state, scope)
+    return effects
+
+
+def _roll(state: State) -> set[str]:
+    """Go over to the windows of the present; the scopes that this concerns."""
+    now_ms = state.now_ms
+    _, hour, day, month = state.calendar.windows(now_ms)
+    state.windows = {window.kind: window for window in (hour, day, month)}
+    state.periods = {kind: state.calendar.period(at) for kind, at in state.windows.items()}
+    state.roll_ms = min(window.end_ms for window in state.windows.values())
+    begun = [spend for spend in state.ahead.values() if spend.start_ms <= now_ms]
+    for spend in begun:
+        del state.ahead[spend.scope, spend.kind]
+        _keep(state, spend)
+    for scope, kind in state.edges:
+        _watch(state, scope, kind)
+    return state.active | {spend.scope for spend in begun}
+
+
+def _keep(state: State, spend: SpendSum) -> None:
+    key = (spend.scope, spend.kind)
+    window = state.windows.get(spend.kind)
+    if window is None or key not in state.edges:
+        return
+    if spend.start_ms == window.start_ms:
+        state.spend[key] = spend
+    elif spend.start_ms > window.start_ms:
+        state.ahead[key] = spend
+
+
+def _set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
+    """Where the scope's rules may answer otherwise; forgets what no rule looks at."""
+    cost: dict[WindowKind, set[int]] = {}
+    tokens: dict[WindowKind, set[int]] = {}
+    for rule in _rules(policy):
+        if rule.rule_id in _BUDGETS:
+            found = thresholds.edges(rule.limit, state.rules.thresholds_percent)
+            found |= staged.edges(state.rules.breaker, rule.limit)
+        else:
+            found = {max(rule.limit, 1)}
+        into = cost if rule.unit == NANO_USD else tokens
+        into.setdefault(rule.kind, set()).update(found)
+    for kind in WATCHED:
+        if kind in cost or kind in tokens:
+            state.edges[scope, kind] = (
+                tuple(sorted(cost.get(kind, ()))),
+                tuple(sorted(tokens.get(kind, ()))),
+            )
+        else:
+            for known in (state.edges, state.watches, state.spend, state.ahead):
+                known.pop((scope, kind), None)
+
+
+def _watch(state: State, scope: str, kind: WindowKind) -> None:
+    edges = state.edges.get((scope, kind))
+    if edges is None:
+        return
+    start_ms = state.windows[kind].start_ms
+    spend = state.spend.get((scope, kind))
+    current = spend is not None and spend.start_ms == start_ms
+    cost = spend.cost_nano_usd if spend is not None and current else 0
+    tokens = spend.tokens if spend is not None and current else 0
+    state.watches[scope, kind] = Watch(
+        start_ms, *_around(edges[0], cost), *_around(edges[1], tokens)
+    )
+
+
+def _around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
+    """The nearest edges: `low <= amount < high`."""
+    position = bisect_right(edges, amount)
+    low = edges[position - 1] if position else -_UNBOUNDED
+    high = edges[position] if position < len(edges) else _UNBOUNDED
+    return low, high
+
+
+def _rules(policy: ScopePolicy | None) -> Iterator[_Rule]:
+    if policy is None:
+        return
+    budget = policy.budget
+    if budget.month_nano_usd is not None:
+        yield _Rule(RuleId.BUDGET_MONTH, WindowKind.MONTH, NANO_USD, budget.month_nano_usd)
+    if budget.day_nano_usd is not None:
+        yield _Rule(RuleId.BUDGET_DAY, WindowKind.DAY, NANO_USD, budget.day_nano_usd)
+    for rule in limits.limit_rules(policy.limits):
+        yield _Rule(rule.rule_id, rule.kind, rule.unit, rule.limit)
+
+
+def _readings(state: State, scope: str, policy: ScopePolicy | None) -> Iterator[Reading]:
+    if policy is None:
+        return
+    for rule in _rules(policy):
+        window = state.windows[rule.kind]
+        spend = state.spend.get((scope, rule.kind))
+        observed = 0
+        source: tuple[tuple[str, int], ...] = ()
+        if spend is not None and spend.start_ms == window.start_ms:
+            observed = spend.tokens if rule.unit == TOKENS else spend.cost_nano_usd
+            source = spend.source
+        yield Reading(
+            rule.rule_id,
+            rule.kind,
+            state.periods[rule.kind],
+            window.start_ms,
+            window.end_ms,
+            policy.budget_version,
+            observed,
+            rule.limit,
+            rule.unit,
+            source,
+        )
+
+
+def _breaker_steps(
+    state: State, known: ScopeState, readings: dict[RuleId, Reading]
+) -> Iterator[tuple[RuleId, staged.Step]]:
+    policy = state.rules.breaker
+    for rule_id in (RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY):
+        reading = readings.get(rule_id)
+        if reading is not None:
+            may_trip = rule_id is not RuleId.BUDGET_MONTH or staged.may_trip(
+                policy, reading, state.now_ms, complete=state.complete
+            )
+            before = known.breakers.get(rule_id, Breaker())
+            yield rule_id, staged.advance(policy, before, reading, state.now_ms, may_trip=may_trip)
+
+
+def _command(
+    state: State, scope: str, known: ScopeState, readings: dict[RuleId, Reading], *, renew: bool
+) -> ThrottleCommand | None:
+    """The command to publish now, or None if the one on the topic stands."""
+    causes = [
+        desired.Cause(known.breakers[rule_id].state, reading)
+        if rule_id in known.breakers
+        else desired.Cause(_limit_state(reading), reading)
+        for rule_id, reading in readings.items()
+    ]
+    cause = desired.most_restrictive(causes)
+    stamp = desired.Stamp(state.epoch, state.seq + 1, state.now_ms)
+    published = known.published
+    breaker = state.rules.breaker
+    if cause is None or known.policy is None:
+        if published is None or (published.state is BreakerState.CLOSED and not renew):
+            return None
+        why = _why_released(state, known, published)
+        lease = desired.lease_ms(breaker, BreakerState.CLOSED)
+        return desired.release(scope, published, why, lease, stamp)
+    command = desired.restriction(known.policy, breaker, cause, stamp)
+    if published is not None and not renew and desired.same_content(published, command):
+        renew_at_ms = desired.renew_at_ms(breaker, published)
+        if renew_at_ms == 0 or state.now_ms < renew_at_ms:
+            return None
+    return command
+
+
+def _limit_state(reading: Reading) -> BreakerState:
+    return BreakerState.OPEN if limits.is_reached(reading) else BreakerState.CLOSED
+
+
+def _why_released(state: State, known: ScopeState, published: ThrottleCommand) -> str:
+    evidence = published.evidence
+    if known.policy is None:
+        return "it has no policy any more"
+    if published.reset_at_ms and published.reset_at_ms <= state.now_ms:
+        return f"{evidence.period if evidence else 'the period'} has ended"
+    if evidence is not None and evidence.budget_version != known.policy.budget_version:
+        return "its budget was changed"
+    if not state.rules.breaker.enabled:
+        return "breakers are switched off by policy"
+    return "spend is below every bound"
+
+
+def _alerts(
+    state: State, scope: str, known: ScopeState, readings: dict[RuleId, Reading]
+) -> tuple[ScopeState, list[Alert]]:
+    subject = lifecycle.Subject(scope, known.policy.name if known.policy else "")
+    episodes = {}
+    alerts: list[Alert] = []
+    for rule_id, episode in known.episodes.items():
+        if not lifecycle.continues(episode, readings.get(rule_id)):
+            alerts += lifecycle.close(episode, state.now_ms)
+    for rule_id, reading in readings.items():
+        before = known.episodes.get(rule_id)
+        if before is None or not lifecycle.continues(before, reading):
+            before = lifecycle.Episode(reading.period, reading.budget_version)
+        episode, lifted = lifecycle.lift(before, reading, state.now_ms)
+        alerts += lifted
+        crossed = (
+            thresholds.crossing(reading, state.rules.thresholds_percent, episode.told)
+            if rule_id in _BUDGETS
+            else limits.crossing(reading, episode.told)
+        )
+        if crossed is not None:
+            episode, alert = lifecycle.fire(episode, subject, reading, crossed, state.now_ms)
+            alerts.append(alert)
+        if episode.told:
+            episodes[rule_id] = episode
+    return replace(known, episodes=episodes), alerts
+
+
+def _store(state: State, scope: str, known: ScopeState, rechecks: Iterable[int]) -> None:
+    restricted = known.published is not None and known.published.state is not BreakerState.CLOSED
+    firing = any(episode.firing for episode in known.episodes.values())
+    if known.policy is None and not restricted and not firing:
+        state.scopes.pop(scope, None)
+        state.active.discard(scope)
+        return
+    due = [recheck_ms for recheck_ms in rechecks if recheck_ms]
+    if known.published is not None:
+        renew_at_ms = desired.renew_at_ms(state.rules.breaker, known.published)
+        due += [renew_at_ms] if renew_at_ms else []
+    due_ms = min(due, default=0)
+    if due_ms and due_ms != known.due_ms:
+        heappush(state.timers, (due_ms, scope))
+    state.scopes[scope] = replace(known, due_ms=due_ms)
+    if restricted or firing:
+        state.active.add(scope)
+    else:
+        state.active.discard(scope)

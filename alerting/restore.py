@@ -1,0 +1,151 @@
+"""Restore: the engine's state from what the topics remember. Pure.
+
+    control.policies   what holds                        throttle.commands  breakers, (epoch, seq)
+    spend.snapshots    what was spent                    alerts             what has been told
+Nothing else is kept: no file, no offset. Then every scope is evaluated once, and whatever differs
+between what is published and what is right becomes an effect, as if it had just been observed.
+
+Not remembered, because a command carries only its most restrictive cause: the hysteresis of a
+second, milder budget of the same scope. Its spend decides its stage anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from alerting import engine, lifecycle
+from alerting.breaker import Breaker
+from alerting.lifecycle import Episode
+from alerting.rules.reading import RuleId
+from alerting.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
+from alerting.totals import SpendTotals
+from schemas.alert import Alert, AlertStatus
+from schemas.policy import RULES_ID, NotifyPolicy, RuleSet, ScopePolicy
+from schemas.throttle import BreakerState, ThrottleCommand
+
+_BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
+
+
+class Memory:
+    """Collects the records of the topics, each in the order of its log."""
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self.policies: dict[str, ScopePolicy | RuleSet | NotifyPolicy] = {}
+        self.totals = SpendTotals()
+        self.greatest_epoch = 0
+        self._newest: dict[str, ThrottleCommand] = {}
+        self._last: dict[str, ThrottleCommand] = {}
+        self._episodes: dict[tuple[str, RuleId], dict[tuple[str, int], Episode]] = {}
+
+    def add_policy(self, object_id: str, item: ScopePolicy | RuleSet | NotifyPolicy | None) -> None:
+        """One record of control.policies."""
+        if item is None:
+            self.policies.pop(object_id, None)
+        else:
+            self.policies[object_id] = item
+
+    def add_command(self, command: ThrottleCommand) -> None:
+        """One record of throttle.commands."""
+        if command.issuer != engine.ISSUER:
+            return
+        self.greatest_epoch = max(self.greatest_epoch, command.epoch)
+        self._last[command.scope] = command
+        known = self._newest.get(command.scope)
+        if known is None or command.version >= known.version:
+            self._newest[command.scope] = command
+
+    def add_alert(self, alert: Alert) -> None:
+        """One record of alerts."""
+        if alert.rule_id not in RuleId:
+            return
+        episodes = self._episodes.setdefault((alert.scope, RuleId(alert.rule_id)), {})
+        identity = (alert.period, alert.budget_version)
+        # Taken out and put back: the latest told period or version stands last.
+        before = episodes.pop(identity, None) or Episode(alert.period, alert.budget_version)
+        others = tuple(known for known in before.firing if known.dedup_key != alert.dedup_key)
+        firing = (*others, alert) if alert.status is AlertStatus.FIRING else others
+        told = max(before.told, alert.threshold)
+        episodes[identity] = replace(before, told=told, firing=firing)
+
+    def commands(self) -> Mapping[str, ThrottleCommand]:
+        """The command in force per scope."""
+        return self._newest
+
+    def disordered(self, scope: str) -> bool:
+        """Whether the log's last word on a scope is an older controller's."""
+        return self._last[scope] is not self._newest[scope]
+
+    def episodes(self) -> Mapping[tuple[str, RuleId], Mapping[tuple[str, int], Episode]]:
+        """What was told, per scope and rule, in the order of the last word on each."""
+        return self._episodes
+
+
+def restore(memory: Memory, now_ms: int, *, complete: bool) -> tuple[State, tuple[Effect, ...]]:
+    """Build the state and say what must be published to make the topics right.
+
+    Args:
+        memory: the topics, read to their ends.
+        now_ms: the present.
+        complete: whether spend.snapshots was read to its end.
+
+    Every restriction in force is published again, even unchanged: its lease is renewed, and the
+    new epoch on the topic makes a controller that was replaced stop.
+    """
+    rules = memory.policies.get(RULES_ID)
+    state = engine.start(
+        next_epoch(memory.greatest_epoch, now_ms),
+        rules if isinstance(rules, RuleSet) else RuleSet(),
+        now_ms,
+    )
+    state.complete = complete
+    effects: list[Effect] = list(_recall_alerts(state, memory, now_ms))
+    for scope, command in memory.commands().items():
+        known = state.scopes.get(scope, ScopeState())
+        state.scopes[scope] = replace(known, published=command, breakers=_breakers(command))
+    told: set[str] = set()
+    for object_id, item in memory.policies.items():
+        if isinstance(item, ScopePolicy):
+            spend = memory.totals.of(item.scope)
+            observed = PolicyChanged(object_id, item, spend)
+            state, found = engine.step(state, observed, now_ms)
+            effects += found
+            told.add(item.scope)
+    for scope in sorted(set(state.scopes) - told):
+        effects += engine.evaluate(state, scope)
+    for scope, command in sorted(memory.commands().items()):
+        published = state.scopes[scope].published if scope in state.scopes else None
+        restricts = command.state is not BreakerState.CLOSED
+        if published is command and (restricts or memory.disordered(scope)):
+            effects += engine.evaluate(state, scope, renew=True)
+    return state, engine.ordered(effects)
+
+
+def next_epoch(greatest: int, now_ms: int) -> int:
+    """Above every epoch on the topic; and above those of a topic that was lost.
+
+    Relays outlive the embedded broker's topics: counting from 1 again, they would refuse all.
+    """
+    return max(greatest + 1, now_ms // 1000)
+
+
+def _recall_alerts(state: State, memory: Memory, now_ms: int) -> list[Effect]:
+    """Give each rule its latest episode; alerts left firing in earlier ones are resolved."""
+    effects: list[Effect] = []
+    for (scope, rule_id), by_identity in memory.episodes().items():
+        *earlier, latest = by_identity.values()
+        for episode in earlier:
+            effects += [PublishAlert(alert) for alert in lifecycle.close(episode, now_ms)]
+        known = state.scopes.get(scope, ScopeState())
+        episodes = {**known.episodes, rule_id: latest}
+        state.scopes[scope] = replace(known, episodes=episodes)
+    return effects
+
+
+def _breakers(command: ThrottleCommand) -> dict[RuleId, Breaker]:
+    evidence = command.evidence
+    if evidence is None or evidence.rule_id not in _BREAKER_RULES:
+        return {}
+    breaker = Breaker(command.state, command.issued_at_ms, evidence.period, evidence.budget_version)
+    return {RuleId(evidence.rule_id): breaker}

@@ -1,0 +1,161 @@
+"""What the engine knows, what it is told (observations), and what it asks for (effects).
+
+`State` belongs to the engine: `step` changes it and gives it back. Everything inside its mappings
+is immutable, so `State.copy` is a cheap and complete snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+from alerting.breaker import Breaker
+from alerting.lifecycle import Episode
+from alerting.rules.reading import RuleId
+from alerting.totals import SpendSum
+from schemas.alert import Alert
+from schemas.periods import Calendar, Window, WindowKind
+from schemas.policy import NotifyPolicy, RuleSet, ScopePolicy
+from schemas.throttle import ThrottleCommand
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """A policy object was written or, with `item` None, deleted.
+
+    `spend` is all that is known of the scope's spend: a scope without policy is not watched, so
+    the engine has no numbers of it.
+    """
+
+    object_id: str
+    item: ScopePolicy | RuleSet | NotifyPolicy | None
+    spend: tuple[SpendSum, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed. `complete`: every snapshot of the topic has been taken in."""
+
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSeen:
+    """A record of throttle.commands; ours come back as well."""
+
+    command: ThrottleCommand
+
+
+Observation = SpendSum | PolicyChanged | Tick | CommandSeen
+
+
+@dataclass(frozen=True, slots=True)
+class PublishThrottle:
+    """Write a command to throttle.commands."""
+
+    command: ThrottleCommand
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAlert:
+    """Write an alert record to alerts."""
+
+    alert: Alert
+
+
+class FenceReason(StrEnum):
+    """Why this controller must stop."""
+
+    NEWER_EPOCH = "newer_epoch"
+    """Another controller has taken over."""
+    SAME_EPOCH = "same_epoch"
+    """Two controllers started in the same second, and neither can be told from the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Stop: another controller commands."""
+
+    reason: FenceReason
+    epoch: int
+
+
+Effect = PublishThrottle | PublishAlert | Fenced
+
+_NO_BREAKERS: Mapping[RuleId, Breaker] = MappingProxyType({})
+_NO_EPISODES: Mapping[RuleId, Episode] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeState:
+    """One scope with policy, or with a command or alert that is not over."""
+
+    policy: ScopePolicy | None = None
+    breakers: Mapping[RuleId, Breaker] = _NO_BREAKERS
+    episodes: Mapping[RuleId, Episode] = _NO_EPISODES
+    published: ThrottleCommand | None = None
+    """The newest command of the scope on the topic."""
+    due_ms: int = 0
+    """When time alone asks for the next evaluation; 0 for never."""
+
+
+class Watch(NamedTuple):
+    """The range of sums in which nothing can change: `cost_low <= cost < cost_high`, and tokens."""
+
+    start_ms: int
+    cost_low: int
+    cost_high: int
+    tokens_low: int
+    tokens_high: int
+
+
+@dataclass(slots=True)
+class State:
+    """All of the engine's knowledge."""
+
+    epoch: int
+    calendar: Calendar
+    now_ms: int = 0
+    """The latest present the engine was told; it never goes back."""
+    seq: int = 0
+    rules: RuleSet = field(default_factory=RuleSet)
+    complete: bool = False
+    windows: dict[WindowKind, Window] = field(default_factory=dict)
+    """The current hour, day and month."""
+    periods: dict[WindowKind, str] = field(default_factory=dict)
+    roll_ms: int = 0
+    """When the first of the current windows ends."""
+    scopes: dict[str, ScopeState] = field(default_factory=dict)
+    edges: dict[tuple[str, WindowKind], tuple[tuple[int, ...], tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+    """Amounts of cost and tokens at which a rule may answer otherwise, sorted."""
+    watches: dict[tuple[str, WindowKind], Watch] = field(default_factory=dict)
+    spend: dict[tuple[str, WindowKind], SpendSum] = field(default_factory=dict)
+    ahead: dict[tuple[str, WindowKind], SpendSum] = field(default_factory=dict)
+    """Spend of windows that begin later: relays' clocks may be up to five minutes ahead."""
+    timers: list[tuple[int, str]] = field(default_factory=list)
+    """A heap of (due, scope); an entry that is not its scope's `due_ms` is out of date."""
+    active: set[str] = field(default_factory=set)
+    """Scopes with a restriction or a firing alert: whom the end of a period concerns."""
+    held: set[str] = field(default_factory=set)
+    """Scopes whose month breaker waits for the state to be known complete."""
+
+    def copy(self) -> State:
+        """A snapshot that later steps do not touch."""
+        return replace(
+            self,
+            windows=dict(self.windows),
+            periods=dict(self.periods),
+            scopes=dict(self.scopes),
+            edges=dict(self.edges),
+            watches=dict(self.watches),
+            spend=dict(self.spend),
+            ahead=dict(self.ahead),
+            timers=list(self.timers),
+            active=set(self.active),
+            held=set(self.held),
+        )
