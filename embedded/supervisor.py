@@ -113,8 +113,11 @@ class Supervisor:
 
     # What callers do
 
-    def start(self) -> None:
+    def start(self, before: Callable[[int], None] | None = None) -> None:
         """Start every worker in order, each order ready before the next.
+
+        `before` is called with each order before its workers start, when all lower orders are
+        ready: the place for what they take for granted.
 
         Raises WorkerStartError, with everything stopped again, if a worker keeps ending or is not
         ready in time.
@@ -122,8 +125,12 @@ class Supervisor:
         self._monitor.start()
         self._prober.start()
         try:
-            for _, group in groupby(self._workers.values(), key=lambda worker: worker.spec.order):
-                self._start_group(list(group))
+            by_order = groupby(self._workers.values(), key=lambda worker: worker.spec.order)
+            for order, group in by_order:
+                members = list(group)
+                if before is not None:
+                    before(order)
+                self._start_group(members)
         except BaseException:
             self.stop()
             raise
