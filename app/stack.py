@@ -39,7 +39,7 @@ from embedded.broker import broker_argv
 from embedded.clickhouse import answers_ping
 from embedded.kafka import prepare
 from embedded.processes import free_port, require_free_port
-from embedded.readiness import answers_kafka
+from embedded.protocol import answers_kafka
 from embedded.supervision import ProcessSpec, ProcessState
 from embedded.supervisor import Supervisor
 

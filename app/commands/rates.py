@@ -1,0 +1,102 @@
+"""Rate cards: make a catalogue, look a price up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import Json
+from app.commands.output import print_json
+from app.failures import UserError
+from app.settings import load_settings
+from app.wiring import catalogue
+from pricing.importer import ImportUnavailableError, import_catalogue
+from pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
+from schemas.periods import parse_rfc3339
+
+_out = Console(highlight=False)
+rates = typer.Typer(help="Rate cards and the catalogue.", no_args_is_help=True)
+
+
+@rates.command("import")
+def rates_import(
+    out: Annotated[Path, typer.Option(help="The catalogue file to write.")],
+    name: Annotated[str, typer.Option(help="Its version, by default year and month.")] = "",
+    *,
+    json_output: Json = False,
+) -> None:
+    """Make a catalogue of list prices from the installed genai-prices package."""
+    version = name or f"{datetime.fromtimestamp(now_ms() / 1000, UTC):%Y-%m}"
+    try:
+        report = import_catalogue(out, name=version)
+    except ImportUnavailableError as error:
+        raise UserError(str(error)) from error
+    if json_output:
+        print_json(asdict(report))
+        return
+    _out.print(
+        f"{out}: catalogue {report.catalogue_version}, {report.models} models of "
+        f"{len(report.sellers)} sellers, from {report.generated_from}"
+    )
+    for reason, count in Counter(one.reason.value for one in report.skipped).most_common():
+        _out.print(f"  left out {count}: {reason}")
+
+
+@rates.command("show")
+def rates_show(
+    model: Annotated[str, typer.Argument(help="Any spelling of the model.")],
+    at: Annotated[str, typer.Option(help="A date or RFC 3339 time; default now.")] = "",
+    provider: Annotated[str, typer.Option(help="Whose price; default the maker's.")] = "",
+    *,
+    json_output: Json = False,
+) -> None:
+    """Show the prices of a model that are in force at a date."""
+    try:
+        view = show(catalogue(load_settings()), model, _moment(at), provider or None)
+    except RateNotFoundError as error:
+        raise UserError(str(error)) from error
+    if json_output:
+        print_json(view.as_json())
+    else:
+        _out.print(_table(view))
+
+
+def _moment(text: str) -> int:
+    if not text:
+        return now_ms()
+    try:
+        return parse_rfc3339(text if "T" in text else f"{text}T00:00:00+00:00")
+    except ValueError as error:
+        message = f"--at {text}: write 2026-11-21 or 2026-11-21T12:00:00Z"
+        raise UserError(message) from error
+
+
+def _table(view: RateCardView) -> Table:
+    used = [name for name in TOKEN_CLASSES if any(row.usd_per_million[name] for row in view.rows)]
+    table = Table(
+        title=f"{view.seller}/{view.model} at {view.at}, USD per million tokens",
+        caption=f"catalogue {view.price_version}, source {view.source}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for head in ("service tier", "above input tokens", "from", "to"):
+        table.add_column(head)
+    for name in used:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in view.rows:
+        table.add_row(
+            row.service_tier,
+            f"{row.above_input_tokens:,}",
+            row.effective_from,
+            row.effective_to or "",
+            *(row.usd_per_million[name] or "" for name in used),
+        )
+    return table
