@@ -37,6 +37,8 @@ class Metric(StrEnum):
     """Events lost because a bounded buffer was full, by reason."""
     READY = "ready"
     """1 once the worker has caught up with its state and handles input."""
+    HEARTBEAT_MS = "heartbeat_timestamp_ms"
+    """When the worker's loop last came round: an old value is a stuck worker."""
     LAST_EVENT_MS = "last_event_timestamp_ms"
     """Newest event time seen."""
     LAST_FLUSH_MS = "last_flush_timestamp_ms"
