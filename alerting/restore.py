@@ -58,16 +58,19 @@ class Memory:
 
     def add_alert(self, alert: Alert) -> None:
         """One record of alerts."""
-        if alert.rule_id not in RuleId:
-            return
+        if alert.rule_id not in RuleId._value2member_map_:
+            return  # a rule of a later version: its alerts are its own business
         episodes = self._episodes.setdefault((alert.scope, RuleId(alert.rule_id)), {})
         identity = (alert.period, alert.budget_version)
-        # Taken out and put back: the latest told period or version stands last.
-        before = episodes.pop(identity, None) or Episode(alert.period, alert.budget_version)
+        before = episodes.get(identity) or Episode(alert.period, alert.budget_version)
         others = tuple(known for known in before.firing if known.dedup_key != alert.dedup_key)
-        firing = (*others, alert) if alert.status is AlertStatus.FIRING else others
         told = max(before.told, alert.threshold)
-        episodes[identity] = replace(before, told=told, firing=firing)
+        if alert.status is AlertStatus.FIRING:
+            # The latest period or version that fired stands last.
+            episodes.pop(identity, None)
+            episodes[identity] = replace(before, told=told, firing=(*others, alert))
+        else:
+            episodes[identity] = replace(before, told=told, firing=others)
 
     def commands(self) -> Mapping[str, ThrottleCommand]:
         """The command in force per scope."""
@@ -78,7 +81,7 @@ class Memory:
         return self._last[scope] is not self._newest[scope]
 
     def episodes(self) -> Mapping[tuple[str, RuleId], Mapping[tuple[str, int], Episode]]:
-        """What was told, per scope and rule, in the order of the last word on each."""
+        """What was told, per scope and rule, in the order of their last firing."""
         return self._episodes
 
 

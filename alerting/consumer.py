@@ -1,0 +1,354 @@
+"""The alerts worker: reads snapshots and policy, runs the engine, carries out its effects.
+
+    start   read control.policies, throttle.commands, alerts, spend.snapshots to their ends
+            -> restore -> effects of what differs
+    loop    poll -> decode -> step -> carry out
+
+Effects, in this order, each with its guarantee:
+    1. throttle commands, flushed: a relay knows before a person does. Repeating one is harmless,
+       because it is the full state of its scope under the same (epoch, seq).
+    2. alert records, flushed: an alert names the commands given for its cause. Repeating one is
+       harmless, because its id is made of what it is about.
+There is no third step. Nothing is committed, because nothing but these topics is remembered: a
+worker killed between any two effects reads them back at its next start, and whatever is missing
+is what then differs between published and right.
+
+One alerts worker is in charge. Each start takes a greater epoch; a worker that sees a greater one
+on throttle.commands than its own has been replaced and stops.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from alerting import engine
+from alerting.restore import Memory, restore
+from alerting.settings import AlertingSettings, CrashPoint, crash_if
+from alerting.state import (
+    CommandSeen,
+    Effect,
+    Fenced,
+    Observation,
+    PolicyChanged,
+    PublishAlert,
+    PublishThrottle,
+    State,
+    Tick,
+)
+from alerting.totals import SpendTotals, WindowKey
+from backends.kafka import (
+    BrokerUnavailable,
+    KafkaConfig,
+    KafkaDoorError,
+    LogReader,
+    Producer,
+    Record,
+)
+from schemas.alert import AlertError, decode_alert, encode_alert
+from schemas.clock import Clock
+from schemas.metrics import Meter, Metric
+from schemas.policy import (
+    NotifyPolicy,
+    PolicyRecordError,
+    RuleSet,
+    ScopePolicy,
+    decode_policy,
+)
+from schemas.spend import SnapshotError, decode_snapshot
+from schemas.throttle import ThrottleError, decode_command, encode_command
+from schemas.topics import Topic
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_FENCED = 3
+# Records folded into one round of decisions: sums are decided on once per round, so a backlog
+# costs few decisions, and 5,000 decode in about 20 ms, which bounds the delay of the first.
+RECORDS_PER_ROUND_MAX = 5_000
+# Each attempt already lasts the producer's whole delivery timeout with its own retries.
+PUBLISH_ATTEMPTS_MAX = 3
+# Windows that ended are few per hour; looking for them every minute costs nothing.
+DROP_ENDED_EVERY_MS = 60_000
+
+_log = structlog.get_logger()
+
+# Alerts are read at the start only: what was told since, this worker told itself.
+_FOLLOWED = (Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.SPEND_SNAPSHOTS)
+
+
+class _ReplacedError(Exception):
+    """Another alerts worker is in charge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the worker touches outside itself."""
+
+    producer: Producer
+    clock: Clock
+    meter: Meter
+
+
+def run_alerts(
+    settings: AlertingSettings,
+    kafka: KafkaConfig,
+    clock: Clock,
+    meter: Meter,
+    stop: threading.Event,
+) -> int:
+    """Run until `stop` is set.
+
+    Returns:
+        EXIT_OK after `stop`; EXIT_FAILED if the broker could not be reached or refused for longer
+        than the bounds allow; EXIT_FENCED if another worker has taken over.
+    """
+    try:
+        _run(settings, kafka, clock, meter, stop)
+    except _ReplacedError as error:
+        _log.error("alerts.replaced", reason=str(error))
+        return EXIT_FENCED
+    except KafkaDoorError as error:
+        _log.error("alerts.stopped", reason=str(error))
+        return EXIT_FAILED
+    finally:
+        meter.gauge(Metric.READY, 0)
+    return EXIT_OK
+
+
+def _run(
+    settings: AlertingSettings,
+    kafka: KafkaConfig,
+    clock: Clock,
+    meter: Meter,
+    stop: threading.Event,
+) -> None:
+    # A command must not wait for company: the linger of a throttle is somebody's money.
+    producer = Producer(kafka, linger_ms=0)
+    doors = Doors(producer, clock, meter)
+    try:
+        reader = LogReader(kafka, _FOLLOWED)
+        try:
+            memory = _read(settings, kafka, reader, meter)
+            state, effects = restore(memory, clock(), complete=True)
+            _carry_out(settings, doors, effects)
+            _log.info(
+                "alerts.ready",
+                epoch=state.epoch,
+                scopes=len(state.scopes),
+                windows=len(memory.totals),
+                restricted=len(state.active),
+            )
+            meter.gauge(Metric.READY, 1)
+            _follow(settings, doors, reader, (state, memory.totals), stop)
+        finally:
+            reader.close()
+    finally:
+        producer.close()
+
+
+def _read(
+    settings: AlertingSettings, kafka: KafkaConfig, reader: LogReader, meter: Meter
+) -> Memory:
+    """Everything the topics remember."""
+    memory = Memory()
+    told = LogReader(kafka, (Topic.ALERTS,))
+    try:
+        for record in told.read_to_end(settings.start_timeout_seconds):
+            _remember(memory, record, meter)
+    finally:
+        told.close()
+    for record in reader.read_to_end(settings.start_timeout_seconds):
+        _remember(memory, record, meter)
+    return memory
+
+
+def _remember(memory: Memory, record: Record, meter: Meter) -> None:
+    try:
+        match record.topic:
+            case Topic.POLICIES:
+                memory.add_policy(_text(record.key), _policy(record))
+            case Topic.THROTTLE_COMMANDS if record.value:
+                memory.add_command(decode_command(record.value))
+            case Topic.ALERTS if record.value:
+                memory.add_alert(decode_alert(record.value))
+            case Topic.SPEND_SNAPSHOTS:
+                snapshot = decode_snapshot(record.key, record.value)
+                if snapshot is not None:
+                    memory.totals.apply(snapshot)
+            case _:
+                pass  # a record without a value where it means nothing
+    except (PolicyRecordError, ThrottleError, AlertError, SnapshotError) as error:
+        _refuse(record, error, meter)
+
+
+def _follow(
+    settings: AlertingSettings,
+    doors: Doors,
+    reader: LogReader,
+    known: tuple[State, SpendTotals],
+    stop: threading.Event,
+) -> None:
+    state, totals = known
+    drop_at_ms = 0
+    while not stop.is_set():
+        now_ms = doors.clock()
+        records = reader.poll(_wait(settings, state, now_ms), RECORDS_PER_ROUND_MAX)
+        now_ms = doors.clock()
+        if now_ms >= drop_at_ms:
+            totals.drop_ended(now_ms)
+            drop_at_ms = now_ms + DROP_ENDED_EVERY_MS
+        effects: list[Effect] = []
+        for observation in _observations(records, reader, state, totals, doors.meter):
+            state, found = engine.step(state, observation, now_ms)
+            effects += found
+        if effects:
+            _carry_out(settings, doors, engine.ordered(effects))
+        doors.meter.gauge(Metric.HEARTBEAT_MS, now_ms)
+        if records:
+            doors.meter.count(Metric.MESSAGES, len(records))
+            doors.meter.gauge(Metric.LAST_EVENT_MS, totals.last_event_ms)
+
+
+def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
+    """Until the next timer, but no longer than the poll's bound."""
+    return min(settings.poll_seconds, max(0, engine.next_timer(state) - now_ms) / 1000)
+
+
+def _observations(
+    records: Iterable[Record],
+    reader: LogReader,
+    state: State,
+    totals: SpendTotals,
+    meter: Meter,
+) -> Iterator[Observation]:
+    """Decode one round; commands first (am I still in charge?), then policy, then spend.
+
+    "Known complete" means that this worker has read spend.snapshots to its end as the last fetch
+    told it: it says nothing of events that streams have yet to fold, whose absence only makes
+    totals too low.
+    """
+    taken = _Round()
+    for record in records:
+        try:
+            taken.take(record, totals)
+        except (PolicyRecordError, ThrottleError, SnapshotError) as error:
+            _refuse(record, error, meter)
+    yield from taken.commands
+    for object_id, item in taken.policies.items():
+        yield PolicyChanged(object_id, item, totals.of(object_id))
+    yield from totals.sums(taken.changed)
+    # Last, so that a month's breaker that waits for completeness sees all of this round; and
+    # always, so that timers run in a round without records.
+    yield Tick(reader.caught_up())
+
+
+@dataclass(slots=True)
+class _Round:
+    """The records of one poll, taken apart."""
+
+    commands: list[CommandSeen] = field(default_factory=list)
+    policies: dict[str, ScopePolicy | RuleSet | NotifyPolicy | None] = field(default_factory=dict)
+    changed: dict[WindowKey, None] = field(default_factory=dict)
+    """The windows whose sums changed, once each, in the order of their first change."""
+
+    def take(self, record: Record, totals: SpendTotals) -> None:
+        """Decode one record; spend goes into the totals at once."""
+        match record.topic:
+            case Topic.SPEND_SNAPSHOTS:
+                snapshot = decode_snapshot(record.key, record.value)
+                window = None if snapshot is None else totals.apply(snapshot)
+                if window is not None:
+                    self.changed[window] = None
+            case Topic.THROTTLE_COMMANDS if record.value:
+                self.commands.append(CommandSeen(decode_command(record.value)))
+            case Topic.POLICIES:
+                self.policies[_text(record.key)] = _policy(record)
+            case _:
+                pass  # a tombstone of a command: nothing of ours writes one
+
+
+def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effect]) -> None:
+    """Make the effects durable, in the order of the module's docstring."""
+    commands: list[tuple[bytes, bytes]] = []
+    alerts: list[tuple[bytes, bytes]] = []
+    for effect in effects:
+        match effect:
+            case Fenced(reason, epoch):
+                message = f"{reason.value}: epoch {epoch} is on {Topic.THROTTLE_COMMANDS}"
+                raise _ReplacedError(message)
+            case PublishThrottle(command):
+                commands.append((command.scope.encode(), encode_command(command)))
+            case PublishAlert(alert):
+                alerts.append((alert.dedup_key.encode(), encode_alert(alert)))
+    crash_if(settings.crash_at, CrashPoint.BEFORE_COMMANDS)
+    # 1. Commands: durable before anybody is told of them.
+    if commands:
+        _publish(settings, doors, Topic.THROTTLE_COMMANDS, commands)
+    # 2. Alerts: durable before the next round, so that a restart does not tell them again.
+    if alerts:
+        _publish(settings, doors, Topic.ALERTS, alerts)
+    _report(doors, effects)
+
+
+def _publish(
+    settings: AlertingSettings, doors: Doors, topic: Topic, records: list[tuple[bytes, bytes]]
+) -> None:
+    """Send and flush; the same records again if the broker was away, a bounded number of times."""
+    is_commands = topic is Topic.THROTTLE_COMMANDS
+    sent = CrashPoint.COMMANDS_SENT if is_commands else CrashPoint.ALERTS_SENT
+    durable = CrashPoint.COMMANDS_DURABLE if is_commands else CrashPoint.ALERTS_DURABLE
+    for attempt in range(1, PUBLISH_ATTEMPTS_MAX + 1):
+        try:
+            for key, value in records:
+                doors.producer.send(topic, key, value)
+            crash_if(settings.crash_at, sent)
+            doors.producer.flush(settings.flush_timeout_seconds)
+            break
+        except BrokerUnavailable as error:
+            _log.warning("alerts.publish_failed", topic=topic, attempt=attempt, reason=str(error))
+            if attempt == PUBLISH_ATTEMPTS_MAX:
+                raise
+    crash_if(settings.crash_at, durable)
+
+
+def _report(doors: Doors, effects: Sequence[Effect]) -> None:
+    for effect in effects:
+        match effect:
+            case PublishThrottle(command):
+                doors.meter.count(Metric.COMMANDS, reason=command.state)
+                _log.info(
+                    "throttle.published",
+                    scope=command.scope,
+                    state=command.state.value,
+                    version=f"{command.epoch}.{command.seq}",
+                    reason=command.reason,
+                )
+            case PublishAlert(alert):
+                doors.meter.count(Metric.ALERTS, reason=alert.severity)
+                _log.info("alert.published", status=alert.status.value, key=alert.dedup_key)
+            case Fenced():
+                pass
+    doors.meter.gauge(Metric.LAST_FLUSH_MS, doors.clock())
+
+
+def _policy(record: Record) -> ScopePolicy | RuleSet | NotifyPolicy | None:
+    return decode_policy(record.value) if record.value else None
+
+
+def _text(key: bytes | None) -> str:
+    return (key or b"").decode(errors="replace")
+
+
+def _refuse(record: Record, error: Exception, meter: Meter) -> None:
+    """A record that nobody of ours wrote: told, counted, passed over."""
+    meter.count(Metric.REJECTS, reason="wrong_type")
+    _log.warning(
+        "alerts.record_refused",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=str(error),
+    )

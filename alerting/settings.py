@@ -1,0 +1,62 @@
+"""Settings of the alerts and notify workers; rules and channels are policy, not settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class CrashPoint(StrEnum):
+    """Places between two effects where a test may kill the process."""
+
+    BEFORE_COMMANDS = "alerts.before_commands"
+    COMMANDS_SENT = "alerts.commands_sent"
+    """Handed to the driver, not acknowledged."""
+    COMMANDS_DURABLE = "alerts.commands_durable"
+    ALERTS_SENT = "alerts.alerts_sent"
+    ALERTS_DURABLE = "alerts.alerts_durable"
+    BEFORE_DELIVERY = "notify.before_delivery"
+    DELIVERED = "notify.delivered"
+    """The receiver has it, the delivery log does not."""
+    DELIVERY_DURABLE = "notify.delivery_durable"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertingSettings:
+    """How the alerts worker runs."""
+
+    poll_seconds: float = 0.25
+    """The longest wait for records: bounds how late a timer fires. Records end the wait."""
+    start_timeout_seconds: float = 120
+    """The longest that reading the topics at the start may take."""
+    flush_timeout_seconds: float = 35
+    """Longer than the producer's own delivery timeout, so that its error is the one heard."""
+    crash_at: str = ""
+    """Test only: a CrashPoint at which the process kills itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """How the notify worker runs."""
+
+    group: str = "meterline-notify"
+    poll_seconds: float = 0.25
+    start_timeout_seconds: float = 120
+    flush_timeout_seconds: float = 35
+    request_timeout_seconds: float = 15
+    """Standard Webhooks asks receivers to answer within 15 s."""
+    retry_seconds: tuple[int, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Delay before each attempt, the example schedule of Standard Webhooks: 3 days in all."""
+    pending_max: int = 10_000
+    """Undelivered messages in memory, over all channels; the worker reads no more alerts while
+    there are as many. Every one of them is also in the delivery log."""
+    crash_at: str = ""
+    """Test only: a CrashPoint at which the process kills itself."""
+
+
+def crash_if(crash_at: str, point: CrashPoint) -> None:
+    """Die as by kill -9 if a test asked for this point."""
+    if crash_at == point:
+        os.kill(os.getpid(), signal.SIGKILL)
