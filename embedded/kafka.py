@@ -65,6 +65,10 @@ def server_properties(data_dir: Path, port: int, controller_port: int) -> str:
         # A worker joins at once, and may ask for a session as short as on the embedded broker.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
+        # A broker that was killed may register again once its old session is over (default 9 s);
+        # a stall this long only fences it for a moment: there is no other broker to take over.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
         # The default of 128 MiB would take a quarter of the heap.
         "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
         "num.network.threads": "2",
