@@ -201,7 +201,7 @@ def _follow(
             totals.drop_ended(now_ms)
             drop_at_ms = now_ms + DROP_ENDED_EVERY_MS
         effects: list[Effect] = []
-        for observation in _observations(records, reader, state, totals, doors.meter):
+        for observation in _observations(records, reader, totals, doors.meter):
             state, found = engine.step(state, observation, now_ms)
             effects += found
         if effects:
@@ -220,7 +220,6 @@ def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
 def _observations(
     records: Iterable[Record],
     reader: LogReader,
-    state: State,
     totals: SpendTotals,
     meter: Meter,
 ) -> Iterator[Observation]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import NamedTuple
 
 from alerting.breaker import Breaker
@@ -85,17 +84,14 @@ class Fenced:
 
 Effect = PublishThrottle | PublishAlert | Fenced
 
-_NO_BREAKERS: Mapping[RuleId, Breaker] = MappingProxyType({})
-_NO_EPISODES: Mapping[RuleId, Episode] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class ScopeState:
     """One scope with policy, or with a command or alert that is not over."""
 
     policy: ScopePolicy | None = None
-    breakers: Mapping[RuleId, Breaker] = _NO_BREAKERS
-    episodes: Mapping[RuleId, Episode] = _NO_EPISODES
+    breakers: Mapping[RuleId, Breaker] = field(default_factory=dict)
+    episodes: Mapping[RuleId, Episode] = field(default_factory=dict)
     published: ThrottleCommand | None = None
     """The newest command of the scope on the topic."""
     due_ms: int = 0
