@@ -117,7 +117,7 @@ _RANK = {ThrottleMode.REDIRECT: 0, ThrottleMode.QUEUE: 1, ThrottleMode.REJECT: 2
 class _ScopeGate:
     """One scope: what was said about it, what follows for now, and what it has used."""
 
-    __slots__ = ("command", "policy", "scope", "spend", "spread", "stance", "tokens", "requests", "version")  # fmt: skip
+    __slots__ = ("command", "policy", "requests", "scope", "spend", "spread", "stance", "tokens", "version")  # fmt: skip
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
