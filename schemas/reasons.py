@@ -34,6 +34,9 @@ class RejectReason(StrEnum):
     """Same id as a counted event, other body."""
     LANE_RESTARTED = "lane_restarted"
     """A lane's sequence went back with events never seen: two processes share a lane id."""
+    NOT_STORABLE = "not_storable"
+    """Refused by ClickHouse, or no record of its topic; the sink's word. The streams counted such an
+    event, so reconciliation shows it."""
 
 
 class Notice(StrEnum):

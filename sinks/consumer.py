@@ -1,0 +1,244 @@
+"""The sink's loop: poll, batch, write, commit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import structlog
+
+from backends.clickhouse import Client
+from backends.kafka import (
+    BrokerUnavailable,
+    GroupConsumer,
+    KafkaConfig,
+    Producer,
+    Rebalanced,
+    Record,
+    TopicPartition,
+)
+from schemas.clock import Clock
+from schemas.metrics import Meter, Metric
+from schemas.topics import Topic
+from sinks.batch import Batch, FlushReason, flush_reason
+from sinks.settings import SinkSettings
+from sinks.shapes import shapes
+from sinks.usage_rows import Rate
+from sinks.writer import CrashPoints, Writer
+
+_log = structlog.get_logger("sink")
+
+# A held sink asks the group for news this often; well below every session time-out.
+HOLD_POLL_SECONDS = 0.2
+
+
+class StoppedError(Exception):
+    """A stop was asked for while waiting for a server; what is unwritten is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkParts:
+    """What the composition root gives the sink."""
+
+    client: Client
+    rate: Rate
+    clock: Clock
+    meter: Meter
+
+
+class Sink:
+    """One member of the sink's group."""
+
+    def __init__(
+        self, settings: SinkSettings, kafka: KafkaConfig, parts: SinkParts, stop: threading.Event
+    ) -> None:
+        """Subscribe.
+
+        Raises:
+            KafkaDoorError: no broker answers, or the settings cannot work.
+        """
+        self._settings = settings
+        self._parts = parts
+        self._stop = stop
+        self._crash = CrashPoints(settings.crash_at)
+        self._shapes = shapes(settings.epoch, parts.rate)
+        self._batches = {topic: Batch(topic.value) for topic in settings.policies}
+        # Polled and not yet in a batch: one poll's records, and at most one poll's more that a
+        # rebalance brought while the sink was holding.
+        self._polled: deque[Record] = deque()
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._writer = Writer(
+            settings,
+            parts.client,
+            lambda: Producer(kafka),
+            parts.meter,
+            self._crash,
+        )
+        self._consumer = GroupConsumer(
+            kafka,
+            settings.group,
+            [topic.value for topic in settings.policies],
+            on_revoked=self._forget,
+        )
+
+    def run(self) -> None:
+        """Until `stop` is set; then what has been read is written and committed."""
+        try:
+            while not self._stop.is_set():
+                self._poll(self._due_seconds())
+                self._take()
+                self._flush_due()
+            for topic in self._batches:
+                self._flush(topic, FlushReason.SHUTDOWN)
+        except StoppedError:
+            _log.info("sink.stopped_unwritten")
+
+    def close(self) -> None:
+        """Leave the group and let the connections go."""
+        self._consumer.close()
+        self._writer.close()
+
+    def _due_seconds(self) -> float:
+        """How long a poll may wait for records without making a batch late."""
+        timeout_ms = self._settings.poll_ms_max
+        now_ms = _monotonic_ms()
+        for topic, batch in self._batches.items():
+            if batch:
+                due_ms = batch.began_ms + self._settings.policies[topic].age_ms_max - now_ms
+                timeout_ms = max(0, min(timeout_ms, due_ms))
+        return timeout_ms / 1000
+
+    def _poll(self, timeout_seconds: float) -> None:
+        try:
+            self._polled += self._consumer.poll(timeout_seconds, self._settings.poll_records_max)
+        except Rebalanced as error:
+            # What is lost for us, `_forget` has been told.
+            _log.info("sink.rebalanced", reason=str(error))
+        except BrokerUnavailable as error:
+            _log.warning("sink.broker_away", reason=str(error))
+            self._stop.wait(self._settings.retry_ms_min / 1000)
+
+    def _take(self) -> None:
+        """Add records to their batches; a full batch is written before more is added to it."""
+        while self._polled:
+            record = self._polled.popleft()
+            topic = Topic(record.topic)
+            batch = self._batches[topic]
+            batch.read(record, _monotonic_ms())
+            self._shapes[topic].take(batch, record)
+            # Age is judged between polls; here only size counts.
+            reason = flush_reason(self._settings.policies[topic], batch, batch.began_ms)
+            if reason is not FlushReason.NONE:
+                self._flush(topic, reason)
+
+    def _flush_due(self) -> None:
+        for topic, batch in self._batches.items():
+            reason = flush_reason(self._settings.policies[topic], batch, _monotonic_ms())
+            if reason is not FlushReason.NONE:
+                self._flush(topic, reason)
+        if self._uncommitted:
+            self._commit({})
+
+    def _flush(self, topic: Topic, reason: FlushReason) -> None:
+        """Write one batch and commit it.
+
+        1. and 2. `Writer.write`: rows in ClickHouse, dead letters in Kafka. Both may happen again.
+        3. Commit the offsets. Only what is durable is committed; a crash before this step reads
+           the same messages again, and their rows replace themselves.
+        """
+        batch = self._batches[topic]
+        if not batch:
+            return
+        # A new batch first: a rebalance while the writer holds must not change what it writes.
+        self._batches[topic] = Batch(topic.value)
+        self._writer.write(batch, self._shapes[topic], self._hold)
+        self._commit(batch.offsets)
+        self._crash.reach("after_commit")
+        self._parts.meter.count(Metric.MESSAGES, len(batch.entries), reason=topic.value)
+        self._parts.meter.gauge(Metric.LAST_FLUSH_MS, self._parts.clock())
+        _log.debug("sink.flushed", topic=topic.value, rows=batch.rows, reason=reason.value)
+
+    def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+        owned = self._consumer.assignment()
+        wanted = {
+            each: offset
+            for each, offset in {**self._uncommitted, **offsets}.items()
+            if each in owned
+        }
+        try:
+            self._consumer.commit(wanted)
+        except (BrokerUnavailable, Rebalanced) as error:
+            # Kept and committed with the next batch, unless `_forget` hears that the partitions
+            # went away: until then a crash repeats, and loses nothing.
+            _log.warning("sink.commit_waits", reason=str(error))
+            self._uncommitted = wanted
+        else:
+            self._uncommitted = {}
+
+    def _hold(self, seconds: float) -> None:
+        """Wait without reading on, but as a live member: a silent one loses its partitions."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self._stop.is_set():
+                raise StoppedError
+            self._consumer.pause(self._consumer.assignment())
+            # Empty unless a rebalance has just brought partitions, which the next round pauses.
+            self._poll(0)
+            self._stop.wait(min(left, HOLD_POLL_SECONDS))
+        self._consumer.resume(self._consumer.assignment())
+
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Drop what was read of partitions that go away: their next owner reads it again.
+
+        Writing it here first would save a repetition, but would let a slow ClickHouse hold up the
+        whole group's rebalance.
+        """
+        for batch in self._batches.values():
+            batch.forget(partitions)
+        self._polled = deque(
+            record
+            for record in self._polled
+            if TopicPartition(record.topic, record.partition) not in partitions
+        )
+        self._uncommitted = {
+            each: offset for each, offset in self._uncommitted.items() if each not in partitions
+        }
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def run_sink(  # noqa: PLR0913, PLR0917 - what the composition root has to give
+    settings: SinkSettings,
+    kafka: KafkaConfig,
+    client_factory: Callable[[], Client],
+    rate: Rate,
+    clock: Clock,
+    meter: Meter,
+    stop: threading.Event,
+) -> int:
+    """Read the topics and store them until `stop` is set; the process's exit code.
+
+    Args:
+        settings: bounds, waits and the log's generation.
+        kafka: the broker.
+        client_factory: makes the connection to ClickHouse.
+        rate: prices an event.
+        clock: UTC milliseconds, for metrics only.
+        meter: where rows, retries and refusals are counted.
+        stop: asks for a clean end.
+
+    Raises:
+        SinkError, ClickHouseError, KafkaDoorError: the sink cannot go on; the message says why.
+    """
+    sink = Sink(settings, kafka, SinkParts(client_factory(), rate, clock, meter), stop)
+    try:
+        _log.info("sink.started", group=settings.group, epoch=settings.epoch)
+        sink.run()
+    finally:
+        sink.close()
+    return 0

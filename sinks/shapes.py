@@ -1,0 +1,169 @@
+"""How each topic's messages become entries of a batch, and a batch's entries become blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from backends.kafka import Record
+from schemas.spend import newer
+from schemas.tables import TableName
+from schemas.topics import Topic
+from sinks.batch import Batch, Entry, Poison
+from sinks.control_rows import (
+    ROW_TOPICS,
+    Letter,
+    Place,
+    RecordError,
+    Row,
+    Window,
+    dead_letter,
+    letters_block,
+    record_row,
+    rows_block,
+    spend_block,
+    spend_window,
+)
+from sinks.usage_rows import Block, Rate, UsageRows, retraction_block, usage_block, usage_rows
+
+
+class TableBlock(NamedTuple):
+    """One insert."""
+
+    table: TableName
+    block: Block
+
+
+class Shape(Protocol):
+    """What a topic's messages are to the sink."""
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Add a message's entry, or its poison, to the batch."""
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """The inserts that store the entries, in order."""
+
+
+def _place(record: Record) -> Hashable:
+    return record.partition, record.offset
+
+
+@dataclass(frozen=True, slots=True)
+class UsageShape:
+    """usage.events: up to 500 rows a message."""
+
+    epoch: int
+    rate: Rate
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Decode, check and rate."""
+        rows = usage_rows(
+            record.value,
+            record.timestamp_ms,
+            record.partition,
+            record.offset,
+            self.epoch,
+            self.rate,
+        )
+        if rows is None:
+            return
+        for each in rows.unstorable:
+            detail = "its cost does not fit into the table"
+            batch.refuse(Poison(record, each.index, detail, each.event_id, each.original))
+        if rows.events:
+            batch.add(Entry(record, rows, len(rows.events)), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of usage_events."""
+        messages: list[UsageRows] = [entry.item for entry in entries]
+        return [TableBlock(TableName.USAGE_EVENTS, usage_block(messages))]
+
+
+@dataclass(frozen=True, slots=True)
+class SpendShape:
+    """spend.snapshots: absolute totals, of which only the newest of a key is worth a row."""
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Keep the newest per key."""
+        try:
+            window = spend_window(record.key, record.value)
+        except RecordError as error:
+            batch.refuse(Poison(record, -1, str(error)))
+            return
+        if window is None:
+            return
+        old = batch.entries.get(window.key)
+        # A stopped worker's late write may come after the newer value.
+        if old is None or newer(window.totals, old.item.totals):
+            batch.add(Entry(record, window, 1), window.key)
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of spend_windows."""
+        windows: list[Window] = [entry.item for entry in entries]
+        return [TableBlock(TableName.SPEND_WINDOWS, spend_block(windows))]
+
+
+@dataclass(frozen=True, slots=True)
+class RowShape:
+    """A topic in which one record is one row."""
+
+    topic: Topic
+    epoch: int
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Decode."""
+        try:
+            row = record_row(self.topic, record.value, Place(self.epoch, record.offset))
+        except RecordError as error:
+            batch.refuse(Poison(record, -1, str(error)))
+            return
+        if row is not None:
+            batch.add(Entry(record, row, 1), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of the topic's table."""
+        table = ROW_TOPICS[self.topic].table
+        rows: list[Row] = [entry.item for entry in entries]
+        return [TableBlock(table.name, rows_block(table, rows))]
+
+
+@dataclass(slots=True)
+class LetterShape:
+    """usage.dead-letter: a row for people, and for some reasons rows taken back."""
+
+    epoch: int
+    unreadable: list[str] = field(default_factory=list)
+    """Source places whose rows could not be taken back; for the log, emptied by the writer."""
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Decode the letter, and of some the original."""
+        try:
+            letter = dead_letter(record.value, Place(self.epoch, record.offset))
+        except RecordError as error:
+            batch.refuse(Poison(record, -1, str(error)))
+            return
+        if letter is None:
+            return
+        if letter.unreadable:
+            self.unreadable.append((record.key or b"").decode(errors="replace"))
+        batch.add(Entry(record, letter, 1 + len(letter.retracted)), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """Retractions first: a letter that is shown has taken effect."""
+        letters: list[Letter] = [entry.item for entry in entries]
+        identities = [each for letter in letters for each in letter.retracted]
+        blocks = [TableBlock(TableName.DEAD_LETTERS, letters_block(letters))]
+        if identities:
+            blocks.insert(0, TableBlock(TableName.USAGE_EVENTS, retraction_block(identities)))
+        return blocks
+
+
+def shapes(epoch: int, rate: Rate) -> Mapping[Topic, Shape]:
+    """The shape of every topic the sink reads."""
+    return {
+        Topic.USAGE_EVENTS: UsageShape(epoch, rate),
+        Topic.SPEND_SNAPSHOTS: SpendShape(),
+        Topic.DEAD_LETTERS: LetterShape(epoch),
+        **{topic: RowShape(topic, epoch) for topic in ROW_TOPICS},
+    }

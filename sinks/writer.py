@@ -1,0 +1,230 @@
+"""Writes one batch: ClickHouse first, then dead letters. Never gives up, never loses."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import structlog
+
+from backends.clickhouse import Client, InsertColumn, Refused, Unavailable
+from backends.kafka import BrokerUnavailable, MessageRefused, Producer, Record
+from schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
+from schemas.metrics import Meter, Metric
+from schemas.reasons import RejectReason
+from schemas.topics import Topic
+from sinks.batch import (
+    Batch,
+    Entry,
+    Poison,
+    TooManyRefusedError,
+    dedup_token,
+    insert_bisecting,
+)
+from sinks.settings import SinkSettings
+from sinks.shapes import LetterShape, Shape
+
+_log = structlog.get_logger("sink")
+
+Hold: TypeAlias = Callable[[float], None]
+"""Wait so many seconds while staying a member of the group; raises StoppedError when asked to."""
+
+# A dead letter's acknowledgement by a live broker takes milliseconds.
+LETTER_FLUSH_SECONDS_MAX = 10.0
+
+
+class SinkError(Exception):
+    """The sink cannot go on; the message says what to do."""
+
+
+class CrashPoints:
+    """Test only: kills this process at a named effect, the Nth time it is reached."""
+
+    def __init__(self, crash_at: str) -> None:
+        """Take `NAME` or `NAME:N`; empty for never."""
+        self._name, _, count = crash_at.partition(":")
+        self._left = int(count or 1)
+        self.reached: Counter[str] = Counter()
+
+    def reach(self, name: str) -> None:
+        """Die here, if this is the place."""
+        self.reached[name] += 1
+        if name == self._name and self.reached[name] == self._left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Backoff:
+    """Waits that double between two bounds."""
+
+    def __init__(self, settings: SinkSettings) -> None:
+        """Begin with the least."""
+        self._settings = settings
+        self._next_ms = settings.retry_ms_min
+
+    def next_seconds(self) -> float:
+        """How long to wait now."""
+        wait_ms = self._next_ms
+        self._next_ms = min(wait_ms * 2, self._settings.retry_ms_max)
+        return wait_ms / 1000
+
+
+class Writer:
+    """Stores batches; used by one thread."""
+
+    def __init__(
+        self,
+        settings: SinkSettings,
+        client: Client,
+        producer: Callable[[], Producer],
+        meter: Meter,
+        crash: CrashPoints,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: bounds and waits.
+            client: the store.
+            producer: opens the producer of dead letters, when the first is needed.
+            meter: where rows and retries are counted.
+            crash: test only.
+        """
+        self._settings = settings
+        self._client = client
+        self._open_producer = producer
+        self._producer: Producer | None = None
+        self._meter = meter
+        self._crash = crash
+
+    def write(self, batch: Batch, shape: Shape, hold: Hold) -> None:
+        """Store a batch; when it returns, its offsets may be committed.
+
+        Steps, each repeated until it succeeds:
+
+        1. Insert all entries. Repeats are harmless: a token recognises the same insert, and where
+           the batches are cut differently after a crash, equal rows replace each other.
+           Messages that ClickHouse refuses are found by bisecting; the others are stored.
+        2. Dead letters for what cannot be stored, acknowledged by the broker. Their key is the
+           source position, so a repeat is recognisable.
+
+        Raises:
+            SinkError: more is refused than bad messages explain.
+            ClickHouseError, KafkaDoorError: Stop only.
+        """
+        self._crash.reach("before_insert")
+        entries = list(batch.entries.values())
+        poison = list(batch.poison)
+        if entries:
+            poison += self._insert(entries, shape, hold)
+        if isinstance(shape, LetterShape):
+            self._tell_unreadable(shape)
+        self._crash.reach("after_insert")
+        if poison:
+            self._send_letters(poison, hold)
+            self._crash.reach("after_dead_letters")
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._client.close()
+        if self._producer is not None:
+            self._producer.close()
+
+    def _insert(self, entries: Sequence[Entry], shape: Shape, hold: Hold) -> list[Poison]:
+        try:
+            refusals = insert_bisecting(
+                entries,
+                lambda part: self._insert_part(part, shape, hold),
+                self._settings.refused_messages_max,
+            )
+        except TooManyRefusedError as error:
+            message = (
+                f"ClickHouse refuses more than {self._settings.refused_messages_max} messages of "
+                f"one batch: {error}; check the tables with `meterline migrate`, then restart"
+            )
+            raise SinkError(message) from error
+        return [Poison(each.entry.record, -1, each.detail) for each in refusals]
+
+    def _insert_part(self, part: Sequence[Entry], shape: Shape, hold: Hold) -> str | None:
+        token = dedup_token(self._settings.epoch, part)
+        try:
+            blocks = shape.blocks(part)
+            for table, block in blocks:
+                columns = [InsertColumn(*column) for column in block.columns]
+
+                def insert(
+                    table: str = table,
+                    columns: list[InsertColumn] = columns,
+                    data: Sequence[Sequence[object]] = block.data,
+                ) -> None:
+                    self._client.insert(table, columns, data, token)
+
+                self._until_available(insert, hold)
+                self._meter.count(Metric.ROWS, block.rows, reason=table)
+        except Refused as error:
+            return str(error)
+        return None
+
+    def _until_available(self, effect: Callable[[], None], hold: Hold) -> None:
+        backoff = Backoff(self._settings)
+        waited = False
+        while True:
+            try:
+                effect()
+            except (Unavailable, BrokerUnavailable) as error:
+                if not waited:
+                    _log.warning("sink.waiting", reason=str(error))
+                waited = True
+                self._meter.count(Metric.INSERT_RETRIES)
+                hold(backoff.next_seconds())
+            else:
+                if waited:
+                    _log.info("sink.going_on")
+                return
+
+    def _send_letters(self, poison: Sequence[Poison], hold: Hold) -> None:
+        def send() -> None:
+            if self._producer is None:
+                self._producer = self._open_producer()
+            for each in poison:
+                self._send(self._producer, letter_of(each))
+            self._producer.flush(LETTER_FLUSH_SECONDS_MAX)
+
+        self._until_available(send, hold)
+        for each in poison:
+            place = f"{each.record.topic}-{each.record.partition}-{each.record.offset}"
+            _log.error("sink.refused", place=place, index=each.index, detail=each.detail)
+        self._meter.count(Metric.REJECTS, len(poison), reason=RejectReason.NOT_STORABLE.value)
+
+    def _send(self, producer: Producer, letter: DeadLetter) -> None:
+        try:
+            producer.send(
+                Topic.DEAD_LETTERS.value, letter.key().encode(), encode_dead_letter(letter)
+            )
+        except MessageRefused as error:
+            # ORIGINAL_BYTES_MAX keeps letters far below the broker's limit.
+            message = f"the broker refuses a dead letter: {error}; run `meterline topics apply`"
+            raise SinkError(message) from error
+
+    def _tell_unreadable(self, shape: LetterShape) -> None:
+        for place in shape.unreadable:
+            _log.error("sink.retraction_unreadable", letter=place)
+        shape.unreadable.clear()
+
+
+def letter_of(poison: Poison) -> DeadLetter:
+    """The dead letter of what cannot be stored."""
+    record: Record = poison.record
+    original = record.value or b"" if poison.original is None else poison.original
+    return DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        index=poison.index,
+        reason=RejectReason.NOT_STORABLE,
+        detail=poison.detail,
+        event_id=poison.event_id,
+        timestamp_ms=record.timestamp_ms,
+        original_base64=encode_original(original),
+    )
