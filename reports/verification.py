@@ -1,0 +1,142 @@
+"""Is every event that was sent stored once, and nothing else? Ids against ids."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from backends.clickhouse import Client
+from reports.totals import Query
+from schemas.money import NanoUsd, nano_from_usd
+
+# Ids of one page: 4 MB of answers at 40 bytes each.
+IDS_PER_PAGE = 100_000
+# A report names examples, not a list of a million.
+EXAMPLES_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class EventRange:
+    """Events in `[start_ms, end_ms)`, of one organisation or all, maybe by the start of their id."""
+
+    start_ms: int
+    end_ms: int
+    organisation: str = ""
+    id_prefix: str = ""
+    """Of one run of a generator, where several share the time."""
+
+    def where(self) -> Query:
+        """The condition and its parameters."""
+        conditions = [
+            "event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC')",
+            "event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')",
+        ]
+        parameters: dict[str, object] = {"start_ms": self.start_ms, "end_ms": self.end_ms}
+        if self.organisation:
+            conditions.append("organisation = {organisation:String}")
+            parameters["organisation"] = self.organisation
+        if self.id_prefix:
+            conditions.append("startsWith(event_id, {id_prefix:String})")
+            parameters["id_prefix"] = self.id_prefix
+        return Query(" AND ".join(conditions), parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvents:
+    """How many events are stored, how many distinct ids they have, and what they cost."""
+
+    range: EventRange
+
+    def build(self) -> Query:
+        """One row of (rows, distinct ids, cost)."""
+        condition, parameters = self.range.where()
+        sql = f"""
+SELECT count(), uniqExact(event_id), sum(cost_usd)
+FROM usage_events FINAL
+WHERE {condition}"""  # noqa: S608 - only fixed text is put in; values are bound
+        return Query(sql, parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIds:
+    """One page of the stored ids, in order, with how many rows have each."""
+
+    range: EventRange
+    after: str = ""
+    limit: int = IDS_PER_PAGE
+
+    def build(self) -> Query:
+        """Rows of (id, rows)."""
+        condition, parameters = self.range.where()
+        sql = f"""
+SELECT event_id, count()
+FROM usage_events FINAL
+WHERE {condition} AND event_id > {{after:String}}
+GROUP BY event_id
+ORDER BY event_id
+LIMIT {{limit:UInt64}}"""  # noqa: S608 - only fixed text is put in; values are bound
+        return Query(sql, parameters | {"after": self.after, "limit": self.limit})
+
+
+class Stored(NamedTuple):
+    """Answer of StoredEvents."""
+
+    rows: int
+    distinct_ids: int
+    cost_nano_usd: NanoUsd
+
+
+class IdCheck(NamedTuple):
+    """Sent against stored."""
+
+    missing: int
+    """Ids sent and not stored."""
+    extra: int
+    """Rows too many: ids never sent, and further rows of ids that were."""
+    missing_examples: tuple[str, ...]
+    extra_examples: tuple[str, ...]
+
+
+def read_stored(client: Client, events: EventRange) -> Stored:
+    """Count what is stored.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows, distinct, cost = client.query(*StoredEvents(events).build())[0]
+    return Stored(rows, distinct, nano_from_usd(str(cost)))
+
+
+def check_ids(client: Client, events: EventRange, sent: Collection[str]) -> IdCheck:
+    """Compare the stored ids of a range with those that were sent in it.
+
+    Args:
+        client: the store.
+        events: where to look.
+        sent: every id sent in that range; held once more as a set.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    unseen = set(sent)
+    extra = 0
+    extra_examples: list[str] = []
+    for event_id, rows in _stored_ids(client, events):
+        surplus = rows - 1 if event_id in unseen else rows
+        unseen.discard(event_id)
+        extra += surplus
+        if surplus and len(extra_examples) < EXAMPLES_MAX:
+            extra_examples.append(event_id)
+    return IdCheck(len(unseen), extra, tuple(sorted(unseen)[:EXAMPLES_MAX]), tuple(extra_examples))
+
+
+def _stored_ids(client: Client, events: EventRange) -> Iterator[tuple[str, int]]:
+    after = ""
+    while True:
+        page = client.query(*StoredIds(events, after).build())
+        for event_id, rows in page:
+            yield event_id, rows
+        if len(page) < IDS_PER_PAGE:
+            return
+        after = page[-1][0]
