@@ -50,6 +50,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """When it is tried again; 0 after a final outcome."""
     dedup_key: str = ""
     duration_ms: int = 0
+    channel_fingerprint: str = ""
+    """Of the channel's policy at the attempt: a 410 stands while the policy is the same.
+    Not stored in ClickHouse."""
     alert: str = ""
     """The alert as JSON, only with the outcome `retry`: what a restarted notifier sends again.
     Not stored in ClickHouse."""
