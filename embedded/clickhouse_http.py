@@ -12,7 +12,6 @@ import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -110,7 +109,7 @@ class Call:
     """The whole result before the first byte, so that every error has its own status."""
 
 
-def read_call(request: web.Request, form: dict[str, str]) -> Call:
+def read_call(request: web.Request, form: dict[str, str], query_id: str) -> Call:
     """Gather the request's words from URL, form fields and headers."""
     fields = {**request.query, **form}
     settings = {
@@ -134,7 +133,7 @@ def read_call(request: web.Request, form: dict[str, str]) -> Call:
         },
         default_format=fields.get("default_format", "")
         or headers.get("X-ClickHouse-Format", DEFAULT_FORMAT),
-        query_id=fields.get("query_id", "") or str(uuid.uuid4()),
+        query_id=query_id,
         wait_end=fields.get("wait_end_of_query", "0") in ("1", "true"),
     )
 
@@ -145,16 +144,24 @@ class Body:
     def __init__(self, request: web.Request) -> None:
         self._content = request.content
         self._decoder = Decoder(request.headers.get("Content-Encoding", ""))
-        self.ended = False
+        self._ended = False
+
+    def ended(self) -> bool:
+        """Whether everything was read."""
+        return self._ended
+
+    def skip(self) -> None:
+        """Somebody else has read it (a form)."""
+        self._ended = True
 
     async def batch(self) -> bytes:
-        """The next BATCH_BYTES or so of the body as they were sent; sets `ended`."""
+        """The next BATCH_BYTES or so of the body as they were sent."""
         pieces: list[bytes] = []
         size = 0
         while size < BATCH_BYTES:
             piece = await self._content.readany()
             if not piece:
-                self.ended = True
+                self._ended = True
                 break
             pieces.append(piece)
             size += len(piece)
@@ -163,9 +170,17 @@ class Body:
     def decode(self, batch: bytes) -> bytes:
         """The batch decompressed (CPU work: belongs into a thread)."""
         plain = self._decoder.decode(batch)
-        if self.ended:
+        if self._ended:
             self._decoder.finish()
         return plain
+
+
+@dataclass(frozen=True, slots=True)
+class BegunStream:
+    """A result's beginning, and what gives the rest of it, if there is any."""
+
+    first: bytes
+    rest: tuple[Session, Generator[bytes]] | None
 
 
 class ClickHouseHttp:
@@ -195,45 +210,42 @@ class ClickHouseHttp:
         return web.Response(text="Ok.\n")
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self._statements >= STATEMENTS_MAX:
-            text = (
-                f"Code: {CODE_TOO_MANY_STATEMENTS}. DB::Exception: Too many simultaneous queries. "
-                f"Maximum: {STATEMENTS_MAX}. (TOO_MANY_SIMULTANEOUS_QUERIES)"
-            )
-            return self._refusal(EngineError(CODE_TOO_MANY_STATEMENTS, text), "")
         if request.method == "GET" and "query" not in request.query:
             return web.Response(text="Ok.\n")
+        query_id = request.query.get("query_id", "") or str(uuid.uuid4())
+        if self._statements >= STATEMENTS_MAX:
+            text = (
+                f"Too many simultaneous queries. Maximum: {STATEMENTS_MAX}. "
+                "(TOO_MANY_SIMULTANEOUS_QUERIES)"
+            )
+            return self._refusal(bad_request(CODE_TOO_MANY_STATEMENTS, text), query_id)
         self._statements += 1
-        query_id = request.query.get("query_id", "")
         try:
-            call, body = await self._read(request)
-            query_id = call.query_id
+            call, body = await self._read(request, query_id)
             return await self._run(request, call, body)
-        except EngineError as error:
-            return self._refusal(error, query_id)
-        except (BrokenBodyError, UnicodeDecodeError) as error:
-            return self._refusal(bad_request(CODE_CANNOT_READ_ALL_DATA, str(error)), query_id)
-        except UnknownEncodingError as error:
-            text = f"Unknown compression method: {error}"
-            return self._refusal(bad_request(CODE_UNKNOWN_COMPRESSION, text), query_id)
+        except (EngineError, BrokenBodyError, UnknownEncodingError, UnicodeDecodeError) as error:
+            return self._refusal(as_engine_error(error), query_id)
+        except (ConnectionError, web.RequestPayloadError):
+            # The client is gone or speaks no HTTP: the answer is for nobody. Not worth a log line.
+            return web.Response(status=400)
         finally:
             self._statements -= 1
 
-    async def _read(self, request: web.Request) -> tuple[Call, Body]:
+    async def _read(self, request: web.Request, query_id: str) -> tuple[Call, Body]:
         body = Body(request)
         if request.content_type != "multipart/form-data":
-            return read_call(request, {}), body
+            return read_call(request, {}, query_id), body
         form: dict[str, str] = {}
         for name, value in (await request.post()).items():
             if not isinstance(value, str):
                 raise bad_request(CODE_NOT_IMPLEMENTED, "External tables are not served here")
             form[name] = value
-        body.ended = True
-        return read_call(request, form), body
+        body.skip()
+        return read_call(request, form, query_id), body
 
     async def _run(self, request: web.Request, call: Call, body: Body) -> web.StreamResponse:
         # 1. The text: what the URL says, then the first of the body.
-        batch = b"" if body.ended else await body.batch()
+        batch = b"" if body.ended() else await body.batch()
         source = await self._in_thread(body.decode, batch) if batch else b""
         if call.text:
             source = call.text.encode() + b"\n" + source
@@ -242,7 +254,7 @@ class ClickHouseHttp:
         if statement.kind is StatementKind.INSERT_DATA:
             return await self._insert(call, statement, source[statement.data_offset :], body)
         # 3. Any other statement is text to the end.
-        while not body.ended:
+        while not body.ended():
             source += await self._in_thread(body.decode, await body.batch())
             if len(source) > TEXT_BYTES_MAX:
                 raise bad_request(CODE_SYNTAX_ERROR, f"Statement above {TEXT_BYTES_MAX} bytes")
@@ -253,17 +265,19 @@ class ClickHouseHttp:
     async def _insert(
         self, call: Call, statement: Statement, first: bytes, body: Body
     ) -> web.StreamResponse:
+        # Only a summary promises anything: the rows are in the table when the answer is sent.
+        if body.ended():
+            summary = await self._in_thread(self._insert_whole, call, statement, first)
+            return web.Response(headers=self._headers(call, None, summary))
         session, insert = await self._in_thread(self._begin_insert, call, statement, first)
         try:
-            while not body.ended:
+            while not body.ended():
                 batch = await body.batch()
                 await self._in_thread(lambda data: insert.append(body.decode(data)), batch)
-            # Only now is anything promised: the rows are in the table when the answer is sent.
             summary = await self._in_thread(insert.finish)
         except BaseException:
             # The client went away or its data is broken: what the engine has not written is lost.
-            with suppress(EngineError):
-                await self._in_thread(insert.cancel)
+            await self._in_thread(insert.cancel)
             raise
         finally:
             await self._in_thread(session.close)
@@ -281,6 +295,11 @@ class ClickHouseHttp:
             session.close()
             raise
         return session, insert
+
+    def _insert_whole(self, call: Call, statement: Statement, data: bytes) -> Summary:
+        session, insert = self._begin_insert(call, statement, data)
+        with session:
+            return insert.finish()
 
     async def _answer(
         self, request: web.Request, call: Call, statement: Statement
@@ -301,23 +320,18 @@ class ClickHouseHttp:
     async def _stream(
         self, request: web.Request, call: Call, statement: Statement, result_format: str
     ) -> web.StreamResponse:
-        def begin() -> tuple[Session, Generator[bytes], bytes]:
-            session = self._engine.session(call.session)
-            try:
-                blocks = session.stream(statement.sql, result_format, call.parameters)
-                return session, blocks, next(blocks, b"")
-            except BaseException:
-                session.close()
-                raise
-
-        session, blocks, block = await self._in_thread(begin)
+        begun = await self._in_thread(self._begin_stream, call, statement)
+        headers = self._headers(call, result_format, Summary())
+        if begun.rest is None:
+            return web.Response(body=begun.first, headers=headers)
+        session, blocks = begun.rest
         try:
-            headers = self._headers(call, result_format, Summary())
             tag = secrets.token_hex(8)
             headers["X-ClickHouse-Exception-Tag"] = tag
             response = web.StreamResponse(headers=headers)
             response.enable_chunked_encoding()
             await response.prepare(request)
+            block = begun.first
             try:
                 while block:
                     await response.write(block)
@@ -330,6 +344,24 @@ class ClickHouseHttp:
             # Closing the generator cancels a statement that nobody reads any more.
             await self._in_thread(blocks.close)
             await self._in_thread(session.close)
+
+    def _begin_stream(self, call: Call, statement: Statement) -> BegunStream:
+        """The result's first BATCH_BYTES; most results are no longer and need no stream."""
+        session = self._engine.session(call.session)
+        try:
+            blocks = session.stream(statement.sql, call.default_format, call.parameters)
+            pieces: list[bytes] = []
+            size = 0
+            for block in blocks:
+                pieces.append(block)
+                size += len(block)
+                if size >= BATCH_BYTES:
+                    return BegunStream(b"".join(pieces), (session, blocks))
+        except BaseException:
+            session.close()
+            raise
+        session.close()
+        return BegunStream(b"".join(pieces), None)
 
     async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
@@ -373,6 +405,15 @@ class ClickHouseHttp:
 def bad_request(code: int, text: str) -> EngineError:
     """An error found before the engine was asked, in the engine's own words."""
     return EngineError(code, f"Code: {code}. DB::Exception: {text}")
+
+
+def as_engine_error(error: Exception) -> EngineError:
+    """Any refusal of a request with one of ClickHouse's codes."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, UnknownEncodingError):
+        return bad_request(CODE_UNKNOWN_COMPRESSION, f"Unknown compression method: {error}")
+    return bad_request(CODE_CANNOT_READ_ALL_DATA, str(error))
 
 
 def late_error(error: EngineError, tag: str) -> bytes:

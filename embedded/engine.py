@@ -5,6 +5,7 @@ and may run at the same time from several threads; the interpreter lock is relea
 engine works. So every request gets its own connection, and nothing leaks from one to another.
 """
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Generator
@@ -194,7 +195,9 @@ class Insert:
 
     def cancel(self) -> None:
         """Give up; parts that the engine wrote already stay, as in ClickHouse."""
-        self._inserter.cancel()
+        # It may have failed already: there is nothing left to give up then.
+        with contextlib.suppress(RuntimeError):
+            self._inserter.cancel()
 
 
 def summary_of(result: Any) -> Summary:
