@@ -1,0 +1,245 @@
+"""The door to webhook receivers: signed, guarded, bounded HTTP POSTs over httpx.
+
+Errors:
+    WebhookError
+    ├── WebhookUnreachable   no answer: try again later
+    └── WebhookForbidden     must not be sent: the address is not allowed, or the URL or secret is
+                             unusable
+An answer, whatever its status, is not an error: the caller decides what it means.
+
+Guard against requests into our own network (SSRF), unless a channel allows private addresses:
+https on port 443 only, and httpx-secure checks and pins the address that is connected. Always: no
+redirects, no proxy from the environment, no user name in the URL, a bounded response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import concurrent.futures
+import email.utils
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
+from standardwebhooks import Webhook
+
+# An answer is a status; its body is read only to let the connection be used again.
+RESPONSE_BYTES_MAX = 64 * 1024
+# More than all channels' in-flight bounds together on a small installation.
+CONNECTIONS_MAX = 100
+CLOSE_SECONDS_MAX = 5.0
+USER_AGENT = "meterline"
+_HTTPS_PORT = 443
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - the standard's prefix, not a secret
+_SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64  # Standard Webhooks 1.0.0
+
+
+class WebhookError(Exception):
+    """Anything that goes wrong at this door; the message names no secret and no URL path."""
+
+
+class WebhookUnreachable(WebhookError):  # noqa: N818 - named for what the caller can do
+    """No answer: try again later."""
+
+
+class WebhookForbidden(WebhookError):  # noqa: N818 - named for what the caller can do
+    """Must not be sent; no retry helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """One attempt to deliver one message."""
+
+    url: str = field(repr=False)
+    """May carry a token, so it is never shown."""
+    message_id: str
+    """The webhook-id: the same in every attempt."""
+    body: bytes
+    at_ms: int
+    """The time of this attempt: signed, so that a receiver can refuse old ones."""
+    secret: str = field(default="", repr=False)
+    """whsec_ and base64 of 24 to 64 bytes; empty sends without a signature."""
+    allow_private_address: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAnswer:
+    """What the receiver said."""
+
+    status: int
+    retry_after_seconds: int | None = None
+
+
+class WebhookDoor:
+    """Sends from a thread of its own, so that a receiver that hangs holds nobody."""
+
+    def __init__(self, timeout_seconds: float = 15) -> None:
+        """Start the thread.
+
+        Args:
+            timeout_seconds: for a whole attempt, from the look-up of the name to the last byte.
+        """
+        self._timeout_seconds = timeout_seconds
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._closed = False
+        self._thread.start()
+
+    def post(self, request: WebhookRequest) -> concurrent.futures.Future[WebhookAnswer]:
+        """Send one attempt; the future holds the answer, or raises WebhookError."""
+        return asyncio.run_coroutine_threadsafe(self._post(request), self._loop)
+
+    def close(self) -> None:
+        """Abandon what is under way and end the thread; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(CLOSE_SECONDS_MAX)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_SECONDS_MAX)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def _shut(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def _post(self, request: WebhookRequest) -> WebhookAnswer:
+        url = _checked_url(request)
+        headers = _headers(request)
+        client = self._client(guarded=not request.allow_private_address)
+        return await _in_time(self._exchange(client, url, headers, request), self._timeout_seconds)
+
+    async def _exchange(
+        self,
+        client: httpx.AsyncClient,
+        url: httpx.URL,
+        headers: dict[str, str],
+        request: WebhookRequest,
+    ) -> WebhookAnswer:
+        try:
+            async with client.stream(
+                "POST", url, content=request.body, headers=headers
+            ) as response:
+                await _drain(response)
+        except SSRFProtectionError as error:
+            message = f"{url.host} leads to an address that is not public"
+            raise WebhookForbidden(message) from error
+        except httpx.TransportError as error:
+            # The driver's text may quote the URL: its class says what happened.
+            message = f"no answer from {url.host}: {type(error).__name__}"
+            raise WebhookUnreachable(message) from error
+        return WebhookAnswer(response.status_code, _retry_after(response, request.at_ms))
+
+    def _client(self, *, guarded: bool) -> httpx.AsyncClient:
+        """One client per kind, made on the loop that uses it."""
+        client = self._clients.get(guarded)
+        if client is None:
+            client = httpx.AsyncClient(
+                follow_redirects=False,
+                trust_env=False,
+                timeout=self._timeout_seconds,
+                limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
+                headers={"user-agent": USER_AGENT},
+            )
+            self._clients[guarded] = httpx_ssrf_protection(client) if guarded else client
+        return self._clients[guarded]
+
+
+def signing_secret(text: str) -> str:
+    """Check a secret.
+
+    Raises:
+        WebhookForbidden: not whsec_ and base64 of 24 to 64 bytes.
+    """
+    try:
+        size = len(base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if not text.startswith(_SECRET_PREFIX) or not _SECRET_BYTES_MIN <= size <= _SECRET_BYTES_MAX:
+        message = (
+            f"the signing secret must be {_SECRET_PREFIX} and base64 of {_SECRET_BYTES_MIN} to "
+            f"{_SECRET_BYTES_MAX} bytes"
+        )
+        raise WebhookForbidden(message)
+    return text
+
+
+async def _in_time(work: Coroutine[Any, Any, WebhookAnswer], seconds: float) -> WebhookAnswer:
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except TimeoutError as error:
+        message = f"no answer within {seconds:g} s"
+        raise WebhookUnreachable(message) from error
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read a bounded part of the body; what is longer is cut with the connection."""
+    read = 0
+    async for chunk in response.aiter_raw():
+        read += len(chunk)
+        if read > RESPONSE_BYTES_MAX:
+            return
+
+
+def _checked_url(request: WebhookRequest) -> httpx.URL:
+    try:
+        url = httpx.URL(request.url)
+    except httpx.InvalidURL as error:
+        message = "the URL cannot be read"
+        raise WebhookForbidden(message) from error
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+        message = "the URL must be http(s)://HOST/... without a user name"
+        raise WebhookForbidden(message)
+    if not request.allow_private_address and (
+        url.scheme != "https" or (url.port or _HTTPS_PORT) != _HTTPS_PORT
+    ):
+        message = f"{url.host}: a receiver must be https on port {_HTTPS_PORT}"
+        raise WebhookForbidden(message)
+    return url
+
+
+def _headers(request: WebhookRequest) -> dict[str, str]:
+    # The library signs a wrong time unless the datetime is in UTC.
+    moment = datetime.fromtimestamp(request.at_ms // 1000, UTC)
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": request.message_id,
+        "webhook-timestamp": str(request.at_ms // 1000),
+    }
+    if request.secret:
+        signer = Webhook(signing_secret(request.secret))
+        headers["webhook-signature"] = signer.sign(
+            request.message_id, moment, request.body.decode()
+        )
+    return headers
+
+
+def _retry_after(response: httpx.Response, now_ms: int) -> int | None:
+    """Seconds to wait, from a Retry-After in seconds or as a date; None without a usable one."""
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return int(text[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return max(0, int(moment.timestamp()) - now_ms // 1000)
