@@ -1,0 +1,92 @@
+"""The streams worker's process: starts the Faust app, drains and stops it on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+from typing import Any
+
+import structlog
+import uvloop
+
+from schemas.clock import Clock
+from schemas.metrics import Meter
+from streams.agents import Streams, build_streams
+from streams.flusher import FAILED_STATUS, Writer, end_process
+from streams.ledger import Rate
+from streams.settings import StreamsSettings
+from streams.transport import SpendProducer
+
+log = structlog.get_logger()
+
+# The table holds some 100,000 objects that live long: looking at all of them every 700 new ones
+# (the default) would take a tenth of the time.
+GC_THRESHOLDS = (50_000, 20, 50)
+
+
+def run_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter) -> int:
+    """Run a streams worker until SIGTERM or SIGINT; blocks.
+
+    Args:
+        settings: where, and with which limits.
+        rate: prices an event: (cost in nano-USD, whether a price was found).
+        clock: the present time.
+        meter: where the metrics go.
+
+    Returns:
+        0 after a clean drain. A failure does not return: the process ends with a status that
+        tells a supervisor to start it again (70: failed, 75: fenced itself).
+
+    Raises:
+        UnknownCrashPointError: `settings.crash_at` names no crash point.
+    """
+    gc.set_threshold(*GC_THRESHOLDS)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(settings, rate, clock, meter))
+
+
+async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    streams = build_streams(settings, rate, clock, meter)
+    app = streams.app
+    app.finalize()
+    flushing = asyncio.create_task(_flush(streams), name="flusher")
+    log.info("worker.starting", app_id=settings.app_id, bootstrap=settings.bootstrap)
+    try:
+        await app.start()
+    except Exception as error:  # noqa: BLE001 - whatever it was, there is no worker
+        log.error("worker.failed", error=repr(error))
+        end_process(FAILED_STATUS)
+    await stop.wait()
+    # The flusher goes on while Faust stops: Faust waits for the acknowledgements it makes.
+    log.info("worker.draining")
+    loop.call_later(settings.stop_timeout_ms / 1000, _give_up)
+    await app.stop()
+    flushing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await flushing
+    log.info("worker.stopped")
+    return 0
+
+
+async def _flush(streams: Streams) -> None:
+    app: Any = streams.app
+
+    def writer() -> Writer:
+        producer = app.producer
+        assert isinstance(producer, SpendProducer)
+        return producer
+
+    await streams.flusher.run(writer, lambda: app.crashed)
+
+
+def _give_up() -> None:
+    """A drain that takes this long waits for a broker that is gone; the log has the truth."""
+    log.error("worker.drain_timeout")
+    end_process(FAILED_STATUS)
