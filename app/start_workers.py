@@ -1,0 +1,102 @@
+"""Each worker wired to its doors; imported by the command that runs it, and only then."""
+
+from __future__ import annotations
+
+from app.clock import now_ms
+from app.settings import BrokerKind, Settings, secret
+from app.telemetry import PrometheusMeter
+from app.wiring import (
+    KAFKA_FETCH_WAIT_MS,
+    TANSU_FETCH_WAIT_MS,
+    TANSU_SESSION_MS,
+    catalogue,
+    clickhouse_config,
+    kafka_config,
+    stop_on_signals,
+)
+from schemas.usage import UsageEvent
+from streams.settings import KafkaSecurity, StreamsSettings
+
+
+def streams_settings(settings: Settings) -> StreamsSettings:
+    """The section of the streams worker."""
+    section = settings.kafka
+    tansu = section.kind is BrokerKind.TANSU
+    return StreamsSettings(
+        bootstrap=section.bootstrap,
+        security=KafkaSecurity(
+            security_protocol=section.security_protocol,
+            sasl_mechanism=section.sasl_mechanism,
+            sasl_username=section.sasl_username,
+            sasl_password=section.sasl_password.get_secret_value(),
+            ssl_cafile=section.ssl_cafile,
+        ),
+        partitions=section.usage_partitions,
+        time_zone=settings.time_zone,
+        epoch=settings.log_epoch,
+        data_dir=settings.data_dir,
+        session_timeout_ms=TANSU_SESSION_MS if tansu else section.session_timeout_ms,
+        fetch_max_wait_ms=TANSU_FETCH_WAIT_MS if tansu else KAFKA_FETCH_WAIT_MS,
+        idempotent=not tansu,
+        crash_at=settings.crash_at,
+    )
+
+
+def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
+    """Fold usage into spend until SIGTERM."""
+    from app.worker import run_streams  # noqa: PLC0415 - loads Faust
+
+    prices = catalogue(settings)
+
+    def rate(event: UsageEvent) -> tuple[int, bool]:
+        rated = prices.rate(event)
+        return rated.cost_nano_usd, rated.priced
+
+    return run_streams(streams_settings(settings), rate, now_ms, meter)
+
+
+def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
+    """Store topics until SIGTERM."""
+    from backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
+    from sinks.consumer import run_sink  # noqa: PLC0415 - loads the drivers
+    from sinks.settings import SinkSettings  # noqa: PLC0415 - loads the drivers
+
+    config = clickhouse_config(settings)
+    return run_sink(
+        SinkSettings(epoch=settings.log_epoch, crash_at=settings.crash_at),
+        kafka_config(settings, "sink"),
+        lambda: Client(config),
+        catalogue(settings).rate,
+        now_ms,
+        meter,
+        stop_on_signals(),
+    )
+
+
+def start_alerts(settings: Settings, meter: PrometheusMeter) -> int:
+    """Apply the rules until SIGTERM."""
+    from alerting.consumer import run_alerts  # noqa: PLC0415 - loads the driver
+    from alerting.settings import AlertingSettings  # noqa: PLC0415 - loads the driver
+
+    return run_alerts(
+        AlertingSettings(crash_at=settings.crash_at),
+        kafka_config(settings, "alerts"),
+        now_ms,
+        meter,
+        stop_on_signals(),
+    )
+
+
+def start_notify(settings: Settings, meter: PrometheusMeter) -> int:
+    """Deliver alerts until SIGTERM."""
+    from alerting.notify.worker import run_notify  # noqa: PLC0415 - loads the driver
+    from alerting.settings import NotifySettings  # noqa: PLC0415 - loads the driver
+
+    return run_notify(
+        NotifySettings(crash_at=settings.crash_at),
+        kafka_config(settings, "notify"),
+        secret,
+        now_ms,
+        meter,
+        stop_on_signals(),
+    )
