@@ -135,8 +135,7 @@ def _stored_ids(client: Client, events: EventRange) -> Iterator[tuple[str, int]]
     after = ""
     while True:
         page = client.query(*StoredIds(events, after).build())
-        for event_id, rows in page:
-            yield event_id, rows
+        yield from page
         if len(page) < IDS_PER_PAGE:
             return
         after = page[-1][0]

@@ -71,8 +71,8 @@ class UsageShape:
         for each in rows.unstorable:
             detail = "its cost does not fit into the table"
             batch.refuse(Poison(record, each.index, detail, each.event_id, each.original))
-        if rows.events:
-            batch.add(Entry(record, rows, len(rows.events)), _place(record))
+        if rows.rows:
+            batch.add(Entry(record, rows, rows.rows), _place(record))
 
     def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
         """One block of usage_events."""

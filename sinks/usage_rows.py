@@ -15,7 +15,7 @@ import orjson
 
 from schemas.codec import decode_usage
 from schemas.scopes import UNASSIGNED
-from schemas.tables import NANO_USD_LIMIT, USAGE_EVENTS, Column
+from schemas.tables import LABEL, NANO_USD_LIMIT, TAGS, TEXT, USAGE_EVENTS, Column
 from schemas.usage import UsageBatch, UsageEvent
 from sinks.versions import first_version
 
@@ -65,7 +65,7 @@ _BOUNDS: Final = {
     "http_status": (-(2**31), 2**31 - 1),
     "latency_ms": (-(2**31), 2**31 - 1),
     "ttft_ms": (-(2**31), 2**31 - 1),
-    "reported_cost_nano_usd": (1 - NANO_USD_LIMIT, NANO_USD_LIMIT - 1),
+    "reported_cost_usd": (1 - NANO_USD_LIMIT, NANO_USD_LIMIT - 1),
 }
 # Field of UsageEvent -> column, where the names differ.
 _COLUMN_OF: Final = {
@@ -74,6 +74,7 @@ _COLUMN_OF: Final = {
     "model": "model_sent",
     "reported_cost_nano_usd": "reported_cost_usd",
 }
+_EVENT_COLUMNS: Final = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS)
 _COLUMNS: Final = {column.name: column for column in USAGE_EVENTS.columns}
 
 
@@ -90,14 +91,9 @@ class Unstorable:
 class UsageRows:
     """The rows of one message."""
 
-    partition: int
-    timestamp_ms: int
-    first_version: int
-    events: tuple[UsageEvent, ...]
-    positions: Sequence[int]
-    rated: list[RatedEvent]
-    extra: list[str] | None
-    """JSON of unknown fields per event; None where no event has any."""
+    columns: dict[str, Sequence[Any]]
+    """By name; a column in which every row has its default is left out."""
+    rows: int
     unstorable: tuple[Unstorable, ...] = ()
 
 
@@ -112,7 +108,10 @@ class Block(NamedTuple):
 def usage_rows(
     value: bytes | None, timestamp_ms: int, partition: int, offset: int, epoch: int, rate: Rate
 ) -> UsageRows | None:
-    """Decode and rate one message; None when no event of it was accepted.
+    """Decode, check and rate one message; None when no event of it was accepted.
+
+    Columns are made here and not per batch, because a hundred events fit into the processor's
+    cache and twenty thousand do not: 1.5 us an event instead of 4.
 
     Raises:
         PositionError: the offset or the epoch is beyond the limits of a version.
@@ -120,17 +119,48 @@ def usage_rows(
     message = decode_usage(value, timestamp_ms)
     if not message.events or value is None:
         return None
-    events, positions = message.events, message.positions
+    events = message.events
+    positions: Sequence[int] = message.positions
     rated = [rate(event) for event in events]
-    extra = None
-    if message.rejects or not _plain(value):
-        extra = _extra_texts(value, events, positions)
-    rows = UsageRows(
-        partition, timestamp_ms, first_version(epoch, offset), events, positions, rated, extra
-    )
+    unstorable: tuple[Unstorable, ...] = ()
     if any(not -NANO_USD_LIMIT < each.cost_nano_usd < NANO_USD_LIMIT for each in rated):
-        return _without_unstorable(rows)
-    return rows
+        kept = [
+            number
+            for number, each in enumerate(rated)
+            if -NANO_USD_LIMIT < each.cost_nano_usd < NANO_USD_LIMIT
+        ]
+        unstorable = tuple(
+            Unstorable(positions[number], event.id, msgspec.json.encode(event))
+            for number, event in enumerate(events)
+            if number not in kept
+        )
+        events = tuple(events[number] for number in kept)
+        positions = [positions[number] for number in kept]
+        rated = [rated[number] for number in kept]
+        if not events:
+            return UsageRows({}, 0, unstorable)
+    columns = _event_columns(events)
+    if message.rejects or not _plain(value):
+        columns["extra"] = _extra_texts(value, positions)
+    _clamp(columns)
+    columns["cost_usd"] = [each.cost_nano_usd for each in rated]
+    columns["priced"] = [each.priced for each in rated]
+    columns["model"] = [each.model for each in rated]
+    columns["price_version"] = [each.price_version for each in rated]
+    columns["received_delay_ms"] = [timestamp_ms - time_ms for time_ms in columns["event_time"]]
+    columns["source_partition"] = [partition] * len(events)
+    first = first_version(epoch, offset)
+    columns["version"] = [first - 2 * position for position in positions]
+    used = {name: values for name, values in columns.items() if any(values)}
+    return UsageRows(used, len(events), unstorable)
+
+
+def _event_columns(events: tuple[UsageEvent, ...]) -> dict[str, Sequence[Any]]:
+    transposed = zip(*map(msgspec.structs.astuple, events), strict=True)
+    columns: dict[str, Sequence[Any]] = dict(zip(_EVENT_COLUMNS, transposed, strict=True))
+    if not all(columns["department"]):
+        columns["department"] = [name or UNASSIGNED for name in columns["department"]]
+    return columns
 
 
 def _plain(value: bytes) -> bool:
@@ -142,26 +172,20 @@ def _plain(value: bytes) -> bool:
     return True
 
 
-def _extra_texts(
-    value: bytes, events: tuple[UsageEvent, ...], positions: Sequence[int]
-) -> list[str] | None:
+def _extra_texts(value: bytes, positions: Sequence[int]) -> list[str]:
     """What the decoder did not take, as JSON per event; `value` is known to be a JSON object."""
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
         # Accepted by the decoder but not by a stricter parser: nothing more can be kept.
-        return None
+        return [""] * len(positions)
     if "events" in document:
-        bodies = [document["events"][position] for position in positions]
-        texts = [_unknown(body, {}) for body in bodies]
-    elif "specversion" in document:
+        return [_unknown(document["events"][position], {}) for position in positions]
+    if "specversion" in document:
         attributes = {name: text for name, text in document.items() if name not in _ENVELOPE}
         more = {"cloud_event": attributes} if attributes else {}
-        texts = [_unknown(document.get("data") or {}, more)]
-    else:
-        texts = [_unknown(document, {})]
-    assert len(texts) == len(events)
-    return texts if any(texts) else None
+        return [_unknown(document.get("data") or {}, more)]
+    return [_unknown(document, {})]
 
 
 def _unknown(body: dict[str, Any], more: dict[str, Any]) -> str:
@@ -171,102 +195,54 @@ def _unknown(body: dict[str, Any], more: dict[str, Any]) -> str:
     return orjson.dumps(unknown, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _without_unstorable(rows: UsageRows) -> UsageRows:
-    kept = [
-        number
-        for number, rated in enumerate(rows.rated)
-        if -NANO_USD_LIMIT < rated.cost_nano_usd < NANO_USD_LIMIT
-    ]
-    gone = [number for number in range(len(rows.events)) if number not in set(kept)]
-    return UsageRows(
-        rows.partition,
-        rows.timestamp_ms,
-        rows.first_version,
-        tuple(rows.events[number] for number in kept),
-        [rows.positions[number] for number in kept],
-        [rows.rated[number] for number in kept],
-        [rows.extra[number] for number in kept] if rows.extra else None,
-        tuple(
-            Unstorable(
-                rows.positions[number],
-                rows.events[number].id,
-                msgspec.json.encode(rows.events[number]),
-            )
-            for number in gone
-        ),
-    )
-
-
 def usage_block(messages: Sequence[UsageRows]) -> Block:
-    """The columns of many messages.
+    """The columns of many messages, at least one row.
 
     A column in which every row has its default is left out: ClickHouse fills it in, and most of
     an event's optional fields are never used by one relay.
     """
-    events = [event for message in messages for event in message.events]
-    fields = dict(
-        zip(_FIELDS, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True)
-    )
-    columns: dict[str, Sequence[Any]] = {
-        _COLUMN_OF.get(name, name): values for name, values in fields.items()
-    }
-    if not all(columns["department"]):
-        columns["department"] = [name or UNASSIGNED for name in columns["department"]]
-    rated = [each for message in messages for each in message.rated]
-    columns["cost_usd"] = [each.cost_nano_usd for each in rated]
-    columns["priced"] = [each.priced for each in rated]
-    columns["model"] = [each.model for each in rated]
-    columns["price_version"] = [each.price_version for each in rated]
-    columns["extra"] = _extra_column(messages)
-    _clamp(columns, fields)
-    columns["received_delay_ms"] = [
-        message.timestamp_ms - event.time_ms for message in messages for event in message.events
-    ]
-    columns["source_partition"] = [
-        message.partition for message in messages for _ in message.events
-    ]
-    columns["version"] = [
-        message.first_version - 2 * position
-        for message in messages
-        for position in message.positions
-    ]
-    return _block(columns, len(events))
-
-
-def _extra_column(messages: Sequence[UsageRows]) -> list[str]:
-    texts: list[str] = []
-    for message in messages:
-        texts += message.extra or [""] * len(message.events)
-    return texts
-
-
-def _clamp(columns: dict[str, Sequence[Any]], fields: dict[str, tuple[Any, ...]]) -> None:
-    """Values beyond their column: clamped, and as sent in `extra`; the event still counts."""
-    for field, (low, high) in _BOUNDS.items():
-        values = [value for value in fields[field] if value is not None]
-        if not values or (min(values) >= low and max(values) <= high):
-            continue
-        column = _COLUMN_OF.get(field, field)
-        extra = list(columns["extra"])
-        clamped = list(fields[field])
-        for row, value in enumerate(clamped):
-            if value is not None and not low <= value <= high:
-                clamped[row] = min(max(value, low), high)
-                noted = orjson.loads(extra[row] or b"{}")
-                noted[field] = str(value)
-                extra[row] = orjson.dumps(noted, option=orjson.OPT_SORT_KEYS).decode()
-        columns[column], columns["extra"] = clamped, extra
-
-
-def _block(columns: dict[str, Sequence[Any]], rows: int) -> Block:
-    kept: list[Column] = []
+    used = set[str]().union(*(message.columns for message in messages))
+    kept = tuple(column for column in USAGE_EVENTS.columns if column.name in used)
     data: list[Sequence[Any]] = []
-    for column in USAGE_EVENTS.columns:
-        values = columns.get(column.name)
-        if values is not None and (any(values) or column.name == "event_id"):
-            kept.append(column)
-            data.append(values)
-    return Block(tuple(kept), data, rows)
+    for column in kept:
+        values: list[Any] = []
+        default = default_of(column)
+        for message in messages:
+            values += message.columns.get(column.name) or [default] * message.rows
+        data.append(values)
+    return Block(kept, data, sum(message.rows for message in messages))
+
+
+def default_of(column: Column) -> Any:
+    """What ClickHouse fills in, as the driver takes it."""
+    if column.type.startswith("Nullable"):
+        return None
+    if column.type == TAGS:
+        return {}
+    return "" if column.type in {TEXT, LABEL} else 0
+
+
+def _clamp(columns: dict[str, Sequence[Any]]) -> None:
+    """Values beyond their column: clamped, and as sent in `extra`; the event still counts."""
+    for name, (low, high) in _BOUNDS.items():
+        values = columns[name]
+        if not any(values):
+            continue
+        wrong = [
+            row
+            for row, value in enumerate(values)
+            if value is not None and not low <= value <= high
+        ]
+        if not wrong:
+            continue
+        clamped = list(values)
+        extra = list(columns.get("extra") or [""] * len(values))
+        for row in wrong:
+            clamped[row] = min(max(values[row], low), high)
+            noted = orjson.loads(extra[row] or b"{}")
+            noted[name] = str(values[row])
+            extra[row] = orjson.dumps(noted, option=orjson.OPT_SORT_KEYS).decode()
+        columns[name], columns["extra"] = clamped, extra
 
 
 class Identity(NamedTuple):
