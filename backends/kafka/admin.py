@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -14,7 +14,7 @@ from kafka import TopicPartition as DriverPartition
 from kafka import errors as driver
 from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType
 
-from backends.kafka.client import BOOTSTRAP_SECONDS_MAX, common_options, start_client
+from backends.kafka.client import common_options, start_client
 from backends.kafka.config import KafkaConfig
 from backends.kafka.consuming import consumer_options
 from backends.kafka.errors import BrokerUnavailable, Stop, door_error, mapped
@@ -22,6 +22,10 @@ from schemas.topics import TopicSpec
 
 # Creating a topic on KRaft takes well under a second; this is for a loaded cluster.
 TOPIC_READY_SECONDS_MAX = 15.0
+TOPIC_READY_POLL_SECONDS = 0.05
+# A new cluster's first coordinator takes about a second.
+COORDINATOR_SECONDS_MAX = 10.0
+COORDINATOR_RETRY_SECONDS = 0.1
 # Asking for the ends of partitions: one fetch each.
 ENDS_SECONDS_MAX = 10.0
 # A fetch that is made for the high watermark alone should bring little.
@@ -38,8 +42,6 @@ class TopicAction(StrEnum):
     CREATED = "created"
     PARTITIONS_GROWN = "partitions grown"
     CONFIG_CHANGED = "config changed"
-    CONFIG_KEPT = "config kept"
-    """The broker cannot change settings of a topic that exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,15 @@ class TopicChange:
 class Admin:
     """The cluster's administration; safe to use from one thread at a time."""
 
-    def __init__(
-        self, config: KafkaConfig, *, bootstrap_seconds: float = BOOTSTRAP_SECONDS_MAX
-    ) -> None:
+    def __init__(self, config: KafkaConfig, *, bootstrap_seconds: float | None = None) -> None:
         """Connect.
 
         Raises:
-            BrokerUnavailable: no broker answers within `bootstrap_seconds`.
+            BrokerUnavailable: no broker answers within `bootstrap_seconds` (given here or in `config`).
             Stop: the settings cannot work.
         """
+        if bootstrap_seconds is not None:
+            config = replace(config, bootstrap_seconds=bootstrap_seconds)
         self._config = config
         self._driver: Any = start_client(
             KafkaAdminClient,
@@ -72,7 +74,6 @@ class Admin:
                 for name, option in common_options(config).items()
                 if name in KafkaAdminClient.DEFAULT_CONFIG
             },
-            bootstrap_seconds=bootstrap_seconds,
         )
         self._closed = False
 
@@ -118,13 +119,9 @@ class Admin:
         A partition without a commit counts from its beginning.
         """
         with mapped(f"asking for the lag of {group}"):
-            try:
-                committed = self._driver.list_group_offsets({group: None})[group]
-            except driver.GroupIdNotFoundError:
-                return None
             offsets = {
                 each.partition: stored.offset
-                for each, stored in committed.items()
+                for each, stored in self._committed(group).items()
                 if each.topic == topic and stored.offset >= 0
             }
             if not offsets:
@@ -194,13 +191,21 @@ class Admin:
     def _grow(self, name: str, present: int, wanted: int) -> list[TopicChange]:
         if present >= wanted:
             return []
+        doing = f"growing {name} from {present} to {wanted} partitions"
         try:
             self._driver.create_partitions({name: wanted})
+        except driver.IncompatibleBrokerVersion as error:
+            # The embedded broker: its topics live only as long as it does.
+            message = f"{doing}: this broker cannot; start it anew, or use Apache Kafka"
+            raise Stop(message) from error
         except driver.KafkaError as error:
-            raise door_error(
-                error, f"growing {name} from {present} to {wanted} partitions"
-            ) from error
-        self._driver.wait_for_topics([name], timeout_ms=int(TOPIC_READY_SECONDS_MAX * 1000))
+            raise door_error(error, doing) from error
+        deadline = time.monotonic() + TOPIC_READY_SECONDS_MAX
+        while self._counts([name]).get(name, 0) < wanted:
+            if time.monotonic() > deadline:
+                message = f"{doing}: not seen within {TOPIC_READY_SECONDS_MAX:g} s"
+                raise BrokerUnavailable(message)
+            time.sleep(TOPIC_READY_POLL_SECONDS)
         return [TopicChange(name, TopicAction.PARTITIONS_GROWN, f"{present} -> {wanted}")]
 
     def _configure(self, spec: TopicSpec) -> list[TopicChange]:
@@ -225,6 +230,22 @@ class Admin:
             "topic"
         ][name]
         return {key: entry["value"] for key, entry in described.items()}
+
+    def _committed(self, group: str) -> dict[Any, Any]:
+        deadline = time.monotonic() + COORDINATOR_SECONDS_MAX
+        while True:
+            try:
+                answer = self._driver.list_group_offsets({group: None})
+            except driver.GroupIdNotFoundError:
+                return {}
+            except (driver.CoordinatorNotAvailableError, driver.CoordinatorLoadInProgressError):
+                # A new cluster makes the topic of the offsets when the first group is asked for.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(COORDINATOR_RETRY_SECONDS)
+            else:
+                committed: dict[Any, Any] = answer[group]
+                return committed
 
     def _ends(self, topic: str) -> tuple[dict[int, int], dict[int, int]]:
         """High watermarks, by one small fetch per partition, and the beginnings."""

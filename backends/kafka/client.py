@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from kafka import KafkaProducer
 from kafka import errors as driver
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
+from typing_extensions import override
 
 from backends.kafka.config import KafkaConfig
 from backends.kafka.errors import BrokerUnavailable, Stop, mapped
 
-# How long a start waits for the first broker: a restarting broker needs about this long, and a
-# person who mistyped an address should not wait longer.
-BOOTSTRAP_SECONDS_MAX = 10.0
 # One request to a live broker takes milliseconds; longer means that the broker is gone.
 REQUEST_TIMEOUT_MS = 10_000
 # After a broker's restart clients should be back within this, not after the driver's 30 s.
@@ -21,8 +21,30 @@ RECONNECT_BACKOFF_MS_MAX = 1_000
 # New partitions of a grown topic are seen after at most this.
 METADATA_AGE_MS_MAX = 30_000
 
-_SECURITY_PREFIXES = ("sasl_", "ssl_")
+_SECURITY_PREFIXES = ("security_protocol", "sasl_", "ssl_")
+_SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _T = TypeVar("_T")
+
+
+class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # the driver is untyped
+    """Closes the socket of a failed connection attempt.
+
+    The driver leaves it to the garbage collector: with a broker away, a process that tries again
+    every second would run out of file descriptors. The scheme is the driver's way to choose a
+    kind of socket.
+    """
+
+    SCHEMES = ("meterline-direct",)
+
+    @override
+    async def sock_connect(
+        self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
+    ) -> Any:
+        try:
+            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
+        except BaseException:
+            sock.close()
+            raise
 
 
 def common_options(config: KafkaConfig) -> dict[str, Any]:
@@ -36,36 +58,34 @@ def common_options(config: KafkaConfig) -> dict[str, Any]:
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MS_MAX,
         "metadata_max_age_ms": METADATA_AGE_MS_MAX,
+        "proxy_url": f"{_ClosingSocket.SCHEMES[0]}://",
         **_security_options(config),
     }
 
 
 def _security_options(config: KafkaConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, text in config.security.items():
-        if name != "security_protocol" and not name.startswith(_SECURITY_PREFIXES):
+    options: dict[str, Any] = dict(config.security)
+    for name in options:
+        if name not in KafkaProducer.DEFAULT_CONFIG or not name.startswith(_SECURITY_PREFIXES):
             # Only the name: the driver would quote the value, which may be a password.
             message = (
-                f"{name!r} is no Kafka security setting; write security_protocol, sasl_* or ssl_*"
+                f"{name!r} is no Kafka security setting: write security_protocol, or one of the "
+                f"client's sasl_* and ssl_* settings"
             )
             raise Stop(message)
-        options[name] = text
+    if options.get("security_protocol", "PLAINTEXT") not in _SECURITY_PROTOCOLS:
+        message = f"security_protocol must be one of {', '.join(_SECURITY_PROTOCOLS)}"
+        raise Stop(message)
     if "ssl_check_hostname" in options:
         options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() == "true"
     return options
 
 
-def start_client(
-    factory: Callable[..., _T],
-    config: KafkaConfig,
-    options: dict[str, Any],
-    *,
-    bootstrap_seconds: float = BOOTSTRAP_SECONDS_MAX,
-) -> _T:
+def start_client(factory: Callable[..., _T], config: KafkaConfig, options: dict[str, Any]) -> _T:
     """Make a driver client; when no broker answers in time, close what it had opened.
 
     Raises:
-        BrokerUnavailable: no broker answered within `bootstrap_seconds`.
+        BrokerUnavailable: no broker answered within the settings' `bootstrap_seconds`.
         Stop: the settings cannot work.
     """
     opened: list[Any] = []
@@ -77,7 +97,7 @@ def start_client(
 
     settings = {
         **options,
-        "bootstrap_timeout_ms": int(bootstrap_seconds * 1000),
+        "bootstrap_timeout_ms": int(config.bootstrap_seconds * 1000),
         "kafka_client": network,
     }
     try:
@@ -87,7 +107,7 @@ def start_client(
             except driver.KafkaTimeoutError as error:
                 message = (
                     f"no Kafka broker answers at {config.bootstrap} within "
-                    f"{bootstrap_seconds:g} s: start the broker, or correct the address or the "
+                    f"{config.bootstrap_seconds:g} s: start the broker, or correct the address or the "
                     f"security settings"
                 )
                 raise BrokerUnavailable(message) from error

@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
+# A restarting broker needs about this long, and a person who mistyped an address should not have
+# to wait longer.
+BOOTSTRAP_SECONDS_MAX = 10.0
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -44,6 +48,8 @@ class KafkaConfig:
     """False on the embedded broker, which knows no producer ids."""
     session_timeout_ms: int = 10_000
     """3,000 on the embedded broker, whose group join takes half of it."""
+    bootstrap_seconds: float = BOOTSTRAP_SECONDS_MAX
+    """How long a client's start waits for the first broker."""
     security: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The driver's security_protocol, sasl_* and ssl_* settings; never shown."""
 

@@ -141,9 +141,17 @@ def door_error(error: BaseException, doing: str) -> KafkaDoorError:
     if isinstance(error, KafkaDoorError):
         return error
     kind, advice = _rule_of(error)
-    text = " ".join(str(error).split())[:ERROR_TEXT_LENGTH_MAX]
     tail = f"; {advice}" if advice else ""
-    return kind(f"{doing}: {text or type(error).__name__}{tail}")
+    return kind(f"{doing}: {_text(error)}{tail}")
+
+
+def _text(error: BaseException) -> str:
+    """One line: what was said with the error, else what the driver's manual says of it."""
+    said = [str(argument) for argument in error.args if argument not in (None, "")]
+    text = ": ".join(said) or getattr(error, "description", None) or ""
+    one_line = " ".join(text.split())[:ERROR_TEXT_LENGTH_MAX]
+    name = type(error).__name__
+    return f"{name}: {one_line}" if one_line else name
 
 
 def _rule_of(error: BaseException) -> _Rule:

@@ -132,6 +132,10 @@ class Producer:
                 future = self._driver.send(
                     topic, value=value, key=key, partition=partition, timestamp_ms=timestamp_ms
                 )
+        except BrokerUnavailable as error:
+            self._give_back(held, None)
+            message = f"{error}; is the broker up, and was `meterline topics apply` run?"
+            raise BrokerUnavailable(message) from error.__cause__
         except BaseException:
             self._give_back(held, None)
             raise

@@ -20,6 +20,8 @@ from backends.kafka.errors import BrokerUnavailable, Stop, mapped
 
 # One step of reading to the end: short, so that the end is noticed soon after it is known.
 STEP_SECONDS_MAX = 0.05
+# An empty partition's end is told when the fetch's wait is over: at a start this is waited for.
+FETCH_WAIT_MS_MAX = 100
 
 
 class LogReader:
@@ -103,9 +105,9 @@ class LogReader:
         return -1 if position is None else int(position)
 
     def _open(self, positions: dict[Any, int]) -> Any:
-        consumer: Any = start_client(
-            KafkaConsumer, self._config, {**consumer_options(self._config), "group_id": None}
-        )
+        options = consumer_options(self._config)
+        options["fetch_max_wait_ms"] = min(FETCH_WAIT_MS_MAX, options["fetch_max_wait_ms"])
+        consumer: Any = start_client(KafkaConsumer, self._config, {**options, "group_id": None})
         try:
             with mapped(f"looking for {', '.join(self._topics)}"):
                 partitions = self._partitions(consumer)
