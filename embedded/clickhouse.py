@@ -64,7 +64,7 @@ async def _serve(data_dir: Path, port: int) -> None:
     except EngineError as error:
         message = f"the engine cannot open {data_dir} ({error}): choose another data directory"
         raise DataDirectoryError(message) from error
-    server = ClickHouseHttp(engine)
+    server = ClickHouseHttp(engine, data_dir)
     runner = web.AppRunner(
         server.application(),
         access_log=None,

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from aiohttp import web
@@ -23,11 +24,12 @@ from embedded.engine import (
     STREAMABLE_FORMATS,
     Engine,
     EngineError,
-    Insert,
+    InsertRows,
     Session,
     SessionSettings,
     Summary,
 )
+from embedded.spool import Spool
 from embedded.statements import Statement, StatementKind, parse_statement
 
 P = ParamSpec("P")
@@ -51,6 +53,7 @@ CODE_NOT_IMPLEMENTED = 48
 CODE_SYNTAX_ERROR = 62
 CODE_UNKNOWN_COMPRESSION = 89
 CODE_TOO_MANY_STATEMENTS = 202
+CODE_NOT_ENOUGH_SPACE = 243
 # How ClickHouse maps its codes to HTTP (exceptionCodeToHTTPStatus); any other is 500.
 _STATUS_OF_CODE = {
     **dict.fromkeys((6, 26, 27, 36, 38, 41, 53, 62, 69, 70, 72, 117, 386, 457), 400),
@@ -186,8 +189,10 @@ class BegunStream:
 class ClickHouseHttp:
     """The request handlers; one instance serves one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        """`directory` takes the rows of inserts too large for memory."""
         self._engine = engine
+        self._directory = directory
         self._version = engine.version()
         self._timezone = engine.timezone()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="statement")
@@ -265,41 +270,35 @@ class ClickHouseHttp:
     async def _insert(
         self, call: Call, statement: Statement, first: bytes, body: Body
     ) -> web.StreamResponse:
-        # Only a summary promises anything: the rows are in the table when the answer is sent.
-        if body.ended():
-            summary = await self._in_thread(self._insert_whole, call, statement, first)
-            return web.Response(headers=self._headers(call, None, summary))
-        session, insert = await self._in_thread(self._begin_insert, call, statement, first)
+        spool = Spool(self._directory)
         try:
+            # 1. All rows first: a client that leaves before the end leaves none of them.
+            if not body.ended():
+                await self._in_thread(spool.write, first)
+                first = b""
             while not body.ended():
                 batch = await body.batch()
-                await self._in_thread(lambda data: insert.append(body.decode(data)), batch)
-            summary = await self._in_thread(insert.finish)
-        except BaseException:
-            # The client went away or its data is broken: what the engine has not written is lost.
-            await self._in_thread(insert.cancel)
-            raise
+                await self._in_thread(lambda data: spool.write(body.decode(data)), batch)
+            # 2. Then the table. Only this answer promises anything: the rows are there.
+            summary = await self._in_thread(self._insert_spooled, call, statement, spool, first)
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            text = f"Cannot keep the rows to insert: {error.strerror} (NOT_ENOUGH_SPACE)"
+            raise bad_request(CODE_NOT_ENOUGH_SPACE, text) from error
         finally:
-            await self._in_thread(session.close)
+            spool.close()
         return web.Response(headers=self._headers(call, None, summary))
 
-    def _begin_insert(
-        self, call: Call, statement: Statement, first: bytes
-    ) -> tuple[Session, Insert]:
-        session = self._engine.session(call.session)
-        try:
-            insert = session.insert(statement.sql, statement.format_name or DEFAULT_FORMAT)
-            if first:
-                insert.append(first)
-        except BaseException:
-            session.close()
-            raise
-        return session, insert
-
-    def _insert_whole(self, call: Call, statement: Statement, data: bytes) -> Summary:
-        session, insert = self._begin_insert(call, statement, data)
-        with session:
-            return insert.finish()
+    def _insert_spooled(
+        self, call: Call, statement: Statement, spool: Spool, rest: bytes
+    ) -> Summary:
+        spool.write(rest)
+        rows = InsertRows(
+            statement.sql, statement.settings, statement.format_name or DEFAULT_FORMAT
+        )
+        with self._engine.session(call.session) as session:
+            return session.insert(rows, spool.path, call.parameters)
 
     async def _answer(
         self, request: web.Request, call: Call, statement: Statement

@@ -5,7 +5,6 @@ and may run at the same time from several threads; the interpreter lock is relea
 engine works. So every request gets its own connection, and nothing leaks from one to another.
 """
 
-import contextlib
 import re
 import threading
 from collections.abc import Callable, Generator
@@ -82,6 +81,15 @@ class Result:
     summary: Summary
 
 
+@dataclass(frozen=True, slots=True)
+class InsertRows:
+    """The parts of `INSERT INTO ... SETTINGS ... FORMAT ...` around its data."""
+
+    into: str
+    settings: str
+    format_name: str
+
+
 def quote(text: str) -> str:
     """`text` as a SQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -145,12 +153,18 @@ class Session:
         finally:
             stream.close()
 
-    def insert(self, sql: str, format_name: str) -> "Insert":
-        """Begin an INSERT whose rows are appended as bytes of `format_name`."""
-        try:
-            return Insert(self._connection.send_insert(sql, format_name))
-        except Exception as error:
-            raise EngineError.of(error) from error
+    def insert(self, rows: "InsertRows", path: str, parameters: dict[str, str]) -> Summary:
+        """Insert the rows of the file at `path`; when it returns, they are in the table.
+
+        chDB's streaming `send_insert` must not be used (chDB 26.9): it reports success when the
+        write itself fails (disk full, too many parts, a violated constraint), and the rows are
+        nowhere. Data after the statement in one string is no way either: it is cut.
+        """
+        sql = (
+            f"{rows.into} FROM INFILE {quote(path)} COMPRESSION 'none' "
+            f"{rows.settings} FORMAT {rows.format_name}"
+        )
+        return self.query(sql, "TabSeparated", parameters).summary
 
     def close(self) -> None:
         """Give the connection back to the engine."""
@@ -166,38 +180,6 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class Insert:
-    """An INSERT under way: nothing is promised before `finish` returned."""
-
-    def __init__(self, inserter: Any) -> None:
-        self._inserter = inserter
-
-    def append(self, data: bytes) -> None:
-        """Give more bytes to the engine, which may read them later."""
-        try:
-            self._inserter.append(data)
-        except Exception as error:
-            raise EngineError.of(error) from error
-
-    def finish(self) -> Summary:
-        """Write what was given; when it returns, the rows are in the table."""
-        try:
-            done = self._inserter.finish()
-        except Exception as error:
-            raise EngineError.of(error) from error
-        return Summary(
-            written_rows=done.rows_written,
-            written_bytes=done.bytes_written,
-            elapsed_ns=int(done.elapsed * 1e9),
-        )
-
-    def cancel(self) -> None:
-        """Give up; parts that the engine wrote already stay, as in ClickHouse."""
-        # It may have failed already: there is nothing left to give up then.
-        with contextlib.suppress(RuntimeError):
-            self._inserter.cancel()
 
 
 def summary_of(result: Any) -> Summary:

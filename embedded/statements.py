@@ -52,11 +52,13 @@ class Statement:
 
     kind: StatementKind
     sql: str
-    """The text for the engine; for INSERT_DATA without FORMAT clause and data."""
+    """The text for the engine; for INSERT_DATA what comes before SETTINGS and FORMAT."""
     format_name: str | None
     """The format that the text names."""
     data_offset: int
     """Where the data begins in the source bytes (INSERT_DATA only)."""
+    settings: str = ""
+    """The text of the SETTINGS clause (INSERT_DATA only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,21 @@ def parse_statement(source: bytes) -> Statement:
 
 
 def _parse_insert(source: bytes, words: Iterator[_Word]) -> Statement:
+    settings_start: int | None = None
     for word in words:
         if word.text in _INSERT_TEXT_ENDS:
             break
+        if word.text == b"SETTINGS" and settings_start is None:
+            settings_start = word.start
         if word.text == b"FORMAT" and (name := next(words, None)) is not None:
             gap = _DATA_GAP.match(source, name.end)
+            text_end = word.start if settings_start is None else settings_start
             return Statement(
                 StatementKind.INSERT_DATA,
-                source[: word.start].decode().rstrip(),
+                source[:text_end].decode().rstrip(),
                 source[name.start : name.end].decode(),
                 gap.end() if gap else name.end,
+                source[text_end : word.start].decode().rstrip(),
             )
     return Statement(StatementKind.COMMAND, source.decode(), None, len(source))
 

@@ -174,6 +174,37 @@ def test_an_insert_that_fails_is_an_error_of_the_driver(client: Client, table: s
     assert client.command(f"SELECT count() FROM {table}") == 0
 
 
+def test_an_insert_that_the_table_refuses_is_an_error(client: Client, table: str) -> None:
+    """What fails while it is written (constraint, too many parts) is never acknowledged."""
+    client.command(
+        f"CREATE TABLE {table} (id UInt64, CONSTRAINT small CHECK id < 10) "
+        "ENGINE = MergeTree ORDER BY id SETTINGS parts_to_delay_insert = 2, parts_to_throw_insert = 2"
+    )
+    client.command(f"SYSTEM STOP MERGES {table}")
+    with pytest.raises(DatabaseError, match="VIOLATED_CONSTRAINT"):
+        client.insert(table, [[1], [50]], column_names=["id"])
+    for one in (1, 2):
+        client.insert(table, [[one]], column_names=["id"])
+    with pytest.raises(DatabaseError, match="TOO_MANY_PARTS"):
+        client.insert(table, [[3]], column_names=["id"])
+    assert client.command(f"SELECT count() FROM {table}") == 2
+
+
+def test_settings_in_the_text_of_an_insert(address: tuple[str, int], table: str) -> None:
+    """A SETTINGS clause before FORMAT is honoured."""
+    with connect(address) as client:
+        client.command(
+            f"CREATE TABLE {table} (id UInt64) ENGINE = MergeTree ORDER BY id "
+            "SETTINGS non_replicated_deduplication_window = 100"
+        )
+        for data in (b"1", b"2"):
+            text = (
+                f"INSERT INTO {table} (id) SETTINGS insert_deduplication_token = 'a' FORMAT TSV\n"
+            )
+            assert post(address, text.encode() + data)[0] == 200
+        assert rows_of(client, f"SELECT id FROM {table}") == [(1,)]
+
+
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "gzip", False])
 def test_every_compression_of_the_driver(
     address: tuple[str, int], table: str, compression: str | bool

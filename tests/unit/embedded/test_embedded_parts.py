@@ -16,6 +16,7 @@ from embedded.directories import own_directory
 from embedded.errors import DataDirectoryError, PortBusyError, exit_with
 from embedded.kafka import cluster_id, server_properties
 from embedded.processes import tail
+from embedded.spool import Spool
 from embedded.supervision import RestartPolicy, backoff_seconds
 from embedded.workerlog import FILE_BYTES_MAX, LINE_BYTES_MAX, LineSplitter, WorkerLog
 
@@ -148,6 +149,18 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataDirectoryError, match="choose another data directory"):
         own_directory(tmp_path / "file" / "data")
+
+
+def test_many_rows_move_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spool past its memory bound goes on in an unnamed file with the same content."""
+    monkeypatch.setattr("embedded.spool.MEMORY_BYTES_MAX", 10)
+    spool = Spool(tmp_path)
+    for piece in (b"0123456", b"789abc", b"def"):
+        spool.write(piece)
+    assert Path(spool.path).read_bytes() == b"0123456789abcdef"
+    assert spool.size == 16
+    assert list(tmp_path.iterdir()) == []
+    spool.close()
 
 
 def test_the_cluster_id_is_kept(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from embedded.statements import StatementKind, parse_statement
         (b"-- FORMAT CSV\nINSERT INTO t FORMAT TSV\n1", None, "TSV", b"1"),
         (
             b"INSERT INTO t (format) SETTINGS a = ' FORMAT CSV' FORMAT TSV\n1",
-            "INSERT INTO t (format) SETTINGS a = ' FORMAT CSV'",
+            "INSERT INTO t (format)",
             "TSV",
             b"1",
         ),
@@ -35,6 +35,15 @@ def test_data_of_an_insert_begins_after_its_format(
     assert source[statement.data_offset :] == data
     if sql is not None:
         assert statement.sql == sql
+
+
+def test_settings_of_an_insert_are_kept_apart() -> None:
+    """The SETTINGS clause is known by itself: INFILE goes before it."""
+    statement = parse_statement(b"INSERT INTO t (a) SETTINGS x = ' FORMAT ', y = 1 FORMAT TSV\n")
+    assert (statement.sql, statement.settings) == (
+        "INSERT INTO t (a)",
+        "SETTINGS x = ' FORMAT ', y = 1",
+    )
 
 
 @pytest.mark.parametrize(
