@@ -60,8 +60,8 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
     log.info("worker.starting", app_id=settings.app_id, bootstrap=settings.bootstrap)
     try:
         await app.start()
-    except Exception as error:  # noqa: BLE001 - whatever it was, there is no worker
-        log.error("worker.failed", error=repr(error))
+    except Exception:
+        log.exception("worker.failed")
         end_process(FAILED_STATUS)
     await stop.wait()
     # The flusher goes on while Faust stops: Faust waits for the acknowledgements it makes.

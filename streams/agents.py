@@ -8,6 +8,7 @@ from typing import Any
 
 import faust
 import structlog
+from faust.streams import Stream
 from faust.types import Message, StreamT
 from typing_extensions import override
 from yarl import URL
@@ -16,10 +17,10 @@ from schemas.clock import Clock
 from schemas.codec import decode_usage
 from schemas.metrics import Meter, Metric
 from schemas.periods import Calendar
+from streams.changelog import LedgerFactory
 from streams.crash import crash_point
-from streams.entries import Entry, EntryKey
 from streams.flusher import FAILED_STATUS, Flusher, end_process
-from streams.ledger import LedgerPolicy, Outcome, PartitionLedger, Rate
+from streams.ledger import Outcome, PartitionLedger, Rate
 from streams.recovery import BulkRecovery
 from streams.settings import KafkaSecurity, StreamsSettings
 from streams.tables import SpendTable
@@ -32,20 +33,6 @@ log = structlog.get_logger()
 PRODUCER_BATCH_BYTES = 256 * 1024
 # Messages read ahead per partition: at 100 events each about as many as one flush may hold.
 BUFFERED_MESSAGES_MAX = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Ledgers:
-    """Makes the ledger of one partition."""
-
-    policy: LedgerPolicy
-    calendar: Calendar
-    snapshot_topic: str
-    rate: Rate
-
-    def __call__(self, partition: int, entries: dict[EntryKey, Entry]) -> PartitionLedger:
-        """An empty ledger on the table's entries."""
-        return PartitionLedger(partition, self.policy, self.calendar, self.rate, entries)
 
 
 class SpendApp(faust.App):
@@ -97,21 +84,25 @@ def build_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Me
     """
     app = SpendApp(settings, **_faust_options(settings))
     calendar = Calendar(settings.time_zone)
-    table: SpendTable = app.Table(
+    table = app.Table(
         "spend",
         partitions=settings.partitions,
         key_type=bytes,
         value_type=bytes,
-        new_ledger=Ledgers(settings.ledger_policy(), calendar, settings.snapshot_topic, rate),
+        new_ledger=LedgerFactory(settings.ledger_policy(), calendar, rate),
+        snapshot_topic=settings.snapshot_topic,
     )
+    assert isinstance(table, SpendTable)
     table.using_window(SpendWindows(calendar))
-    app.tables._recovery = BulkRecovery(  # noqa: SLF001 - Faust makes its own otherwise
+    manager: Any = app.tables
+    # Faust makes its own recovery unless there is one.
+    manager._recovery = BulkRecovery(  # noqa: SLF001
         app,
         table=table,
         stall_ms=settings.recovery_stall_ms,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
     )
-    flusher = Flusher(settings, table, clock, meter, crash_point(settings.crash_at))
+    flusher = Flusher(settings, table.replica, clock, meter, crash_point(settings.crash_at))
     _add_agent(app, table, flusher, settings)
     _follow_rebalances(table, flusher, meter)
     return Streams(app, table, flusher)
@@ -177,17 +168,19 @@ def _add_agent(
 
     # One agent, one stream: messages of a partition are applied in the order of the log.
     async def meter_usage(stream: StreamT[Any]) -> None:
+        assert isinstance(stream, Stream)
         async for event in stream.noack().events():
             try:
                 message = event.message
-                ledger = table.ledgers.get(message.partition)
+                ledger = table.replica.ledgers.get(message.partition)
                 if ledger is None or message.generation_id != app.consumer_generation_id:
                     # Read before a rebalance: it comes again, to its partition's owner.
                     continue
                 flusher.taken(event, _apply(ledger, message))
                 await flusher.wait_for_room()
-            except Exception as error:  # noqa: BLE001 - Faust would skip the message and go on
-                log.exception("agent.failed", error=repr(error))
+            except Exception:
+                # Faust would skip the message and go on.
+                log.exception("agent.failed")
                 end_process(FAILED_STATUS)
 
     app.agent(source, concurrency=1, name="meter_usage")(meter_usage)
@@ -205,8 +198,9 @@ def _apply(ledger: PartitionLedger, message: Message) -> Outcome:
             after=ledger.offset,
             next=message.offset,
         )
-    # Faust made seconds of the record's milliseconds; rounding gives them back exactly.
-    timestamp_ms = -1 if message.timestamp is None else round(message.timestamp * 1000)
+    # Faust made seconds of the record's milliseconds; rounding gives them back exactly. The record
+    # format always has a timestamp (-1 if the producer gave none).
+    timestamp_ms = round(message.timestamp * 1000)
     usage = decode_usage(message.value, timestamp_ms)
     return ledger.apply(usage, message.offset, timestamp_ms)
 
@@ -218,7 +212,7 @@ def _follow_rebalances(table: SpendTable, flusher: Flusher, meter: Meter) -> Non
 
     async def recovered() -> None:
         meter.gauge(Metric.READY, 1)
-        meter.gauge(Metric.ENTRIES, len(table.entries))
+        meter.gauge(Metric.ENTRIES, len(table.replica.entries))
 
     table.on_forget = forgotten
     table.on_recover(recovered)

@@ -47,6 +47,8 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
 Cell: TypeAlias = list[int]
 """What one flush adds to a scope in one minute: Totals from `cost_nano_usd` on, in their order."""
 
+CELL_SUMS = 9
+
 
 def add_cell(total: Cell, cell: Cell) -> None:
     """Add `cell` to `total` in place."""

@@ -152,8 +152,9 @@ class Flusher:
                 end_process(FAILED_STATUS)
             try:
                 await self.flush(writer())
-            except Exception as error:  # noqa: BLE001 - every failure has the same answer
-                log.error("flush.failed", error=repr(error))
+            except Exception:
+                # Every failure has the same answer.
+                log.exception("flush.failed")
                 end_process(FAILED_STATUS)
 
     async def flush(self, writer: Writer) -> None:

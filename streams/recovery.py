@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 from faust.app import App
 from faust.tables.recovery import Recovery
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
@@ -90,7 +90,7 @@ class BulkRecovery(Recovery):
                 *left, timeout_ms=POLL_TIMEOUT_MS, max_records=RECORDS_PER_POLL_MAX
             )
             for records in fetched.values():
-                self._table.load(records)
+                self._table.replica.load(records)
                 count += len(records)
             done = [part for part in left if await _at_end(consumer, part)]
             for part in done:
@@ -120,5 +120,4 @@ async def _at_end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> bool
     highwater = consumer.highwater(partition)
     if highwater is None:
         return False
-    position: int = await consumer.position(partition)
-    return position >= highwater
+    return bool(await consumer.position(partition) >= highwater)

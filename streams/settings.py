@@ -27,7 +27,7 @@ class StreamsSettings:
 
     bootstrap: str
     """HOST:PORT, several separated by commas."""
-    security: KafkaSecurity = KafkaSecurity()
+    security: KafkaSecurity = field(default_factory=KafkaSecurity)
     app_id: str = "meterline-streams"
     """Consumer group, shared by all streams workers of a pipeline."""
     partitions: int = 4
@@ -66,7 +66,7 @@ class StreamsSettings:
     pending_events_max: int = 50_000
     # Dead letters carry up to 86 kB each; above this the worker waits for the flush as well.
     pending_letters_max: int = 2_000
-    retention: Retention = Retention()
+    retention: Retention = field(default_factory=Retention)
 
     crash_at: str = ""
     """Test only: name of a crash point (`streams.crash`) at which the process kills itself."""

@@ -11,7 +11,7 @@ from asyncio import Future, gather
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]
 from faust.transport.drivers import aiokafka as driver
 from faust.types import AppT
 from typing_extensions import override
@@ -89,8 +89,8 @@ async def _send(producer: AIOKafkaProducer, batch: Any, topic: str, partition: i
 class SpendTransport(driver.Transport):
     """The transport of the streams app."""
 
-    Consumer: ClassVar[type[SpendConsumer]] = SpendConsumer  # type: ignore[assignment]
-    Producer: ClassVar[type[SpendProducer]] = SpendProducer  # type: ignore[assignment]
+    Consumer: ClassVar[type[SpendConsumer]] = SpendConsumer
+    Producer: ClassVar[type[SpendProducer]] = SpendProducer
 
     def __init__(
         self, url: list[URL], app: AppT, *, fetch_max_wait_ms: int, idempotent: bool
