@@ -21,15 +21,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.replay.truth import Sums, Truth, WindowKey, read_truth
-from app.verify_queries import (
-    QUARTER_MS,
-    event_sums,
-    run_identity,
-    run_ids,
-    window_sums,
-)
+from app.verify_queries import QUARTER_MS, event_sums
 from backends.clickhouse import ClickHouseConfig, Client
 from backends.kafka import KafkaConfig, LogReader
+from reports.totals import StreamTotals, read_stream_totals
+from reports.verification import EventRange, check_ids
 from schemas.clock import Clock
 from schemas.money import nano_from_usd, usd_text
 from schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
@@ -340,9 +336,12 @@ def _window_sums(
     truth: Truth, organisation: str, client: Client
 ) -> Iterable[tuple[WindowKey, Sums]]:
     for kind, (first_ms, end_ms) in _spans(truth).items():
-        statement = window_sums(organisation, kind, first_ms, end_ms)
-        for scope, start_ms, *sums in client.query(*statement):
-            yield WindowKey(scope, kind, start_ms), _sums(sums)
+        question = StreamTotals(kind, first_ms, end_ms, organisation=organisation)
+        for key, total in read_stream_totals(client, question).items():
+            yield (
+                WindowKey(key.scope, key.kind, key.start_ms),
+                Sums(total.cost_nano_usd, total.input_tokens, total.output_tokens, total.events),
+            )
 
 
 def _spans(truth: Truth) -> dict[WindowKind, tuple[int, int]]:
@@ -357,24 +356,13 @@ def _spans(truth: Truth) -> dict[WindowKind, tuple[int, int]]:
 
 
 def _identity(truth: Truth, client: Client) -> tuple[int, int]:
-    """Events missing and too many, by id; ids are fetched only if their hashes differ."""
-    count, xor = 0, 0
-    for organisation in truth.organisations:
-        ((found, hashed),) = client.query(*run_identity(organisation, truth.run_id))
-        count, xor = count + int(found), xor ^ int(hashed)
-    if (count, xor) == (truth.events, truth.ids_xor):
+    """Events missing and too many, by id."""
+    if not truth.events:
         return 0, 0
-    expected = {
-        f"{truth.run_id}-{number:07d}"
-        for first, last in truth.numbers
-        for number in range(first, last + 1)
-    }
-    found_ids = {
-        event_id
-        for organisation in truth.organisations
-        for (event_id,) in client.query(*run_ids(organisation, truth.run_id))
-    }
-    return len(expected - found_ids), len(found_ids - expected)
+    first_ms, end_ms = _spans(truth)[WindowKind.MONTH]
+    events = EventRange(first_ms, end_ms, id_prefix=f"{truth.run_id}-")
+    check = check_ids(client, events, truth.ids())
+    return check.missing, check.extra
 
 
 def _key(scope: str, window: Window) -> WindowKey:

@@ -11,8 +11,7 @@ from types import FrameType
 from app.settings import BrokerKind, Settings
 from backends.clickhouse import ClickHouseConfig
 from backends.kafka import KafkaConfig
-from pricing.catalogue import load_catalogue
-from pricing.rate_card import Catalogue
+from pricing.catalogue import Catalogue, load_catalogue
 
 # The embedded broker does not wake a waiting fetch when data arrives, so the wait is the delay.
 TANSU_FETCH_WAIT_MS = 10

@@ -35,7 +35,7 @@ from app.replay.options import (
 )
 from app.replay.synthetic import ROWS, synthetic_trace
 from app.replay.traces import AZURE_COLUMNS, TraceRow, read_csv, read_jsonl
-from app.replay.truth import RunFacts, TruthBuilder, write_truth
+from app.replay.truth import RunFacts, TruthBuilder, event_id, write_truth
 from backends.kafka import KafkaConfig, KafkaDoorError, Producer
 from pricing.catalogue import Catalogue
 from relay.emitter import EmitOutcome, Emitter
@@ -296,10 +296,10 @@ class _Sender:
         if self._draw.random() < self._options.late:
             time_ms -= self._late_by_ms()
             self._counts.late += 1
-        event_id = f"{self.run_id}-{number:07d}"
+        name = event_id(self.run_id, number)
         if row.event is None:
-            return self._assigner.event(row, event_id, time_ms, relay)
-        return msgspec.structs.replace(row.event, id=event_id, time_ms=time_ms, relay=relay)
+            return self._assigner.event(row, name, time_ms, relay)
+        return msgspec.structs.replace(row.event, id=name, time_ms=time_ms, relay=relay)
 
     def _late_by_ms(self) -> int:
         """Minutes more often than hours, hours more often than days."""

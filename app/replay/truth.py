@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,11 @@ FORMAT = 1
 
 class TruthError(ValueError):
     """A truth file that cannot be read."""
+
+
+def event_id(run_id: str, number: int) -> str:
+    """The id of a run's event; also how verification tells the run's events from others."""
+    return f"{run_id}-{number:07d}"
 
 
 class Sums(NamedTuple):
@@ -75,6 +80,14 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     """XOR of xxh64 of every id: equal sets of ids give equal values, in any order."""
     totals: dict[str, dict[WindowKind, dict[int, Sums]]]
     """By scope, window kind and window start in UTC ms."""
+
+    def ids(self) -> set[str]:
+        """Every distinct event id."""
+        return {
+            event_id(self.run_id, number)
+            for first, last in self.numbers
+            for number in range(first, last + 1)
+        }
 
     def windows(self) -> Iterator[tuple[WindowKey, Sums]]:
         """Every scope and window."""
@@ -203,7 +216,17 @@ def read_truth(path: Path) -> Truth:
     if counted != truth.events or _organisation_events(truth.totals) != truth.events:
         message = f"{path}: its totals do not add up to its {truth.events} events"
         raise TruthError(message)
+    if _xor(truth.ids()) != truth.ids_xor:
+        message = f"{path}: its event ids do not match their digest"
+        raise TruthError(message)
     return truth
+
+
+def _xor(ids: Iterable[str]) -> int:
+    digest = 0
+    for each in ids:
+        digest ^= xxhash.xxh64_intdigest(each.encode())
+    return digest
 
 
 def _organisation_events(

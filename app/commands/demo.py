@@ -1,0 +1,216 @@
+"""`meterline demo`: the whole pipeline, two relays under load, and the story of one budget."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.policy import planned
+from app.commands.setup import read_text
+from app.commands.status import departments_table
+from app.commands.up import KafkaChoice, sample_policy
+from app.demo.feed import Feed
+from app.demo.proof import Proof, prove
+from app.demo.story import Seen, Story, departments_line, spend_line
+from app.overview import gather
+from app.policy_store import publish
+from app.settings import base_environment
+from app.stack import Stack, StackOptions
+from app.telemetry import set_up_logging
+from app.wiring import kafka_config, stop_on_signals
+from schemas.money import usd_display
+from schemas.policy_file import parse_policy
+
+_out = Console(highlight=False, soft_wrap=True)
+HERO = "research"
+"""The department whose budget the sample policy keeps short."""
+RELAYS = ("relay-1", "relay-2")
+REQUESTS_PER_SECOND = 80.0
+SEED = 7
+# Bounds of the acts; each ends as soon as what it waits for has happened.
+READY_SECONDS = 40
+CROSSING_SECONDS = 150
+RECOVERY_SECONDS = 40
+LOOK_SECONDS = 5.0
+PROOF_SECONDS = 40
+RAISED_BUDGET_USD = "60"
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Keep the data here; default: forget it.")
+    ] = None,
+    kafka: Annotated[KafkaChoice, typer.Option(help="tansu or apache.")] = KafkaChoice.TANSU,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end of the story.")] = False,
+) -> None:
+    """Tell the main loop as a story: traffic, thresholds, breaker, refusal, recovery, proof."""
+    set_up_logging("demo", "warning")
+    stop = stop_on_signals()
+    with _directory(data) as folder:
+        log = (folder / "demo.log").open("w", encoding="utf-8")
+        options = StackOptions(folder / "data", kafka=kafka.value, policy=sample_policy())
+        stack = Stack(options, log, lambda line: _out.print(f"[dim]        {line}[/]"))
+        try:
+            _tell(stack, folder, stop)
+            if not once and not stop.is_set():
+                _keep_serving(stack, stop)
+        finally:
+            stack.stop()
+            log.close()
+    _out.print("[dim]stopped[/]")
+
+
+@contextlib.contextmanager
+def _directory(data: Path | None) -> Iterator[Path]:
+    if data is not None:
+        data.mkdir(parents=True, exist_ok=True)
+        yield data
+        return
+    folder = Path(tempfile.mkdtemp(prefix="meterline-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell(stack: Stack, folder: Path, stop: threading.Event) -> None:
+    _out.print(Rule("Meterline: one budget, from the first request to the proof", align="left"))
+    stack.start()
+    _out.print(_processes(stack))
+    feed = Feed(kafka_config(stack.settings, "demo"))
+    story = Story(feed, lambda when, head, text: _out.print(f"[dim]{when}[/] {head} {text}"))
+    try:
+        feed.start()
+        _traffic(stack, story, feed)
+        _crossing(story)
+        _recovery(stack, story, folder)
+        if not stop.is_set():
+            _proof(stack, story, feed)
+    finally:
+        feed.close()
+
+
+def _processes(stack: Stack) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for state in stack.states():
+        memory = "" if state.rss_bytes is None else f"{state.rss_bytes // 1_000_000} MB"
+        table.add_row(f"        [green]✓[/] {state.name}", f"pid {state.pid}", memory)
+    return table
+
+
+def _traffic(stack: Stack, story: Story, feed: Feed) -> None:
+    arguments = [
+        *("--seed", str(SEED), "--per-second", str(REQUESTS_PER_SECOND)),
+        *("--run-id", f"demo{now_ms():x}"),
+    ]
+    environment = {**base_environment(), "METERLINE_DATA_DIR": str(stack.options.data_dir)}
+    for name in RELAYS:
+        feed.start_relay(name, arguments, environment)
+    story.until(lambda seen: seen.ready >= set(RELAYS), "both relays to start", READY_SECONDS)
+    story.restart_clock()
+    story.tell(
+        "cyan",
+        "TRAFFIC",
+        f"{len(RELAYS)} relays, {REQUESTS_PER_SECOND * len(RELAYS):.0f} requests per second of "
+        f"8 departments, 200 keys, 4 models; every request passes the relay's gate",
+    )
+
+
+def _crossing(story: Story) -> None:
+    def refused_everywhere(seen: Seen) -> bool:
+        return seen.refusing.get(HERO, set()) >= set(RELAYS)
+
+    story.until(refused_everywhere, f"the gates to refuse {HERO}", CROSSING_SECONDS)
+    body = story.seen.refusal.get("body", "")
+    _out.print(f"[dim]        the answer a caller gets: {body}[/]", markup=True)
+    story.during(1.5)  # let tallies from before the refusal come in
+    admitted, refused = story.seen.totals()
+    story.during(LOOK_SECONDS)
+    admitted_then, refused_then = story.seen.totals()
+    story.tell(
+        "bold",
+        "ISOLATION",
+        departments_line(admitted_then - admitted, refused_then - refused, HERO)
+        + f" (in {LOOK_SECONDS:.0f} s)",
+    )
+
+
+def _recovery(stack: Stack, story: Story, folder: Path) -> None:
+    raised = folder / "raised.yaml"
+    raised.write_text(_raised_policy(), encoding="utf-8")
+    changes = planned(stack.settings, raised)
+    story.tell("cyan", "POLICY", f"{HERO}'s budget is raised: {changes[0]}")
+    publish(
+        kafka_config(stack.settings, "demo"),
+        changes,
+        actor="demo",
+        reason="more budget for the experiment",
+        at_ms=now_ms(),
+    )
+    story.until(
+        lambda seen: not seen.refusing.get(HERO) and seen.resolved > 0,
+        f"the gates to admit {HERO} again",
+        RECOVERY_SECONDS,
+    )
+    story.during(LOOK_SECONDS)
+
+
+def _raised_policy() -> str:
+    document = yaml.safe_load(read_text(sample_policy()))
+    for department in document["organisations"][0]["departments"]:
+        if department["id"] == HERO:
+            department["budget"]["month_usd"] = RAISED_BUDGET_USD
+    text: str = yaml.safe_dump(document, sort_keys=False)
+    parse_policy(text, "raised.yaml")
+    return text
+
+
+def _proof(stack: Stack, story: Story, feed: Feed) -> None:
+    feed.stop_relays()
+    story.until(lambda seen: seen.done.keys() >= set(RELAYS), "the relays' last words", 10)
+    sent = [story.seen.done[name] for name in RELAYS]
+    events = sum(one["events"] for one in sent)
+    cost = sum(one["cost_nano_usd"] for one in sent)
+    story.tell("cyan", "STOPPED", f"the relays sent {spend_line(events, cost)}")
+    proof = prove(stack.settings, events, cost, PROOF_SECONDS)
+    _say_proof(story, proof)
+    _out.print(departments_table(gather(stack.settings, now_ms())))
+    if not proof.equal:
+        raise typer.Exit(1)
+
+
+def _say_proof(story: Story, proof: Proof) -> None:
+    story.tell("cyan", "COUNTED", f"streams     {spend_line(*proof.streams)}")
+    story.tell("cyan", "COUNTED", f"ClickHouse  {spend_line(*proof.clickhouse)}")
+    if proof.equal:
+        story.tell("bold green", "EXACT", "three counts, no difference: not one nano-dollar")
+    else:
+        story.tell("bold red", "DIFFERENT", f"by {usd_display(proof.difference_nano_usd, 9)}")
+
+
+def _keep_serving(stack: Stack, stop: threading.Event) -> None:
+    settings = stack.settings
+    directory = settings.data_dir
+    _out.print(Rule(align="left"))
+    _out.print(
+        "The pipeline goes on until Ctrl-C. Try, in another terminal:\n"
+        f"  {Path(sys.argv[0]).name} status --data {directory}\n"
+        f"  {Path(sys.argv[0]).name} replay --format synthetic --speed 60 --data {directory}\n"
+        f"  curl 'http://{settings.clickhouse.host}:{settings.clickhouse.port}/' --data "
+        "'SELECT department, count(), sum(cost_usd) FROM usage_events FINAL GROUP BY ALL'"
+    )
+    stop.wait()

@@ -1,0 +1,222 @@
+"""replay sends a trace through real emitters; verify compares its truth with the pipeline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.failures import UserError
+from app.replay.engine import run_replay
+from app.replay.options import Progress as ReplayProgress
+from app.replay.options import ReplayHooks, ReplayOptions, TimeUnit, TraceFormat
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.telemetry import set_up_logging
+from app.verify import VerifyOptions, VerifyReport, run_verify
+from app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
+from schemas.money import usd_display
+from schemas.periods import parse_rfc3339
+
+_out = Console(highlight=False, soft_wrap=True)
+_errors = Console(stderr=True, highlight=False)
+# Without a terminal a line every so many seconds is progress enough.
+LINE_EVERY_SECONDS = 5.0
+
+
+def replay(
+    trace: Annotated[
+        Path | None, typer.Argument(help="The trace; none with --format synthetic.")
+    ] = None,
+    trace_format: Annotated[
+        TraceFormat, typer.Option("--format", help="Layout of the trace.")
+    ] = TraceFormat.AZURE,
+    columns: Annotated[
+        str, typer.Option(help="For --format csv: time=...,input=...,output=...")
+    ] = "",
+    time_unit: Annotated[TimeUnit, typer.Option(help="Unit of the time column.")] = TimeUnit.ISO,
+    speed: Annotated[float, typer.Option(help="Trace seconds per second; 0 without pauses.")] = 1.0,
+    start: Annotated[
+        str, typer.Option(help="Keep the trace's distances from this RFC 3339 time on.")
+    ] = "",
+    relays: Annotated[int, typer.Option(help="Emitters.")] = 3,
+    keys: Annotated[int, typer.Option(help="API keys.")] = 200,
+    departments: Annotated[int, typer.Option(help="Departments.")] = 8,
+    organisation: Annotated[str, typer.Option(help="Organisation.")] = "acme",
+    duplicates: Annotated[float, typer.Option(help="Share of events sent twice.")] = 0.0,
+    late: Annotated[float, typer.Option(help="Share of events with an earlier time.")] = 0.0,
+    malformed: Annotated[float, typer.Option(help="Broken messages per event.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of keys, users, models and mishaps.")] = 7,
+    limit: Annotated[int, typer.Option(help="Only the first so many rows; 0 for all.")] = 0,
+    truth: Annotated[Path | None, typer.Option(help="Write what was sent here.")] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Send a trace through the real emitter to a running pipeline."""
+    settings = load_settings(data)
+    set_up_logging("replay", "warning")
+    options = ReplayOptions(
+        trace=trace,
+        # Named columns say that it is a CSV of another layout than Azure's.
+        format=TraceFormat.CSV if columns and trace_format is TraceFormat.AZURE else trace_format,
+        columns=_columns(columns),
+        time_unit=time_unit,
+        speed=speed,
+        start_ms=_start(start),
+        relays=relays,
+        keys=keys,
+        departments=departments,
+        organisation=organisation,
+        duplicates=duplicates,
+        late=late,
+        malformed=malformed,
+        seed=seed,
+        limit=limit,
+        time_zone=settings.time_zone,
+    )
+    stop = stop_on_signals()
+    with _Shown() as shown:
+        result = run_replay(
+            options,
+            kafka_config(settings, "replay"),
+            now_ms,
+            catalogue(settings),
+            truth=truth,
+            hooks=ReplayHooks(on_progress=shown.update, stop=stop),
+        )
+    done = result.progress
+    if json_output:
+        print_json(
+            {
+                "run_id": result.run_id,
+                "events": done.sent,
+                "duplicates": done.duplicates,
+                "late": done.late,
+                "malformed": result.malformed,
+                "cost_nano_usd": done.cost_nano_usd,
+                "seconds": round(done.elapsed_seconds, 3),
+                "complete": result.complete,
+                "truth": str(result.truth_written) if result.truth_written else None,
+            }
+        )
+    else:
+        _out.print(
+            f"sent {done.sent:,} events ({usd_display(done.cost_nano_usd)}), "
+            f"{done.duplicates:,} of them twice, {done.late:,} late, "
+            f"in {done.elapsed_seconds:.1f} s"
+        )
+        if result.truth_written:
+            _out.print(f"truth written to {result.truth_written}")
+    raise typer.Exit(0 if result.complete else 1)
+
+
+def verify(
+    truth: Annotated[Path, typer.Option(help="The truth file of a replay.")],
+    wait: Annotated[float, typer.Option(help="Seconds to wait until all is equal.")] = 0.0,
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Compare a replay's truth with the stream totals and with ClickHouse; exit 0 if equal."""
+    settings = load_settings(data)
+    set_up_logging("verify", "warning")
+    report = run_verify(
+        VerifyOptions(truth, wait),
+        kafka_config(settings, "verify"),
+        clickhouse_config(settings),
+        now_ms,
+    )
+    if json_output:
+        print_json(report.as_json())
+    else:
+        show_report(_out, report)
+    raise typer.Exit(0 if report.equal else 1)
+
+
+def show_report(out: Console, report: VerifyReport) -> None:
+    """A verdict and its figures for people."""
+    verdict = "[bold green]equal[/]" if report.equal else "[bold red]different[/]"
+    out.print(
+        f"{verdict}: {report.events:,} events in {report.totals:,} totals "
+        f"(scopes and windows), after {report.waited_seconds:.1f} s"
+    )
+    for name, amount, events in (
+        ("streams", report.streams_diff_nano_usd, report.streams_diff_events),
+        ("ClickHouse", report.clickhouse_diff_nano_usd, report.clickhouse_diff_events),
+        ("window rows", report.windows_diff_nano_usd, report.windows_diff_events),
+    ):
+        out.print(f"  {name:<12} {amount:,} nano-USD, {events:,} events apart")
+    out.print(f"  missing {report.missing:,}, extra {report.extra:,}")
+    for each in report.differences:
+        out.print(
+            f"  [red]{each.where}[/] {each.scope} {each.window} {each.period}: "
+            f"expected ${each.expected_usd} of {each.expected_events} events, "
+            f"found ${each.found_usd} of {each.found_events}"
+        )
+
+
+def _columns(text: str) -> dict[str, str]:
+    if not text:
+        return {}
+    pairs = [part.partition("=") for part in text.split(",")]
+    if any(not sign or not column for _, sign, column in pairs):
+        message = f"--columns {text}: write time=COLUMN,input=COLUMN,output=COLUMN"
+        raise UserError(message)
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def _start(text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        return parse_rfc3339(text)
+    except ValueError as error:
+        message = f"--start {text}: write 2026-11-21T12:00:00Z"
+        raise UserError(message) from error
+
+
+class _Shown:
+    """A bar on a terminal, a line now and then elsewhere; always on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task = None
+        self._line_at = 0.0
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                TimeRemainingColumn(),
+                console=_errors,
+                transient=True,
+            )
+
+    def __enter__(self) -> _Shown:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("replay", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, progress: ReplayProgress) -> None:
+        """Show how far it is."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=progress.sent, total=progress.total)
+        elif progress.elapsed_seconds >= self._line_at:
+            self._line_at = progress.elapsed_seconds + LINE_EVERY_SECONDS
+            _errors.print(
+                f"replay {progress.sent:,}/{progress.total:,} events, "
+                f"{usd_display(progress.cost_nano_usd)}, "
+                f"{progress.elapsed_seconds:.0f} s"
+            )
