@@ -1,0 +1,140 @@
+"""Every error of clickhouse-connect has its place in the door's tree."""
+
+import inspect
+import struct
+
+import pytest
+from clickhouse_connect.driver import exceptions as driver
+from urllib3 import exceptions as transport
+
+from backends.clickhouse import (
+    STOP_CODES,
+    UNAVAILABLE_CODES,
+    ClickHouseConfig,
+    ClickHouseError,
+    Refused,
+    Stop,
+    Unavailable,
+    door_error,
+)
+
+CONFIG = ClickHouseConfig(host="ch.test", port=8123, password="s3cret-word")
+
+
+def mapped(error: BaseException) -> ClickHouseError:
+    return door_error(error, "inserting into t", CONFIG)
+
+
+def made(kind: type[BaseException]) -> BaseException:
+    return (
+        kind()
+        if "self" in str(inspect.signature(kind.__init__)) and (kind is driver.StreamClosedError)
+        else kind("text")
+    )
+
+
+WITHOUT_CODE: dict[type[BaseException], type[ClickHouseError]] = {
+    driver.ClickHouseError: Refused,
+    driver.Warning: Refused,
+    driver.Error: Refused,
+    driver.InterfaceError: Refused,
+    driver.DatabaseError: Refused,
+    driver.DataError: Refused,
+    driver.OperationalError: Unavailable,
+    driver.IntegrityError: Refused,
+    driver.InternalError: Unavailable,
+    driver.ProgrammingError: Refused,
+    driver.NotSupportedError: Stop,
+    driver.StreamClosedError: Unavailable,
+    driver.StreamCompleteException: Unavailable,
+    driver.StreamFailureError: Unavailable,
+}
+
+
+def test_no_class_of_the_driver_is_forgotten() -> None:
+    """A class that a new version of the driver adds makes this test fail until it is placed."""
+    classes = {
+        each
+        for _, each in inspect.getmembers(driver, inspect.isclass)
+        if issubclass(each, BaseException) and each.__module__ == driver.__name__
+    }
+    assert classes == WITHOUT_CODE.keys()
+
+
+@pytest.mark.parametrize(("kind", "expected"), list(WITHOUT_CODE.items()))
+def test_class_without_code(kind: type[BaseException], expected: type[ClickHouseError]) -> None:
+    """Where no error code came, the driver's class decides."""
+    assert type(mapped(made(kind))) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (transport.HTTPError("broken"), Unavailable),
+        (ConnectionRefusedError("no"), Unavailable),
+        (TimeoutError("late"), Unavailable),
+        (struct.error("range"), Refused),
+        (OverflowError("too large"), Refused),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate"), Refused),
+        (AttributeError("'int' has no attribute 'encode'"), Refused),
+        (TypeError("None"), Refused),
+        (KeyError("k"), Refused),
+    ],
+)
+def test_other_errors(error: BaseException, expected: type[ClickHouseError]) -> None:
+    """Broken connections are retried; values that do not fit their column are refused."""
+    assert type(mapped(error)) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, Unavailable) for code in sorted(UNAVAILABLE_CODES)),
+        *((code, Stop) for code in sorted(STOP_CODES)),
+        (27, Refused),  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        (53, Refused),  # TYPE_MISMATCH
+        (62, Refused),  # SYNTAX_ERROR
+        (131, Refused),  # TOO_LARGE_STRING_SIZE
+        (9_999, Refused),  # a code of a newer server
+    ],
+)
+def test_code_decides(code: int, expected: type[ClickHouseError]) -> None:
+    """ClickHouse's code decides, whatever class the driver chose, and is kept."""
+    error = mapped(driver.OperationalError("text", code=code))
+    assert (type(error), error.code) == (expected, code)
+
+
+def test_no_code_is_in_two_lists() -> None:
+    """A code means one thing to the caller."""
+    assert not UNAVAILABLE_CODES & STOP_CODES.keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(403, Stop), (404, Stop), (301, Stop), (502, Unavailable)]
+)
+def test_http_status(status: int, expected: type[ClickHouseError]) -> None:
+    """An answer that is none of ClickHouse's: a busy proxy is retried, another server is not."""
+    error = mapped(driver.DatabaseError(f"HTTP driver received HTTP status {status} (for url x)"))
+    assert type(error) is expected
+
+
+def test_stop_says_what_to_do() -> None:
+    """The message of a Stop ends with what a person has to do."""
+    assert str(mapped(driver.DatabaseError("gone", code=60))).endswith("check the database name")
+    assert "grants" in str(mapped(driver.DatabaseError("no", code=497)))
+
+
+def test_unreachable_says_where_and_what_to_do() -> None:
+    """A refused connection names the address and the remedy, on one line."""
+    text = str(mapped(ConnectionRefusedError("[Errno 111]\nConnection refused")))
+    assert "http://ch.test:8123" in text
+    assert "start it, or correct host and port" in text
+    assert "\n" not in text
+
+
+def test_password_is_never_shown() -> None:
+    """The password is in no repr and in no error, not even if the server quotes it."""
+    assert "s3cret-word" not in repr(CONFIG)
+    for code in (0, 27, 516, 241):
+        error = driver.DatabaseError("Received: password s3cret-word wrong", code=code)
+        assert "s3cret-word" not in str(mapped(error))
