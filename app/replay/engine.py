@@ -107,7 +107,7 @@ def run_replay(
             sender.deliver()
         finally:
             if truth is not None:
-                write_truth(truth, sender.truth.truth(sender.facts()))
+                _write(truth, sender)
     return ReplayResult(
         run_id=sender.run_id,
         progress=sender.progress(),
@@ -150,6 +150,14 @@ def _check_start(options: ReplayOptions, rows: list[TraceRow], now_ms: int) -> N
 def _path(options: ReplayOptions) -> Path:
     assert options.trace is not None, "checked by faults"
     return options.trace
+
+
+def _write(path: Path, sender: _Sender) -> None:
+    try:
+        write_truth(path, sender.truth.truth(sender.facts()))
+    except OSError as error:
+        message = f"--truth {path}: {error}"
+        raise ReplayError(message) from error
 
 
 @dataclass(slots=True)
