@@ -39,7 +39,7 @@ def client(config: ClickHouseConfig) -> Iterator[Client]:
 
 @pytest.fixture
 def table(client: Client, request: pytest.FixtureRequest) -> str:
-    name = request.node.name.replace("[", "_").rstrip("]")
+    name: str = request.node.name.replace("[", "_").rstrip("]")
     client.command(
         f"CREATE TABLE {name} (id String, small Decimal(18, 9), large Decimal(38, 9), "
         f"maybe Nullable(Decimal(18, 9)), at DateTime64(3, 'UTC')) ENGINE = MergeTree ORDER BY id "
@@ -71,7 +71,7 @@ def test_money_is_stored_to_the_last_place(client: Client, table: str) -> None:
         {"t": table},
     )
     assert [row[0] for row in rows] == [Decimal(each).scaleb(-9) for each in small]
-    assert [str(row[1]) for row in rows][:3] == [
+    assert [f"{row[1]:f}" for row in rows][:3] == [
         "0.000000001",
         "-1000000000000000000000.000000007",
         "10000000000000000000000000000.000000000",

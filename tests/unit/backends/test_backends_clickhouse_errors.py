@@ -26,11 +26,8 @@ def mapped(error: BaseException) -> ClickHouseError:
 
 
 def made(kind: type[BaseException]) -> BaseException:
-    return (
-        kind()
-        if "self" in str(inspect.signature(kind.__init__)) and (kind is driver.StreamClosedError)
-        else kind("text")
-    )
+    takes_text = kind is not driver.StreamClosedError
+    return kind("text") if takes_text else kind()
 
 
 WITHOUT_CODE: dict[type[BaseException], type[ClickHouseError]] = {
