@@ -26,36 +26,38 @@ class Bucket:
         self._level = self._capacity
         self._at_ms = now_ms
 
+    def has_one(self, now_ms: int) -> bool:
+        """Whether one unit is there: the question every request asks, so it is written flat."""
+        elapsed_ms = now_ms - self._at_ms
+        if elapsed_ms:
+            # A clock that was set back adds nothing and takes nothing.
+            if elapsed_ms > 0:
+                level = self._level + elapsed_ms * self.amount
+                self._level = min(self._capacity, level)
+            self._at_ms = now_ms
+        return self._level >= self.period_ms
+
+    def take_one(self) -> None:
+        """Take the unit that `has_one` found."""
+        self._level -= self.period_ms
+
     def reshape(self, amount: int, burst: int, now_ms: int) -> None:
         """Change the limit and keep the level: a new command is no present of a full bucket."""
-        self._refill(now_ms)
+        self.has_one(now_ms)
         self.amount = amount
         self._capacity = burst * self.period_ms
         self._level = min(self._level, self._capacity)
 
-    def wait_ms(self, now_ms: int, units: int) -> int:
-        """How long until `units` are there; 0 if they are, a whole period if they never will be."""
-        self._refill(now_ms)
-        missing = units * self.period_ms - self._level
-        if missing <= 0:
+    def wait_ms(self, now_ms: int) -> int:
+        """How long until one unit is there; 0 if it is, a whole period if it never will be."""
+        if self.has_one(now_ms):
             return 0
-        if not self.amount or units * self.period_ms > self._capacity:
+        if self.amount <= 0 or self._capacity < self.period_ms:
             return self.period_ms
-        return -(-missing // self.amount)
-
-    def take(self, units: int) -> None:
-        """Take units out, into debt if they are not there."""
-        level = self._level - units * self.period_ms
-        self._level = max(level, -DEBT_PERIODS_MAX * self.amount * self.period_ms)
+        return -(-(self.period_ms - self._level) // self.amount)
 
     def charge(self, units: int, now_ms: int) -> None:
-        """Take units out as of `now_ms`."""
-        self._refill(now_ms)
-        self.take(units)
-
-    def _refill(self, now_ms: int) -> None:
-        elapsed_ms = now_ms - self._at_ms
-        # A clock that was set back adds nothing and takes nothing.
-        if elapsed_ms > 0:
-            self._level = min(self._capacity, self._level + elapsed_ms * self.amount)
-        self._at_ms = now_ms
+        """Take units out as of `now_ms`, into debt if they are not there."""
+        self.has_one(now_ms)
+        level = self._level - units * self.period_ms
+        self._level = max(level, -DEBT_PERIODS_MAX * self.amount * self.period_ms)

@@ -13,7 +13,7 @@ project, user, key); the most restrictive of them wins:
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -21,13 +21,16 @@ import msgspec
 
 from relay.bucket import HOUR_MS, MINUTE_MS, Bucket
 from relay.settings import GateSettings
-from relay.stance import PERCENT, Phase, Stance, lease_ended, stance_of
+from relay.stance import FOR_EVER_MS, PERCENT, Phase, Stance, lease_ended, stance_of
 from schemas.policy import ScopePolicy
 from schemas.scopes import ScopeError, parse_scope, scopes_of
 from schemas.throttle import Applied, ThrottleCommand, ThrottleMode
 
 # What a client is told to wait when nothing better is known.
 RETRY_SECONDS_DEFAULT = 1
+# One plan per caller and model in use, about 500 bytes each; beyond it all are made anew, which
+# costs 10 us per caller once.
+PLANS_MAX = 32_768
 
 
 class Admission(StrEnum):
@@ -130,8 +133,9 @@ class _ScopeGate:
         self.spend: Bucket | None = None
         self.spread = 0  # error diffusion: hundredths of a request that are due
 
-    def refresh(self, now_ms: int, relays: int) -> None:
-        """Derive the stance anew, and give the buckets its limits."""
+    def refresh(self, now_ms: int, relays: int) -> bool:
+        """Derive the stance anew and give the buckets its limits; whether plans must be remade."""
+        before = self._shape()
         stance = stance_of(self.policy, self.command, now_ms, relays)
         requests, tokens = stance.requests_per_minute, stance.tokens_per_minute
         self.requests = _shaped(self.requests, requests, stance.burst_requests, MINUTE_MS, now_ms)
@@ -143,6 +147,17 @@ class _ScopeGate:
         if stance.admit_percent != self.stance.admit_percent:
             self.spread = 0
         self.stance = stance
+        return self._shape() != before
+
+    def watched(self) -> bool:
+        """Whether there is more to ask than the buckets."""
+        return self.stance.phase is not Phase.NORMAL or self.stance.until_ms != FOR_EVER_MS
+
+    def buckets(self) -> Iterator[Bucket]:
+        """Its limits' buckets."""
+        for bucket in (self.requests, self.tokens, self.spend):
+            if bucket is not None:
+                yield bucket
 
     def refused_for_good(self, model: str) -> GateReason | None:
         """A reason that waiting a moment does not remove."""
@@ -159,12 +174,12 @@ class _ScopeGate:
         """Which rate is used up, and for how many ms."""
         waits = []
         if self.requests is not None:
-            waits.append((self.requests.wait_ms(now_ms, 1), GateReason.REQUEST_RATE))
+            waits.append((self.requests.wait_ms(now_ms), GateReason.REQUEST_RATE))
         # Tokens and money are known after the response: one unit left is enough to go out.
         if self.tokens is not None:
-            waits.append((self.tokens.wait_ms(now_ms, 1), GateReason.TOKEN_RATE))
+            waits.append((self.tokens.wait_ms(now_ms), GateReason.TOKEN_RATE))
         if self.spend is not None:
-            waits.append((self.spend.wait_ms(now_ms, 1), GateReason.SPEND_RATE))
+            waits.append((self.spend.wait_ms(now_ms), GateReason.SPEND_RATE))
         if not waits:
             return None
         longest = max(waits)
@@ -178,6 +193,32 @@ class _ScopeGate:
         self.spread -= PERCENT
         return True
 
+    def _shape(self) -> tuple[object, ...]:
+        """What plans are made of."""
+        stance = self.stance
+        return (
+            stance.disabled,
+            stance.allowed_models,
+            self.watched(),
+            self.requests,
+            self.tokens,
+            self.spend,
+        )
+
+
+class _Plan(msgspec.Struct, frozen=True, gc=False):
+    """What there is to ask about one caller and model, prepared: a decision only walks it."""
+
+    scopes: tuple[str, ...]
+    involved: tuple[_ScopeGate, ...]
+    """The scopes something was said about."""
+    forbidden: bool
+    """Disabled, or the model is not allowed: no bucket is asked."""
+    watched: tuple[_ScopeGate, ...]
+    buckets: tuple[Bucket, ...]
+    requests: tuple[Bucket, ...]
+    """Those of `buckets` that one admitted request is taken from."""
+
 
 class Gate:
     """Thread-safe; one per process."""
@@ -186,6 +227,7 @@ class Gate:
         """Know nothing yet: `ready` is False."""
         self._settings = settings if settings is not None else GateSettings()
         self._scopes: dict[str, _ScopeGate] = {}
+        self._plans: dict[GateRequest, _Plan] = {}
         # Held for the few microseconds of a decision that changes buckets.
         self._lock = threading.Lock()
         self._ready = False
@@ -206,24 +248,17 @@ class Gate:
             request: who asks for what.
             now_ms: the relay's time, UTC ms.
         """
-        try:
-            scopes = scopes_of(
-                request.organisation,
-                request.department,
-                request.project,
-                request.user,
-                request.key,
-            )
-        except ScopeError:
+        plan = self._plans.get(request) or self._make_plan(request)
+        if plan is None:
             return _INVALID
-        known = self._scopes
-        involved = [known[scope] for scope in scopes if scope in known]
-        if not self._ready and (closed := self._closed(scopes, involved)):
+        if not self._ready and (closed := self._closed(plan)):
             return _not_ready(closed)
-        if not involved:
+        if not plan.involved:
             return _ADMITTED
         with self._lock:
-            return self._decide(involved, request.model, now_ms)
+            if plan.watched and self._lease_over(plan, now_ms):
+                plan = self._build_plan(request, plan.scopes)
+            return _decide(plan, request.model, now_ms)
 
     def settle(
         self, request: GateRequest, tokens: int, now_ms: int, cost_nano_usd: int = 0
@@ -239,22 +274,11 @@ class Gate:
             now_ms: the relay's time, UTC ms.
             cost_nano_usd: what the relay believes it costs; only for money limits.
         """
-        try:
-            scopes = scopes_of(
-                request.organisation,
-                request.department,
-                request.project,
-                request.user,
-                request.key,
-            )
-        except ScopeError:
+        plan = self._plans.get(request) or self._make_plan(request)
+        if plan is None or not plan.buckets:
             return
-        known = self._scopes
         with self._lock:
-            for scope in scopes:
-                each = known.get(scope)
-                if each is None:
-                    continue
+            for each in plan.involved:
                 if each.tokens is not None:
                     each.tokens.charge(tokens, now_ms)
                 if each.spend is not None:
@@ -280,7 +304,7 @@ class Gate:
                 return Applied.STALE
             scope_gate.version = command.version
             scope_gate.command = command
-            scope_gate.refresh(now_ms, self._settings.relays)
+            self._refresh(scope_gate, now_ms)
         return Applied.EXPIRED if lease_ended(command, now_ms) else Applied.ACCEPTED
 
     def release(self, scope: str, now_ms: int) -> None:
@@ -288,7 +312,7 @@ class Gate:
         with self._lock:
             if scope in self._scopes:
                 self._scopes[scope].command = None
-                self._scopes[scope].refresh(now_ms, self._settings.relays)
+                self._refresh(self._scopes[scope], now_ms)
 
     def apply_policy(self, policy: ScopePolicy, now_ms: int) -> None:
         """Put a scope's policy in place of the one before; ScopeError if its scope is none."""
@@ -296,14 +320,14 @@ class Gate:
         with self._lock:
             scope_gate = self._scope_gate(policy.scope)
             scope_gate.policy = policy
-            scope_gate.refresh(now_ms, self._settings.relays)
+            self._refresh(scope_gate, now_ms)
 
     def remove_policy(self, scope: str, now_ms: int) -> None:
         """The policy was deleted; a command for the scope stays in force."""
         with self._lock:
             if scope in self._scopes:
                 self._scopes[scope].policy = None
-                self._scopes[scope].refresh(now_ms, self._settings.relays)
+                self._refresh(self._scopes[scope], now_ms)
 
     def version(self, scope: str) -> tuple[int, int]:
         """(epoch, seq) of the newest command for a scope; (-1, -1) if there was none."""
@@ -324,48 +348,108 @@ class Gate:
         found = self._scopes.get(scope)
         if found is None:
             found = self._scopes[scope] = _ScopeGate(scope)
+            # Plans that were made without it may need it.
+            self._plans = {}
         return found
 
-    def _closed(self, scopes: Sequence[str], involved: Sequence[_ScopeGate]) -> str:
+    def _refresh(self, scope_gate: _ScopeGate, now_ms: int) -> None:
+        """A renewed lease changes no plan; another kind of restriction changes them."""
+        if scope_gate.refresh(now_ms, self._settings.relays):
+            self._plans = {}
+
+    def _make_plan(self, request: GateRequest) -> _Plan | None:
+        try:
+            scopes = scopes_of(
+                request.organisation,
+                request.department,
+                request.project,
+                request.user,
+                request.key,
+            )
+        except ScopeError:
+            return None
+        with self._lock:
+            return self._build_plan(request, scopes)
+
+    def _build_plan(self, request: GateRequest, scopes: tuple[str, ...]) -> _Plan:
+        known = self._scopes
+        involved = tuple(known[scope] for scope in scopes if scope in known)
+        plan = _Plan(
+            scopes,
+            involved,
+            any(
+                each.refused_for_good(request.model) not in {None, GateReason.BLOCKED}
+                for each in involved
+            ),
+            tuple(each for each in involved if each.watched()),
+            tuple(bucket for each in involved for bucket in each.buckets()),
+            tuple(each.requests for each in involved if each.requests is not None),
+        )
+        if len(self._plans) >= PLANS_MAX:
+            self._plans = {}
+        self._plans[request] = plan
+        return plan
+
+    def _lease_over(self, plan: _Plan, now_ms: int) -> bool:
+        """Let ended leases leave what they leave; whether there were any."""
+        ended = [each for each in plan.watched if now_ms >= each.stance.until_ms]
+        for each in ended:
+            self._refresh(each, now_ms)
+        return bool(ended)
+
+    def _closed(self, plan: _Plan) -> str:
         """While not ready: the scope that fails closed, or nothing."""
-        policies = [each.policy for each in involved if each.policy is not None]
+        policies = [each.policy for each in plan.involved if each.policy is not None]
         if not policies:
-            return "" if self._settings.fail_open else scopes[0]
+            return "" if self._settings.fail_open else plan.scopes[0]
         return next((policy.scope for policy in policies if not policy.fail_open), "")
 
-    def _decide(self, involved: Sequence[_ScopeGate], model: str, now_ms: int) -> Decision:
-        for each in involved:
-            if now_ms >= each.stance.until_ms:
-                each.refresh(now_ms, self._settings.relays)
-        for_good = [
-            _for_good(each, reason, now_ms)
-            for each in involved
-            if (reason := each.refused_for_good(model)) is not None
-        ]
-        if for_good:
-            # The one that lasts longest: what it says about waiting holds for the others too.
-            return max(for_good, key=_lasting)
-        for_now = [
-            (_RANK[each.stance.mode], *wait, each)
-            for each in involved
-            if (wait := each.refused_for_now(now_ms)) is not None
-        ]
-        if for_now:
-            _, wait_ms, reason, each = max(for_now, key=lambda refusal: refusal[:2])
-            return _for_now(each, reason, -(-wait_ms // 1000), model, involved)
+
+def _decide(plan: _Plan, model: str, now_ms: int) -> Decision:
+    least: _ScopeGate | None = None
+    if plan.watched:
         # Nested shares do not multiply: only the smallest is drawn from.
-        least = min(involved, key=_admit_percent)
-        if least.stance.admit_percent < PERCENT and not least.in_share():
-            reason = GateReason.REDUCED_SHARE
-            return _for_now(least, reason, RETRY_SECONDS_DEFAULT, model, involved)
-        for each in involved:
-            if each.requests is not None:
-                each.requests.take(1)
-        return _ADMITTED
+        least = min(plan.watched, key=_admit_percent) if len(plan.watched) > 1 else plan.watched[0]
+    # A blocked scope's share is the least of all.
+    if plan.forbidden or (least is not None and least.stance.phase is Phase.BLOCKED):
+        return _refuse_for_good(plan, model, now_ms)
+    for bucket in plan.buckets:
+        if not bucket.has_one(now_ms):
+            return _refuse_for_now(plan, model, now_ms)
+    if least is not None and not least.in_share():
+        reason = GateReason.REDUCED_SHARE
+        return _for_now(least, reason, RETRY_SECONDS_DEFAULT, model, plan.involved)
+    for bucket in plan.requests:
+        bucket.take_one()
+    return _ADMITTED
 
 
 def _admit_percent(each: _ScopeGate) -> int:
     return each.stance.admit_percent
+
+
+def _refuse_for_good(plan: _Plan, model: str, now_ms: int) -> Decision:
+    refusals = [
+        _for_good(each, reason, now_ms)
+        for each in plan.involved
+        if (reason := each.refused_for_good(model)) is not None
+    ]
+    # The one that lasts longest: what it says about waiting holds for the others too.
+    return refusals[0] if len(refusals) == 1 else max(refusals, key=_lasting)
+
+
+def _refuse_for_now(plan: _Plan, model: str, now_ms: int) -> Decision:
+    refusals = [
+        (_RANK[each.stance.mode], *wait, each)
+        for each in plan.involved
+        if (wait := each.refused_for_now(now_ms)) is not None
+    ]
+    _, wait_ms, reason, each = max(refusals, key=_strictness)
+    return _for_now(each, reason, -(-wait_ms // 1000), model, plan.involved)
+
+
+def _strictness(refusal: tuple[int, int, GateReason, _ScopeGate]) -> tuple[int, int]:
+    return refusal[:2]
 
 
 def _lasting(decision: Decision) -> tuple[bool, int]:

@@ -31,6 +31,8 @@ from schemas.throttle import (
 CLOCK_SKEW_MS = 30_000
 FOR_EVER_MS = 2**62
 PERCENT = 100
+# Below every share that a command can name, so that blocked beats a share of zero.
+BLOCKED_PERCENT = -1
 POLICY_RULE = "policy"
 
 
@@ -57,6 +59,7 @@ class Stance(NamedTuple):
     nano_usd_per_minute: int | None
     nano_usd_per_hour: int | None
     admit_percent: int
+    """Share of requests admitted; BLOCKED_PERCENT when blocked."""
     mode: ThrottleMode
     fallback_model: str
     rule: str
@@ -126,6 +129,7 @@ def _in_force(base: Stance, command: ThrottleCommand, until_ms: int, relays: int
         return base._replace(
             phase=Phase.BLOCKED,
             until_ms=until_ms,
+            admit_percent=BLOCKED_PERCENT,
             rule=command.reason_code,
             http_status=command.http_status,
             reset_at_ms=command.reset_at_ms,
