@@ -204,8 +204,7 @@ def _follow(
         for observation in _observations(records, reader, totals, doors.meter):
             state, found = engine.step(state, observation, now_ms)
             effects += found
-        if effects:
-            _carry_out(settings, doors, engine.ordered(effects))
+        _carry_out(settings, doors, engine.ordered(effects))
         doors.meter.gauge(Metric.HEARTBEAT_MS, now_ms)
         if records:
             doors.meter.count(Metric.MESSAGES, len(records))
@@ -282,6 +281,8 @@ def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effec
                 commands.append((command.scope.encode(), encode_command(command)))
             case PublishAlert(alert):
                 alerts.append((alert.dedup_key.encode(), encode_alert(alert)))
+    if not effects:
+        return
     crash_if(settings.crash_at, CrashPoint.BEFORE_COMMANDS)
     # 1. Commands: durable before anybody is told of them.
     if commands:

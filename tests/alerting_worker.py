@@ -1,0 +1,43 @@
+"""The alerts or notify worker as a process of its own, for tests that kill it.
+
+python -m tests.alerting_worker alerts BOOTSTRAP [CRASH_AT]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from alerting.consumer import run_alerts
+from alerting.notify.worker import run_notify
+from alerting.settings import AlertingSettings, NotifySettings
+from backends.kafka import KafkaConfig
+from schemas.metrics import NoMeter
+
+
+def now_ms() -> int:
+    """The present."""
+    return int(time.time() * 1000)
+
+
+def tansu(bootstrap: str) -> KafkaConfig:
+    """Settings that fit the embedded broker."""
+    return KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000)
+
+
+def main(worker: str, bootstrap: str, crash_at: str = "") -> int:
+    """Run until SIGTERM."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    config = tansu(bootstrap)
+    if worker == "alerts":
+        return run_alerts(AlertingSettings(crash_at=crash_at), config, now_ms, NoMeter(), stop)
+    settings = NotifySettings(crash_at=crash_at, retry_seconds=(0, 1, 1, 1))
+    return run_notify(settings, config, os.environ.get, now_ms, NoMeter(), stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""A webhook receiver over real HTTP: answers by a script, verifies as a customer would."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks import Webhook
+from typing_extensions import override
+
+SECRET = "whsec_" + "bWV0ZXJsaW5lLXRlc3Qtc2VjcmV0LTAxMjM0NTY3"
+
+
+@dataclass
+class Answer:
+    """What the receiver answers once."""
+
+    status: int = 204
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    hang: bool = False
+    """Answer only when the server stops."""
+
+
+@dataclass
+class Received:
+    """One request."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def verified(self) -> Any:
+        """The document, if its signature holds; raises otherwise."""
+        return Webhook(SECRET).verify(self.body, self.headers)
+
+
+class Receiver:
+    """What came, and what is answered, per path."""
+
+    def __init__(self) -> None:
+        self.requests: list[Received] = []
+        self.script: defaultdict[str, deque[Answer]] = defaultdict(deque)
+        self.base_url = ""
+        self.released = threading.Event()
+
+    def url(self, path: str, *answers: Answer) -> str:
+        """The URL of a path, which answers as scripted and then 204."""
+        self.script[path].extend(answers)
+        return self.base_url + path
+
+    def of(self, path: str) -> list[Received]:
+        """The requests to one path."""
+        return [request for request in self.requests if request.path == path]
+
+
+@contextmanager
+def running_receiver() -> Iterator[Receiver]:
+    """A receiver on a free port of this machine."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): text for name, text in self.headers.items()}
+            receiver.requests.append(Received(self.path, headers, body))
+            script = receiver.script[self.path]
+            answer = script.popleft() if script else Answer()
+            if answer.hang:
+                receiver.released.wait()
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            for name, text in answer.headers.items():
+                self.send_header(name, text)
+            self.send_header("content-length", str(len(answer.body)))
+            self.end_headers()
+            self._write(answer.body)
+
+        def _write(self, body: bytes) -> None:
+            try:
+                self.wfile.write(body)
+            except OSError:
+                self.close_connection = True  # the sender had read enough
+
+        @override
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.base_url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
