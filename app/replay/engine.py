@@ -36,7 +36,7 @@ from app.replay.options import (
 from app.replay.synthetic import ROWS, synthetic_trace
 from app.replay.traces import AZURE_COLUMNS, TraceRow, read_csv, read_jsonl
 from app.replay.truth import RunFacts, TruthBuilder, event_id, write_truth
-from backends.kafka import KafkaConfig, KafkaDoorError, Producer
+from backends.kafka import Admin, KafkaConfig, KafkaDoorError, Producer
 from pricing.catalogue import Catalogue
 from relay.emitter import EmitOutcome, Emitter
 from relay.settings import RelaySettings, SpoolSettings
@@ -90,6 +90,7 @@ def run_replay(
         raise ReplayError(message)
     rows = load_rows(options)
     _check_start(options, rows, clock())
+    _check_broker(kafka)
     hooks = hooks or ReplayHooks()
     calendar = Calendar(options.time_zone)
     with _emitters(options, kafka, clock, hooks) as emitters, _broken(options, kafka) as producer:
@@ -145,6 +146,18 @@ def _check_start(options: ReplayOptions, rows: list[TraceRow], now_ms: int) -> N
             "and would end in the future; start earlier"
         )
         raise ReplayError(message)
+
+
+def _check_broker(kafka: KafkaConfig) -> None:
+    """Say at once that nobody is there: an emitter would spool patiently."""
+    try:
+        admin = Admin(kafka)
+        try:
+            admin.partitions(Topic.USAGE_EVENTS)
+        finally:
+            admin.close()
+    except KafkaDoorError as error:
+        raise ReplayError(str(error)) from error
 
 
 def _path(options: ReplayOptions) -> Path:

@@ -22,7 +22,7 @@ from app.replay.options import (
     ReplayResult,
     TraceFormat,
 )
-from app.replay.truth import Truth, read_truth
+from app.replay.truth import Truth, read_truth, write_truth
 from app.verify import VerifyOptions, run_verify
 from backends.clickhouse import ClickHouseConfig, Client, InsertColumn
 from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Record
@@ -210,9 +210,9 @@ def test_verify_is_equal_only_when_all_is_there(
     tmp_path: Path,
 ) -> None:
     """Verification finds everything missing, then one scope missing, then nothing, to the nano."""
-    _, truth = run
     path = tmp_path / "truth.json"
-    path.write_bytes(msgspec.json.encode(truth))
+    write_truth(path, run[1])
+    truth = read_truth(path)  # a copy: it is changed below
     options = VerifyOptions(path)
 
     report = run_verify(options, kafka, clickhouse, now_ms)
@@ -247,7 +247,7 @@ def test_verify_is_equal_only_when_all_is_there(
     truth.totals[key.scope][key.kind][key.start_ms] = sums._replace(
         cost_nano_usd=sums.cost_nano_usd + 1
     )
-    path.write_bytes(msgspec.json.encode(truth))
+    write_truth(path, truth)
     report = run_verify(options, kafka, clickhouse, now_ms)
     assert (report.streams_diff_nano_usd, report.clickhouse_diff_nano_usd) == (1, 1)
     assert not report.equal
@@ -296,3 +296,10 @@ def test_backfill_keeps_the_traces_distances(kafka: KafkaConfig, tmp_path: Path)
     assert 50 * 60_000 < max(times) - start_ms < 70 * 60_000
     with pytest.raises(ReplayError, match="would end in the future"):
         run_replay(replace(options, start_ms=now_ms()), kafka, now_ms, CATALOGUE)
+
+
+def test_no_broker_is_told_at_once(unused_tcp_port: int) -> None:
+    """A replay without a broker ends with one line, before it spools anything."""
+    config = KafkaConfig(f"127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(ReplayError, match=f"{unused_tcp_port}"):
+        run_replay(OPTIONS, config, now_ms, CATALOGUE)
