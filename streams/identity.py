@@ -195,19 +195,14 @@ class IdIndex:
             open_rows: how many of the newest rows it held.
         """
         ordered = list(rows)
-        for row in ordered:
-            for at in range(0, len(row.pairs), 2):
-                self.known[row.pairs[at]] = row.pairs[at + 1]
-            self._rows.append(row)
+        total = sum(row.count for row in ordered)
+        # Older rows first: an id may be in one that was forgotten, and again in a later one. The
+        # lanes' state record has heard of these evictions already.
+        self._rows = deque(ordered)
+        while self._rows and total - self._rows[0].count >= self._horizon:
+            total -= self._rows.popleft().count
+        for row in self._rows:
+            self.known.update(zip(row.pairs[::2], row.pairs[1::2], strict=True))
         self.slot = slot % self._slots
         self._open = ordered[len(ordered) - open_rows :] if open_rows else []
         self._open_count = sum(row.count for row in self._open)
-        # The lanes' state record has heard of these evictions already.
-        on_evict, self._on_evict = self._on_evict, _ignore
-        if self._rows:
-            self._evict()
-        self._on_evict = on_evict
-
-
-def _ignore(_row: Row) -> None:
-    """Nobody listens."""

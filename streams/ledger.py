@@ -347,21 +347,41 @@ class PartitionLedger:
                     scopes[scope] = cell.copy()
                 else:
                     add_cell(total, cell)
-        for minute, scopes in minutes.items():
-            windows = self._calendar.windows(minute * MINUTE_MS)
-            ranges = tuple((window.start_ms, window.end_ms) for window in windows)
-            for scope, cell in scopes.items():
-                self._add(scope, ranges, cell)
+        for window, sums in self._by_window(minutes).items():
+            self._add(window, sums)
 
-    def _add(self, scope: str, ranges: tuple[Range, ...], cell: Cell) -> None:
-        entries, dirty = self._entries, self._dirty
+    def _by_window(self, minutes: dict[int, dict[str, Cell]]) -> dict[Range, dict[str, Cell]]:
+        """Sum minutes up to their windows: each entry is touched once, as its tag demands."""
+        windows: dict[Range, dict[str, Cell]] = {}
+        ours: set[Range] = set()
+        for minute, scopes in minutes.items():
+            for kind in self._calendar.windows(minute * MINUTE_MS):
+                window = (kind.start_ms, kind.end_ms)
+                sums = windows.get(window)
+                if sums is None:
+                    # One minute in a flush is the rule: then all four share its sums.
+                    windows[window] = scopes
+                    continue
+                if window not in ours:
+                    ours.add(window)
+                    sums = windows[window] = {scope: sums[scope].copy() for scope in sums}
+                for scope, cell in scopes.items():
+                    total = sums.get(scope)
+                    if total is None:
+                        sums[scope] = cell.copy()
+                    else:
+                        add_cell(total, cell)
+        return windows
+
+    def _add(self, window: Range, sums: dict[str, Cell]) -> None:
+        entries, dirty, partition = self._entries, self._dirty, self.partition
         epoch, offset = self._policy.epoch, self.offset
-        scope_key = (scope, self.partition)
-        for position, window in enumerate(ranges):
-            key = (scope_key, window)
+        closed = window[1] <= self._closed_ms[_POSITIONS[kind_of(window)]]
+        for scope, cell in sums.items():
+            key = ((scope, partition), window)
             entry = entries.get(key)
             if entry is None:
-                if window[1] <= self._closed_ms[position]:
+                if closed:
                     self._skipped_windows += 1
                     continue
                 entries[key] = Entry(epoch, offset, window[1], *cell)
