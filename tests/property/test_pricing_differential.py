@@ -79,7 +79,7 @@ def _is_noisy(prices: ModelPrice) -> bool:
 @pytest.mark.parametrize("seed", range(2))
 def test_rating_agrees_with_the_oracle(seed: int) -> None:
     """Every shipped model costs to the nano-dollar what genai-prices says, at any time and tier."""
-    draw = random.Random(seed)  # noqa: S311 - samples, not secrets
+    draw = random.Random(seed)
     catalogue = load_catalogue()
     compared = 0
     noisy = set()

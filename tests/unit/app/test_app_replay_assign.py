@@ -80,7 +80,7 @@ def test_tiny_requests_are_acceptable() -> None:
 
 def test_broken_messages_get_their_reasons() -> None:
     """Every kind of broken message is refused by the decoder, for the reason it was made for."""
-    draw = random.Random(1)  # noqa: S311 - samples, not secrets
+    draw = random.Random(1)
     seen = set()
     for number in range(300):
         reason, value = broken_message(draw, f"b-{number}", NOW, "acme")
