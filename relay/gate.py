@@ -256,8 +256,10 @@ class Gate:
         if not plan.involved:
             return _ADMITTED
         with self._lock:
-            if plan.watched and self._lease_over(plan, now_ms):
-                plan = self._build_plan(request, plan.scopes)
+            for each in plan.watched:
+                if now_ms >= each.stance.until_ms:
+                    plan = self._end_leases(plan, request, now_ms)
+                    break
             return _decide(plan, request.model, now_ms)
 
     def settle(
@@ -390,12 +392,12 @@ class Gate:
         self._plans[request] = plan
         return plan
 
-    def _lease_over(self, plan: _Plan, now_ms: int) -> bool:
-        """Let ended leases leave what they leave; whether there were any."""
-        ended = [each for each in plan.watched if now_ms >= each.stance.until_ms]
-        for each in ended:
-            self._refresh(each, now_ms)
-        return bool(ended)
+    def _end_leases(self, plan: _Plan, request: GateRequest, now_ms: int) -> _Plan:
+        """Let ended leases leave what they leave."""
+        for each in plan.watched:
+            if now_ms >= each.stance.until_ms:
+                self._refresh(each, now_ms)
+        return self._build_plan(request, plan.scopes)
 
     def _closed(self, plan: _Plan) -> str:
         """While not ready: the scope that fails closed, or nothing."""
@@ -429,6 +431,9 @@ def _admit_percent(each: _ScopeGate) -> int:
 
 
 def _refuse_for_good(plan: _Plan, model: str, now_ms: int) -> Decision:
+    if len(plan.watched) == 1 and not plan.forbidden:
+        # The common case, and the one that a runaway client hammers.
+        return _for_good(plan.watched[0], GateReason.BLOCKED, now_ms)
     refusals = [
         _for_good(each, reason, now_ms)
         for each in plan.involved
