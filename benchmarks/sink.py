@@ -73,7 +73,7 @@ def event(number: int, source: random.Random) -> UsageEvent:
 
 def messages(round_number: int) -> list[bytes]:
     """The values of one round's messages."""
-    source = random.Random(round_number)  # noqa: S311 - the same events in every run
+    source = random.Random(round_number)
     first = round_number * MESSAGES * EVENTS_PER_MESSAGE
     return [
         msgspec.json.encode(
