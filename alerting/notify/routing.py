@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.alert import Alert, Severity
-from schemas.policy import NotifyPolicy, WebhookChannel
+from schemas.policy import NotifyPolicy
 
 LOG_CHANNEL = "log"
 """The channel that is always there: one line per alert in the worker's log."""
@@ -22,8 +22,3 @@ def channels_for(alert: Alert, policy: NotifyPolicy) -> tuple[str, ...]:
         if channel.id != LOG_CHANNEL and loudness >= _LOUDNESS.get(channel.min_severity, 0)
     )
     return (LOG_CHANNEL, *dict.fromkeys(heard))
-
-
-def channel_named(policy: NotifyPolicy, channel_id: str) -> WebhookChannel | None:
-    """The policy of one channel, if it still exists."""
-    return next((channel for channel in policy.channels if channel.id == channel_id), None)
