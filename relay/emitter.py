@@ -41,6 +41,8 @@ BACKLOG_BATCHES = 10
 # After an unexpected failure the sealer waits this long before it goes on.
 FAILURE_PAUSE_SECONDS = 1.0
 _SEGMENT_OF_MEMORY = -1
+# Room of a closed emitter: no event is small enough.
+_CLOSED_ROOM = -(1 << 62)
 
 
 class EmitOutcome(StrEnum):
@@ -59,6 +61,9 @@ class EmitOutcome(StrEnum):
     streams put them into the dead letters, where they can be seen and repaired."""
     CLOSED = "closed"
     """Refused: the emitter is closed or was not started."""
+
+
+_ACCEPTED = EmitOutcome.ACCEPTED
 
 
 class Emitter:
@@ -99,12 +104,13 @@ class Emitter:
         # A clock that was set back cannot repeat a boot id: the random part differs.
         self._boot = f"{clock():x}-{secrets.token_hex(4)}"
         self._event_bytes_max = self._limits.batch_bytes_max - FRAME_BYTES_MAX
-        # Held for a microsecond at a time, so that both bounds are exact with many threads.
+        # One number for both bounds of the queue: an event takes its bytes, and at least its part
+        # of the room, so that neither too many nor too large ones fit.
+        self._event_cost_min = self._limits.queue_bytes_max // self._limits.queue_events_max
+        # Held for a microsecond at a time, so that the bound is exact with many threads.
         self._lock = threading.Lock()
         self._queue: deque[tuple[str, bytes]] = deque()
-        self._events = 0  # accepted and not sealed
-        self._bytes = 0
-        self._open = False
+        self._room = _CLOSED_ROOM
         self._stuck = False
         self._stopping = False
         self._wake = threading.Event()
@@ -119,7 +125,7 @@ class Emitter:
 
     def start(self) -> None:
         """Start the threads; batches of earlier processes are sent first."""
-        self._open = True
+        self._room = self._limits.queue_bytes_max
         self._sender.start()
         self._thread.start()
 
@@ -132,20 +138,13 @@ class Emitter:
         size = len(body)
         if size > self._event_bytes_max:
             return self._refuse(EmitOutcome.OVERSIZE)
+        cost = max(size, self._event_cost_min)
         with self._lock:
-            if not self._open:
-                outcome = EmitOutcome.CLOSED
-            elif (
-                self._events >= self._limits.queue_events_max
-                or self._bytes + size > self._limits.queue_bytes_max
-            ):
-                outcome = EmitOutcome.SPOOL_FULL if self._stuck else EmitOutcome.QUEUE_FULL
-            else:
-                self._events += 1
-                self._bytes += size
+            if cost <= self._room:
+                self._room -= cost
                 self._queue.append((event.key, body))
-                return EmitOutcome.ACCEPTED
-        return self._refuse(outcome)
+                return _ACCEPTED
+        return self._refuse(self._why_no_room())
 
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until the broker has every event accepted before this call.
@@ -165,7 +164,9 @@ class Emitter:
             Whether the broker has everything; if not, the next process sends the rest.
         """
         with self._lock:
-            was_open, self._open = self._open, False
+            was_open = not self._closed()
+            # Room that is given back from now on opens nothing: it is far below zero.
+            self._room += _CLOSED_ROOM if was_open else 0
         drained = self.flush(timeout_seconds) if was_open else False
         self._stopping = True
         self._wake.set()
@@ -173,7 +174,7 @@ class Emitter:
             self._thread.join()
         self._sender.stop()
         self._spool.close()
-        lost = self._events + self._sender.unspooled_events()
+        lost = self._unsealed_events() + self._sender.unspooled_events()
         if lost:
             # Only a spool that is full or broken to the end leads here.
             self._meter.count(Metric.DROPPED, lost, reason=EmitOutcome.SPOOL_FULL)
@@ -190,6 +191,19 @@ class Emitter:
         """This process's part of its lanes' names."""
         return self._boot
 
+    def _closed(self) -> bool:
+        return self._room < _CLOSED_ROOM // 2
+
+    def _why_no_room(self) -> EmitOutcome:
+        if self._closed():
+            return EmitOutcome.CLOSED
+        return EmitOutcome.SPOOL_FULL if self._stuck else EmitOutcome.QUEUE_FULL
+
+    def _unsealed_events(self) -> int:
+        """Once the sealing thread has ended: what it could not seal."""
+        in_lanes = sum(len(lane.bodies) for lane in self._lanes.values())
+        return len(self._queue) + len(self._taken) + in_lanes
+
     def _refuse(self, outcome: EmitOutcome) -> EmitOutcome:
         self._meter.count(Metric.DROPPED, reason=outcome.value)
         return outcome
@@ -202,19 +216,25 @@ class Emitter:
             return self._flushed.wait_for(lambda: self._flushes_done >= own, timeout_seconds)
 
     def _run(self) -> None:
-        partitions = self._await_partitions()
-        partitioner = Partitioner(partitions)
+        partitioner = Partitioner(self._await_partitions())
         # An event waits half its time for the thread to look and half for company.
         tick_seconds = self._limits.linger_ms / 2000
         while not self._stopping:
             self._wake.wait(tick_seconds)
             self._wake.clear()
-            try:
-                self._step(partitioner, time.monotonic())
-            except Exception:
-                # A bug must cost a second, not the relay's whole accounting.
-                log.exception("emitter.step_failed")
-                time.sleep(FAILURE_PAUSE_SECONDS)
+            self._step_or_log(partitioner, time.monotonic())
+        # However short the time for closing was: what was accepted goes to the disk.
+        with self._flushed:
+            self._flushes_asked += 1
+        self._step_or_log(partitioner, time.monotonic())
+
+    def _step_or_log(self, partitioner: Partitioner, now: float) -> None:
+        try:
+            self._step(partitioner, now)
+        except Exception:
+            # A bug must cost a second, not the relay's whole accounting.
+            log.exception("emitter.step_failed")
+            time.sleep(FAILURE_PAUSE_SECONDS)
 
     def _await_partitions(self) -> int:
         """The topic's partitions, or the configured number if the broker does not answer."""
@@ -228,12 +248,9 @@ class Emitter:
 
     def _step(self, partitioner: Partitioner, now: float) -> None:
         asked = self._flushes_asked
-        if not self._taken:
-            with self._lock:
-                self._taken, self._queue = self._queue, self._taken
-        placed = self._place_taken(partitioner, now)
+        room = self._take_and_place(partitioner, now)
         # One lane that cannot be sealed keeps no other from it.
-        room = self._seal_due(now, everything=False) and placed
+        room = self._seal_due(now, everything=False) and room
         if self._flushes_done < asked and room and self._seal_due(now, everything=True):
             with self._flushed:
                 self._flushes_done = asked
@@ -242,6 +259,14 @@ class Emitter:
         if now - self._synced_at >= self._settings.spool.fsync_interval_ms / 1000:
             self._synced_at = now
             self._spool.sync()
+
+    def _take_and_place(self, partitioner: Partitioner, now: float) -> bool:
+        """Empty the queue into the lanes; False if an event does not fit and cannot be sealed."""
+        if not self._place_taken(partitioner, now):
+            return False
+        with self._lock:
+            self._taken, self._queue = self._queue, self._taken
+        return self._place_taken(partitioner, now)
 
     def _place_taken(self, partitioner: Partitioner, now: float) -> bool:
         """Put events into their lanes; False if one does not fit and cannot be sealed."""
@@ -290,11 +315,11 @@ class Emitter:
             if self._sender.backlog(lane.partition):
                 return False
             parcel = Parcel(_in_memory(batch), batch.value)
-        lane_bytes = lane.byte_count - len(lane.bodies)
+        cost_min = self._event_cost_min
+        cost = sum(max(len(body), cost_min) for body in lane.bodies)
         lane.sealed()
         with self._lock:
-            self._events -= batch.events
-            self._bytes -= lane_bytes
+            self._room += cost
         self._meter.count(Metric.EMITTED, batch.events)
         self._sender.add(parcel)
         return True

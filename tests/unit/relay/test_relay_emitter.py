@@ -342,6 +342,22 @@ def test_closed_emitter_refuses(tmp_path: Path) -> None:
     assert emitter.emit(usage_event(1)) is EmitOutcome.CLOSED
 
 
+def test_close_without_time_keeps_everything(tmp_path: Path) -> None:
+    """A close that may not wait at all still brings every accepted event to the disk."""
+    broker, meter = ScriptedBroker(2), CountingMeter()
+    broker.up = False
+    settings = relay_settings(tmp_path)
+    first = Emitter(settings, lambda: NOW, meter, connect=broker.connect)
+    first.start()
+    emit_all(first, range(700))
+    assert not first.close(0.0)
+    assert meter.counts[Metric.EMITTED, ""] == 700
+    broker.up = True
+    with running(settings, broker) as second:
+        assert second.flush(DEADLINE_SECONDS)
+    assert sorted(broker.events()) == ids(range(700))
+
+
 def test_many_threads_and_asyncio(tmp_path: Path) -> None:
     """Threads and coroutines emit at once, and the count is exact."""
     broker, meter = ScriptedBroker(), CountingMeter()
