@@ -12,11 +12,13 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from app.replay.options import ReplayError
+from app.replay.truth import TruthError
 from app.settings import SettingsError
 from backends.clickhouse import ClickHouseError
 from backends.kafka import KafkaDoorError
 from embedded.errors import EmbeddedError
-from pricing.catalogue import CatalogueError
+from pricing.rate_card import CatalogueError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
 
@@ -29,6 +31,18 @@ class UserError(Exception):
     """A command cannot go on; the message says why and what to do."""
 
 
+# Their messages are written for people.
+_TOLD = (
+    CatalogueError,
+    ClickHouseError,
+    EmbeddedError,
+    KafkaDoorError,
+    PolicyFileError,
+    ReplayError,
+    ScopeError,
+    TruthError,
+    UserError,
+)
 _HINTS = {
     errno.ENOSPC: "the disk is full: free space or choose another --data directory",
     errno.EADDRINUSE: "the port is taken: stop what listens there or choose another",
@@ -42,9 +56,7 @@ def explain(error: BaseException) -> str | None:
     match error:
         case SettingsError(faults=faults):
             return "\n".join(faults)
-        case PolicyFileError() | CatalogueError() | UserError() | ScopeError():
-            return str(error)
-        case KafkaDoorError() | ClickHouseError() | EmbeddedError():
+        case _ if isinstance(error, _TOLD):
             return str(error)
         case OSError(errno=number) if number in _HINTS:
             where = f"{error.filename}: " if error.filename else ""

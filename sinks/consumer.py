@@ -238,7 +238,10 @@ def run_sink(  # noqa: PLR0913, PLR0917 - what the composition root has to give
     sink = Sink(settings, kafka, SinkParts(client_factory(), rate, clock, meter), stop)
     try:
         _log.info("sink.started", group=settings.group, epoch=settings.epoch)
+        # ClickHouse answered and the group is joined in the first poll: nothing else to wait for.
+        meter.gauge(Metric.READY, 1)
         sink.run()
     finally:
+        meter.gauge(Metric.READY, 0)
         sink.close()
     return 0

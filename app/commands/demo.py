@@ -47,6 +47,7 @@ RECOVERY_SECONDS = 40
 LOOK_SECONDS = 5.0
 PROOF_SECONDS = 40
 RAISED_BUDGET_USD = "60"
+_SAMPLE_QUERY = "SELECT department, count(), sum(cost_usd) FROM usage_events FINAL GROUP BY ALL"
 
 
 def demo(
@@ -204,13 +205,11 @@ def _say_proof(story: Story, proof: Proof) -> None:
 
 def _keep_serving(stack: Stack, stop: threading.Event) -> None:
     settings = stack.settings
-    directory = settings.data_dir
+    program = Path(sys.argv[0]).name
+    server = f"http://{settings.clickhouse.host}:{settings.clickhouse.port}/"
     _out.print(Rule(align="left"))
-    _out.print(
-        "The pipeline goes on until Ctrl-C. Try, in another terminal:\n"
-        f"  {Path(sys.argv[0]).name} status --data {directory}\n"
-        f"  {Path(sys.argv[0]).name} replay --format synthetic --speed 60 --data {directory}\n"
-        f"  curl 'http://{settings.clickhouse.host}:{settings.clickhouse.port}/' --data "
-        "'SELECT department, count(), sum(cost_usd) FROM usage_events FINAL GROUP BY ALL'"
-    )
+    _out.print("The pipeline goes on until Ctrl-C. Try, in another terminal:")
+    _out.print(f"  {program} status --data {settings.data_dir}")
+    _out.print(f"  {program} replay --format synthetic --speed 60 --data {settings.data_dir}")
+    _out.print(f"  curl '{server}' --data '{_SAMPLE_QUERY}'")
     stop.wait()

@@ -17,7 +17,8 @@ from app.failures import UserError
 from app.policy_store import publish, read_policies
 from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from app.wiring import kafka_config
-from schemas.policy_file import PolicyChange, compile_policy, parse_policy, plan
+from schemas.policy_file import parse_policy
+from schemas.policy_plan import PolicyChange, compile_policy, plan
 
 _out = Console(highlight=False)
 # A policy topic holds one record per object: a minute reads millions.

@@ -32,17 +32,18 @@ def check_config(
 ) -> None:
     """Check settings, rate cards and a policy file; report every fault at once."""
     faults: list[str] = []
-    settings: Settings | None = None
+    time_zone = ""
     with collecting(faults):
         settings = load_settings(data)
+        time_zone = settings.time_zone
         catalogue(settings)
     if policy is not None:
         with collecting(faults):
             document = parse_policy(read_text(policy), str(policy))
-            if settings and document.time_zone != settings.time_zone:
+            if time_zone and document.time_zone != time_zone:
                 faults.append(
                     f"{policy}: time_zone {document.time_zone} is not METERLINE_TIME_ZONE "
-                    f"{settings.time_zone}: spend would be counted in other windows than judged"
+                    f"{time_zone}: spend would be counted in other windows than judged"
                 )
     if json_output:
         print_json({"ok": not faults, "faults": faults})

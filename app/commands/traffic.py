@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from app.clock import now_ms
 from app.commands.options import DataDir, Json
@@ -187,7 +187,7 @@ class _Shown:
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
-        self._task = None
+        self._task: TaskID | None = None
         self._line_at = 0.0
         if sys.stderr.isatty():
             self._bar = Progress(
@@ -199,7 +199,7 @@ class _Shown:
                 transient=True,
             )
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
             self._task = self._bar.add_task("replay", total=None)

@@ -59,10 +59,10 @@ def _streams(settings: Settings) -> tuple[int, int]:
     try:
         for record in reader.read_to_end(READ_SECONDS):
             snapshot = decode_snapshot(record.key, record.value)
-            if snapshot is None or snapshot.totals is None:
+            if snapshot is None:
                 continue
             key, totals = snapshot
-            if key.scope != _SCOPE or key.kind != WindowKind.MONTH:
+            if totals is None or key.scope != _SCOPE or key.kind != WindowKind.MONTH:
                 continue
             held = newest.get(key)
             if held is None or newer(totals, held):

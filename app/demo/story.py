@@ -154,6 +154,8 @@ class Story:
                 self.seen.done[fields["relay"]] = fields
             case "lost":
                 self.seen.lost += 1
+            case _:
+                pass
 
     def _turned(self, fields: dict[str, Any]) -> None:
         department, relay = fields["department"], fields["relay"]
