@@ -82,13 +82,16 @@ class Process:
     def __post_init__(self) -> None:
         self.replica = Replica({}, self.new_ledger)
         self.replica.load(self.changelog)
+        self.read = len(self.changelog)
+        """How far it has read the changelog."""
         self.replica.recover({PARTITION})
         self.ledger = self.replica.ledgers[PARTITION]
 
-    def rebalance(self, tail: list[Changelog]) -> None:
-        """The partition is assigned to us again; Faust reads at least what is new in the log."""
+    def rebalance(self, begin: int) -> None:
+        """The partition is assigned to us again; Faust reads on from where it was, or earlier."""
         self.replica.forget({PARTITION})
-        self.replica.load(tail)
+        self.replica.load(self.changelog[begin:])
+        self.read = len(self.changelog)
         self.replica.recover({PARTITION})
         self.ledger = self.replica.ledgers[PARTITION]
 

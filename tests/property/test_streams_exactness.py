@@ -114,8 +114,7 @@ class Run:
         """The process keeps the partition, perhaps with a flush under way, and reads it again."""
         self.keep_letters()
         flush = self.process.take() if self.data.draw(st.booleans()) else None
-        read = self.draw(st.integers(0, len(self.changelog)))
-        self.process.rebalance(self.changelog[read:])
+        self.process.rebalance(self.draw(st.integers(0, self.process.read)))
         if flush is not None:
             self.process.write(flush)
         self.next = self.committed
