@@ -52,7 +52,7 @@ class CrashPoints:
     def reach(self, name: str) -> None:
         """Die here, if this is the place."""
         self.reached[name] += 1
-        if name == self._name and self.reached[name] == self._left:
+        if self._name and name == self._name and self.reached[name] == self._left:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,0 +1,63 @@
+"""Bounds, waits and crash points."""
+
+import pytest
+
+from backends.kafka import Record
+from schemas.dead_letter import decode_dead_letter, encode_dead_letter
+from schemas.reasons import RejectReason
+from schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
+from schemas.usage import MESSAGE_BYTES_MAX
+from sinks.batch import Poison
+from sinks.settings import SinkSettings
+from sinks.shapes import shapes
+from sinks.usage_rows import RatedEvent
+from sinks.writer import Backoff, CrashPoints, letter_of
+
+
+def unused(_: object) -> RatedEvent:
+    raise AssertionError
+
+
+def test_every_topic_is_stored() -> None:
+    """Each topic has a policy and a shape, but for the policy's own, which is not history."""
+    stored = {spec.topic for spec in TOPICS} - {Topic.POLICIES}
+    assert SinkSettings().policies.keys() == stored
+    assert shapes(0, unused).keys() == stored
+
+
+def test_events_are_written_within_a_second() -> None:
+    """No policy lets a row wait for longer than a second, usage events half of it."""
+    policies = SinkSettings().policies
+    assert max(policy.age_ms_max for policy in policies.values()) <= 1_000
+    assert policies[Topic.USAGE_EVENTS].age_ms_max <= 500
+
+
+def test_backoff_doubles_to_its_bound() -> None:
+    """Waits double up to the greatest and stay there for ever."""
+    backoff = Backoff(SinkSettings(retry_ms_min=200, retry_ms_max=1_000))
+    assert [backoff.next_seconds() for _ in range(5)] == [0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+def test_no_crash_unless_asked() -> None:
+    """Without a name no effect kills the process."""
+    points = CrashPoints("")
+    for name in ("before_insert", "after_insert", ""):
+        points.reach(name)
+    CrashPoints("after_insert:2").reach("after_insert")
+
+
+@pytest.mark.parametrize(("original", "expected"), [(None, b"value"), (b"one", b"one"), (b"", b"")])
+def test_letter_of_poison(original: bytes | None, expected: bytes) -> None:
+    """A letter holds the record's bytes or the one event's, and names the source position."""
+    record = Record("usage.events", 2, 7, 1_000, None, b"value")
+    letter = letter_of(Poison(record, 3, "too much", "e-1", original))
+    assert letter.key() == "usage.events-2-7-3"
+    assert letter.original() == expected
+    assert letter.reason is RejectReason.NOT_STORABLE
+    assert decode_dead_letter(encode_dead_letter(letter)) == letter
+
+
+def test_letter_of_the_largest_message_fits() -> None:
+    """A letter about a message of any size is below the broker's limit."""
+    record = Record("usage.events", 2, 7, 1_000, None, b"x" * MESSAGE_BYTES_MAX)
+    assert len(encode_dead_letter(letter_of(Poison(record, -1, "d")))) < DEAD_LETTER_BYTES_MAX
