@@ -96,6 +96,8 @@ def _children(
 
 def check(document: PolicyDocument) -> Iterator[Finding]:
     """Everything that does not make sense in a well-typed document."""
+    if document.version is None:
+        yield Finding(("version",), "is required: begin the file with 'version: 1'")
     yield from _check_time_zone(document.time_zone)
     yield from _check_rules(document.rules)
     yield from _check_channels(document.notify.channels)

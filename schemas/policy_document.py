@@ -172,7 +172,8 @@ class NotifyEntry(Entry):
 class PolicyDocument(Entry):
     """A whole policy file."""
 
-    version: Literal["1"]
+    version: Literal["1"] | None = None
+    """Required; optional here so that a file without it is still checked as a whole."""
     time_zone: str = "UTC"
     organisations: tuple[OrganisationEntry, ...] = ()
     rules: RulesEntry = RulesEntry()

@@ -12,8 +12,8 @@ Reading goes in three steps, and each adds its faults to the same list:
 from __future__ import annotations
 
 import difflib
+from bisect import insort
 from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,13 +110,31 @@ def parse_policy(text: str, source: str) -> PolicyDocument:
 
 
 @dataclass(slots=True)
+class _Removed:
+    """Paths taken out of the file's values."""
+
+    paths: set[Path] = field(default_factory=set)
+    _by_list: dict[Path, list[int]] = field(default_factory=dict)
+
+    def add(self, paths: set[Path]) -> None:
+        for path in paths - self.paths:
+            self.paths.add(path)
+            if path and isinstance(path[-1], int):
+                insort(self._by_list.setdefault(path[:-1], []), path[-1])
+
+    def positions(self, path: Path) -> list[int]:
+        """The positions taken out of a list, ascending."""
+        return self._by_list.get(path, [])
+
+
+@dataclass(slots=True)
 class _Reading:
     """What was found so far, by paths of the file."""
 
     found: list[tuple[Path, str]] = field(default_factory=list)
     cut: set[Path] = field(default_factory=set)
     """What is wrong and stays out of the document."""
-    removed: set[Path] = field(default_factory=set)
+    removed: _Removed = field(default_factory=_Removed)
     """What is taken out: with a missing field the whole entry that lacks it."""
 
 
@@ -130,65 +148,56 @@ def _read_fields(tree: YamlTree, reading: _Reading) -> PolicyDocument | None:
             wrong: set[Path] = set()
             for detail in error.errors():
                 path = _original(detail["loc"], reading.removed)
-                reading.found.append((path, _reason(detail, path)))
+                if path not in reading.cut:  # else it is missing because it was cut out
+                    reading.found.append((path, _reason(detail, path)))
                 reading.cut.add(path)
                 wrong.add(path[:-1] if detail["type"] == "missing" else path)
-            reading.removed |= wrong
+            reading.removed.add(wrong)
             if () in wrong:
                 return None
     return None
 
 
 def _sense(document: PolicyDocument, reading: _Reading) -> Iterator[tuple[Path, str]]:
-    """What is wrong between fields, as far as it does not come from a field already reported."""
+    """What is wrong between fields, as far as it does not come from a field already reported.
+
+    A finding does when a wrong value is the value itself, its holder, or a part of it.
+    """
+    holding_wrong = {path[:length] for path in reading.cut for length in range(len(path) + 1)}
     for location, reason in check(document):
         path = _original(location, reading.removed)
-        if not any(_touches(path, wrong) for wrong in reading.cut):
+        if path not in holding_wrong and path[:-1] not in reading.cut:
             yield path, reason
 
 
-def _touches(path: Path, wrong: Path) -> bool:
-    """Whether a finding is about a wrong value: the value, its holder, or an item of it."""
-    shorter = min(len(path), len(wrong))
-    return path[:shorter] == wrong[:shorter] and len(wrong) >= len(path) - 1
-
-
-def _without(value: Any, removed: AbstractSet[Path], path: Path) -> Any:
+def _without(value: Any, removed: _Removed, path: Path) -> Any:
     if isinstance(value, Mapping):
         return {
             name: _without(content, removed, (*path, name))
             for name, content in value.items()
-            if (*path, name) not in removed
+            if (*path, name) not in removed.paths
         }
     if isinstance(value, list):
         return [
             _without(item, removed, (*path, position))
             for position, item in enumerate(value)
-            if (*path, position) not in removed
+            if (*path, position) not in removed.paths
         ]
     return value
 
 
-def _original(location: Path, removed: AbstractSet[Path]) -> Path:
+def _original(location: Path, removed: _Removed) -> Path:
     """A path of the cut document as a path of the file: list positions move when items go."""
     path: Path = ()
     for step in location:
         if isinstance(step, int):
             position = step
-            gone = sorted(
-                each[-1] for each in removed if each[:-1] == path and isinstance(each[-1], int)
-            )
-            for index in gone:
-                position += index <= position
+            for gone in removed.positions(path):
+                position += gone <= position
             path = (*path, position)
         else:
             path = (*path, step)
     return path
-
-
-def _related(path: Path, wrong: Path) -> bool:
-    shorter = min(len(path), len(wrong))
-    return path[:shorter] == wrong[:shorter] and len(wrong) >= len(path) - 1
 
 
 def _reason(detail: ErrorDetails, path: Path) -> str:
