@@ -134,7 +134,7 @@ class Story:
         )
 
     def _ack(self, ack: ThrottleAck) -> None:
-        command = self.seen.issued.pop((ack.scope, ack.epoch, ack.seq), None)
+        command = self.seen.issued.get((ack.scope, ack.epoch, ack.seq))
         if command is None or command.state is BreakerState.CLOSED:
             return
         delay = ack.at_ms - command.issued_at_ms
