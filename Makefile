@@ -32,7 +32,7 @@ unit: $(VENV)/.dev ## only the fast tests: no server is started
 	$(BIN)/pytest -q -m 'not functional' tests/unit tests/property tests/golden tests/scenario
 
 integration: $(VENV)/.dev ## the whole pipeline as processes, on KAFKA=tansu or KAFKA=apache
-	$(BIN)/pytest tests/integration --kafka $(KAFKA)
+	$(BIN)/pytest -p no:randomly tests/integration --kafka $(KAFKA)
 
 lint: $(VENV)/.dev ## ruff, spelling, dead code, docstrings
 	$(BIN)/ruff check .

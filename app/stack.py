@@ -121,9 +121,10 @@ class Stack:
         """Drain the workers, then stop the servers; may be called twice."""
         if self._supervisor is not None:
             self._supervisor.stop()
-        with contextlib.suppress(FileNotFoundError):
-            (self.options.data_dir / RUNTIME_FILE).unlink()
         if self._lock is not None:
+            # Without the lock the file is another pipeline's.
+            with contextlib.suppress(FileNotFoundError):
+                (self.options.data_dir / RUNTIME_FILE).unlink()
             self._lock.close()
             self._lock = None
 
