@@ -43,6 +43,9 @@ IDLE_SECONDS_MAX = 1.0
 # Refused batches are kept as files for people to look at, up to this many.
 REFUSED_FILES_MAX = 100
 CLOSE_SECONDS_MAX = 2.0
+# Closing a connection takes that long at most. A thread that is still looking for a broker is not
+# waited for: it holds nothing of the spool and ends by itself.
+STOP_SECONDS_MAX = CLOSE_SECONDS_MAX + 1.0
 
 OnDone = Callable[[KafkaDoorError | None], None]
 
@@ -176,7 +179,7 @@ class Sender:
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS_MAX)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -205,6 +208,8 @@ class Sender:
                 if queue.parcels and not queue.in_flight
             ]
         for partition, queue, parcel in ready:
+            if self._stopping:
+                break
             if queue.retry_at > now:
                 waiting = min(waiting, queue.retry_at - now)
             else:

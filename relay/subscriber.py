@@ -45,6 +45,8 @@ POLL_SECONDS_MAX = 0.2
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 2.0
 ACK_CLOSE_SECONDS_MAX = 1.0
+# A thread that is looking for a broker is not waited for longer; it ends by itself afterwards.
+STOP_SECONDS_MAX = 2.0
 
 MALFORMED_COMMAND = "malformed_command"
 MALFORMED_POLICY = "malformed_policy"
@@ -87,7 +89,7 @@ class Subscriber:
         """End the thread; the gate keeps what it has."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS_MAX)
 
     def _run(self) -> None:
         failures = 0

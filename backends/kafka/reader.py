@@ -38,6 +38,7 @@ class LogReader:
         self._topics = tuple(topics)
         self._started = False
         self._closed = False
+        self._topic_ids: dict[str, object] = {}
         self._driver = self._open({})
 
     def read_to_end(self, timeout_seconds: float) -> Iterator[Record]:
@@ -75,6 +76,7 @@ class LogReader:
         with mapped(f"reading {', '.join(self._topics)}"):
             self._started = True
             self._take_in_new_partitions()
+            self._rewind_replaced_topics()
             polled = self._driver.poll(
                 timeout_ms=int(timeout_seconds * 1000), max_records=records_max
             )
@@ -140,3 +142,18 @@ class LogReader:
         partitions = self._partitions(self._driver)
         if len(partitions) > len(self._driver.assignment()):
             self._driver.assign(partitions)
+
+    def _rewind_replaced_topics(self) -> None:
+        """Start over in a topic that was made anew, as the embedded broker's are after a restart.
+
+        A position in the lost log means nothing in the new one; only where it is beyond the end
+        would the broker say so.
+        """
+        cluster = self._driver._client.cluster  # noqa: SLF001 - there is no public way
+        for topic in self._topics:
+            found = cluster.topic_id(topic)
+            if found is None or found == self._topic_ids.setdefault(topic, found):
+                continue
+            self._topic_ids[topic] = found
+            replaced = [each for each in self._driver.assignment() if each.topic == topic]
+            self._driver.seek_to_beginning(*replaced)
