@@ -70,7 +70,9 @@ class PolicyFault:
     def __str__(self) -> str:
         """The fault as one line, without the file's name."""
         where = f"line {self.line}: " if self.line is not None else ""
-        return f"{where}{self.path}: {self.reason}" if self.path else f"{where}{self.reason}"
+        text = f"{where}{self.path}: {self.reason}" if self.path else f"{where}{self.reason}"
+        # Names from the file may hold line breaks or a terminal's control codes.
+        return "".join(each if each.isprintable() else "?" for each in text)
 
 
 class PolicyFileError(ValueError):
