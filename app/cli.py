@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import stamina
 import typer
 
 from app.commands import demo, policy, rates, setup, status, traffic, up, workers
 from app.failures import told_plainly
+from app.telemetry import set_up_logging
 
 cli = typer.Typer(
     name="meterline",
@@ -38,6 +40,9 @@ cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)
 
 def main() -> None:
     """Entry point of the console script."""
+    set_up_logging("meterline", "error")
+    # A command's retries are silent: what counts is whether it answers in the end.
+    stamina.instrumentation.set_on_retry_hooks(())
     try:
         with told_plainly():
             cli()

@@ -177,6 +177,7 @@ class Stack:
             argv = broker_argv(kafka_port)
         else:
             self._say("Apache Kafka: resolving its jars (once)")
+            (data_dir / "kafka").mkdir(exist_ok=True)
             argv = prepare(data_dir / "kafka", kafka_port)
         yield ProcessSpec(
             name="broker",

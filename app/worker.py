@@ -61,8 +61,7 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
     try:
         await app.start()
     except Exception:
-        log.exception("worker.failed")
-        end_process(FAILED_STATUS)
+        end_process(FAILED_STATUS, "worker.failed")
     await stop.wait()
     # The flusher goes on while Faust stops: Faust waits for the acknowledgements it makes.
     log.info("worker.draining")
@@ -88,5 +87,4 @@ async def _flush(streams: Streams) -> None:
 
 def _give_up() -> None:
     """A drain that takes this long waits for a broker that is gone; the log has the truth."""
-    log.error("worker.drain_timeout")
-    end_process(FAILED_STATUS)
+    end_process(FAILED_STATUS, "worker.drain_timeout")
