@@ -21,6 +21,8 @@ from embedded.errors import EmbeddedError
 from pricing.rate_card import CatalogueError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
+from sinks.migrate import MigrationError
+from sinks.writer import SinkError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -37,9 +39,11 @@ _TOLD = (
     ClickHouseError,
     EmbeddedError,
     KafkaDoorError,
+    MigrationError,
     PolicyFileError,
     ReplayError,
     ScopeError,
+    SinkError,
     TruthError,
     UserError,
 )
