@@ -66,15 +66,7 @@ class Admin:
         if bootstrap_seconds is not None:
             config = replace(config, bootstrap_seconds=bootstrap_seconds)
         self._config = config
-        self._driver: Any = start_client(
-            KafkaAdminClient,
-            config,
-            {
-                name: option
-                for name, option in common_options(config).items()
-                if name in KafkaAdminClient.DEFAULT_CONFIG
-            },
-        )
+        self._driver = self._open()
         self._closed = False
 
     def apply(
@@ -150,6 +142,14 @@ class Admin:
             self._closed = True
             with mapped("closing the admin client"):
                 self._driver.close()
+
+    def _open(self) -> Any:
+        options = {
+            name: option
+            for name, option in common_options(self._config).items()
+            if name in KafkaAdminClient.DEFAULT_CONFIG
+        }
+        return start_client(KafkaAdminClient, self._config, options)
 
     def _counts(self, names: list[str]) -> dict[str, int]:
         return {
@@ -238,11 +238,19 @@ class Admin:
                 answer = self._driver.list_group_offsets({group: None})
             except driver.GroupIdNotFoundError:
                 return {}
-            except (driver.CoordinatorNotAvailableError, driver.CoordinatorLoadInProgressError):
+            except (
                 # A new cluster makes the topic of the offsets when the first group is asked for.
+                driver.CoordinatorNotAvailableError,
+                driver.CoordinatorLoadInProgressError,
+                driver.NotCoordinatorError,
+            ) as error:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(COORDINATOR_RETRY_SECONDS)
+                if isinstance(error, driver.NotCoordinatorError):
+                    # The client never forgets a coordinator that it once found.
+                    self._driver.close()
+                    self._driver = self._open()
             else:
                 committed: dict[Any, Any] = answer[group]
                 return committed
