@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from app.clock import now_ms
 from app.stack import Stack, StackOptions
+from app.telemetry import set_up_logging
 from app.wiring import kafka_config
 from benchmarks.report import Figure, Target, finish
 from relay.client import RelayClient
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1_000.0)
     parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
     arguments = parser.parse_args()
+    set_up_logging("latency", "error")
     with tempfile.TemporaryDirectory() as folder:
         seconds, sent = measure(Path(folder), arguments.trials, arguments.rate, arguments.kafka)
     per_round = [sorted(seconds[n::ROUNDS]) for n in range(ROUNDS)]
