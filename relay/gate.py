@@ -13,18 +13,20 @@ project, user, key); the most restrictive of them wins:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import msgspec
 
-from relay.bucket import HOUR_MS, MINUTE_MS, Bucket
+from relay.bucket import Bucket, all_have_one
+from relay.decision import Admission, Decision, GateReason, GateRequest
+from relay.scope_state import ScopeState
 from relay.settings import GateSettings
-from relay.stance import FOR_EVER_MS, PERCENT, Phase, Stance, lease_ended, stance_of
+from relay.stance import Phase, Stance, lease_ended
 from schemas.policy import ScopePolicy
 from schemas.scopes import ScopeError, parse_scope, scopes_of
 from schemas.throttle import Applied, ThrottleCommand, ThrottleMode
+
+__all__ = ["Admission", "Decision", "Gate", "GateReason", "GateRequest"]
 
 # What a client is told to wait when nothing better is known.
 RETRY_SECONDS_DEFAULT = 1
@@ -33,83 +35,6 @@ RETRY_SECONDS_DEFAULT = 1
 PLANS_MAX = 32_768
 
 
-class Admission(StrEnum):
-    """What the relay is to do with the request."""
-
-    ADMIT = "admit"
-    REJECT = "reject"
-    QUEUE = "queue"
-    """Hold it and decide again after `retry_after_seconds`, or reject it if there is no room."""
-    REDIRECT = "redirect"
-    """Send it to `fallback_model` instead; this is its admission, it is not decided again."""
-
-
-class GateReason(StrEnum):
-    """Why."""
-
-    ADMITTED = "admitted"
-    INVALID_REQUEST = "invalid_request"
-    """An organisation, department, project, user or key that cannot stand in a scope."""
-    NOT_READY = "not_ready"
-    """The commands are not read to their end, and policy says to fail closed."""
-    DISABLED = "disabled"
-    MODEL_NOT_ALLOWED = "model_not_allowed"
-    BLOCKED = "blocked"
-    """The breaker is open; `rule` says why."""
-    REQUEST_RATE = "request_rate"
-    TOKEN_RATE = "token_rate"  # noqa: S105 - no password
-    SPEND_RATE = "spend_rate"
-    REDUCED_SHARE = "reduced_share"
-    """Only a share of the scope's requests is admitted, and this is not one of them."""
-
-
-class GateRequest(NamedTuple):
-    """Who asks for which model; empty means none."""
-
-    organisation: str
-    key: str
-    model: str
-    department: str = ""
-    project: str = ""
-    user: str = ""
-
-
-class Decision(msgspec.Struct, frozen=True, gc=False):
-    """The gate's answer."""
-
-    admission: Admission
-    reason: GateReason
-    scope: str = ""
-    """The scope that decided; empty when admitted."""
-    rule: str = ""
-    """`policy`, or the reason code of the throttle command."""
-    http_status: int = 0
-    """For a rejection, and for a queued request that cannot be queued; 0 otherwise."""
-    retry_after_seconds: int = 0
-    """0: nothing is known, or waiting does not help."""
-    should_retry: bool = True
-    fallback_model: str = ""
-    reset_at_ms: int = 0
-    """When the cause ends by itself; 0 when it does not or nobody knows."""
-
-    @property
-    def message(self) -> str:
-        """One sentence for the caller; it names no amounts."""
-        return _SENTENCES[self.reason].format(scope=self.scope)
-
-
-_SENTENCES = {
-    GateReason.ADMITTED: "admitted",
-    GateReason.INVALID_REQUEST: "organisation, department, project, user or key is not valid",
-    GateReason.NOT_READY: "{scope}: limits are not known yet, try again shortly",
-    GateReason.DISABLED: "{scope} is disabled",
-    GateReason.MODEL_NOT_ALLOWED: "{scope} may not use this model",
-    GateReason.BLOCKED: "{scope} is blocked until its budget or limit allows more",
-    GateReason.REQUEST_RATE: "{scope} has reached its rate of requests",
-    GateReason.TOKEN_RATE: "{scope} has reached its rate of tokens",
-    GateReason.SPEND_RATE: "{scope} has reached its rate of spend",
-    GateReason.REDUCED_SHARE: "{scope} is throttled",
-}
 _ADMITTED = Decision(Admission.ADMIT, GateReason.ADMITTED)
 _INVALID = Decision(
     Admission.REJECT, GateReason.INVALID_REQUEST, http_status=400, should_retry=False
@@ -117,104 +42,15 @@ _INVALID = Decision(
 _RANK = {ThrottleMode.REDIRECT: 0, ThrottleMode.QUEUE: 1, ThrottleMode.REJECT: 2}
 
 
-class _ScopeGate:
-    """One scope: what was said about it, what follows for now, and what it has used."""
-
-    __slots__ = ("command", "policy", "requests", "scope", "spend", "spread", "stance", "tokens", "version")  # fmt: skip
-
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
-        self.policy: ScopePolicy | None = None
-        self.command: ThrottleCommand | None = None
-        self.version = (-1, -1)
-        self.stance: Stance = stance_of(None, None, 0)
-        self.requests: Bucket | None = None
-        self.tokens: Bucket | None = None
-        self.spend: Bucket | None = None
-        self.spread = 0  # error diffusion: hundredths of a request that are due
-
-    def refresh(self, now_ms: int, relays: int) -> bool:
-        """Derive the stance anew and give the buckets its limits; whether plans must be remade."""
-        before = self._shape()
-        stance = stance_of(self.policy, self.command, now_ms, relays)
-        requests, tokens = stance.requests_per_minute, stance.tokens_per_minute
-        self.requests = _shaped(self.requests, requests, stance.burst_requests, MINUTE_MS, now_ms)
-        self.tokens = _shaped(self.tokens, tokens, tokens or 0, MINUTE_MS, now_ms)
-        spend, period_ms = stance.nano_usd_per_minute, MINUTE_MS
-        if stance.nano_usd_per_hour is not None:
-            spend, period_ms = stance.nano_usd_per_hour, HOUR_MS
-        self.spend = _shaped(self.spend, spend, spend or 0, period_ms, now_ms)
-        if stance.admit_percent != self.stance.admit_percent:
-            self.spread = 0
-        self.stance = stance
-        return self._shape() != before
-
-    def watched(self) -> bool:
-        """Whether there is more to ask than the buckets."""
-        return self.stance.phase is not Phase.NORMAL or self.stance.until_ms != FOR_EVER_MS
-
-    def buckets(self) -> Iterator[Bucket]:
-        """Its limits' buckets."""
-        for bucket in (self.requests, self.tokens, self.spend):
-            if bucket is not None:
-                yield bucket
-
-    def refused_for_good(self, model: str) -> GateReason | None:
-        """A reason that waiting a moment does not remove."""
-        stance = self.stance
-        if stance.disabled:
-            return GateReason.DISABLED
-        if stance.phase is Phase.BLOCKED:
-            return GateReason.BLOCKED
-        if stance.allowed_models is not None and model not in stance.allowed_models:
-            return GateReason.MODEL_NOT_ALLOWED
-        return None
-
-    def refused_for_now(self, now_ms: int) -> tuple[int, GateReason] | None:
-        """Which rate is used up, and for how many ms."""
-        waits = []
-        if self.requests is not None:
-            waits.append((self.requests.wait_ms(now_ms), GateReason.REQUEST_RATE))
-        # Tokens and money are known after the response: one unit left is enough to go out.
-        if self.tokens is not None:
-            waits.append((self.tokens.wait_ms(now_ms), GateReason.TOKEN_RATE))
-        if self.spend is not None:
-            waits.append((self.spend.wait_ms(now_ms), GateReason.SPEND_RATE))
-        if not waits:
-            return None
-        longest = max(waits)
-        return longest if longest[0] else None
-
-    def in_share(self) -> bool:
-        """Whether this request is among the admitted share: exactly floor(n * share) of n are."""
-        self.spread += self.stance.admit_percent
-        if self.spread < PERCENT:
-            return False
-        self.spread -= PERCENT
-        return True
-
-    def _shape(self) -> tuple[object, ...]:
-        """What plans are made of."""
-        stance = self.stance
-        return (
-            stance.disabled,
-            stance.allowed_models,
-            self.watched(),
-            self.requests,
-            self.tokens,
-            self.spend,
-        )
-
-
 class _Plan(msgspec.Struct, frozen=True, gc=False):
     """What there is to ask about one caller and model, prepared: a decision only walks it."""
 
     scopes: tuple[str, ...]
-    involved: tuple[_ScopeGate, ...]
+    involved: tuple[ScopeState, ...]
     """The scopes something was said about."""
     forbidden: bool
     """Disabled, or the model is not allowed: no bucket is asked."""
-    watched: tuple[_ScopeGate, ...]
+    watched: tuple[ScopeState, ...]
     buckets: tuple[Bucket, ...]
     requests: tuple[Bucket, ...]
     """Those of `buckets` that one admitted request is taken from."""
@@ -226,7 +62,7 @@ class Gate:
     def __init__(self, settings: GateSettings | None = None) -> None:
         """Know nothing yet: `ready` is False."""
         self._settings = settings if settings is not None else GateSettings()
-        self._scopes: dict[str, _ScopeGate] = {}
+        self._scopes: dict[str, ScopeState] = {}
         self._plans: dict[GateRequest, _Plan] = {}
         # Held for the few microseconds of a decision that changes buckets.
         self._lock = threading.Lock()
@@ -301,12 +137,12 @@ class Gate:
         except ScopeError:
             return Applied.MALFORMED
         with self._lock:
-            scope_gate = self._scope_gate(command.scope)
-            if command.version <= scope_gate.version:
+            state = self._state_of(command.scope)
+            if command.version <= state.version:
                 return Applied.STALE
-            scope_gate.version = command.version
-            scope_gate.command = command
-            self._refresh(scope_gate, now_ms)
+            state.version = command.version
+            state.command = command
+            self._refresh(state, now_ms)
         return Applied.EXPIRED if lease_ended(command, now_ms) else Applied.ACCEPTED
 
     def release(self, scope: str, now_ms: int) -> None:
@@ -320,9 +156,9 @@ class Gate:
         """Put a scope's policy in place of the one before; ScopeError if its scope is none."""
         parse_scope(policy.scope)
         with self._lock:
-            scope_gate = self._scope_gate(policy.scope)
-            scope_gate.policy = policy
-            self._refresh(scope_gate, now_ms)
+            state = self._state_of(policy.scope)
+            state.policy = policy
+            self._refresh(state, now_ms)
 
     def remove_policy(self, scope: str, now_ms: int) -> None:
         """The policy was deleted; a command for the scope stays in force."""
@@ -346,17 +182,17 @@ class Gate:
         with self._lock:
             return {scope: each.stance for scope, each in self._scopes.items()}
 
-    def _scope_gate(self, scope: str) -> _ScopeGate:
+    def _state_of(self, scope: str) -> ScopeState:
         found = self._scopes.get(scope)
         if found is None:
-            found = self._scopes[scope] = _ScopeGate(scope)
+            found = self._scopes[scope] = ScopeState(scope)
             # Plans that were made without it may need it.
             self._plans = {}
         return found
 
-    def _refresh(self, scope_gate: _ScopeGate, now_ms: int) -> None:
+    def _refresh(self, state: ScopeState, now_ms: int) -> None:
         """A renewed lease changes no plan; another kind of restriction changes them."""
-        if scope_gate.refresh(now_ms, self._settings.relays):
+        if state.refresh(now_ms, self._settings.relays):
             self._plans = {}
 
     def _make_plan(self, request: GateRequest) -> _Plan | None:
@@ -408,16 +244,15 @@ class Gate:
 
 
 def _decide(plan: _Plan, model: str, now_ms: int) -> Decision:
-    least: _ScopeGate | None = None
+    least: ScopeState | None = None
     if plan.watched:
         # Nested shares do not multiply: only the smallest is drawn from.
         least = min(plan.watched, key=_admit_percent) if len(plan.watched) > 1 else plan.watched[0]
     # A blocked scope's share is the least of all.
     if plan.forbidden or (least is not None and least.stance.phase is Phase.BLOCKED):
         return _refuse_for_good(plan, model, now_ms)
-    for bucket in plan.buckets:
-        if not bucket.has_one(now_ms):
-            return _refuse_for_now(plan, model, now_ms)
+    if not all_have_one(plan.buckets, now_ms):
+        return _refuse_for_now(plan, model, now_ms)
     if least is not None and not least.in_share():
         reason = GateReason.REDUCED_SHARE
         return _for_now(least, reason, RETRY_SECONDS_DEFAULT, model, plan.involved)
@@ -426,7 +261,7 @@ def _decide(plan: _Plan, model: str, now_ms: int) -> Decision:
     return _ADMITTED
 
 
-def _admit_percent(each: _ScopeGate) -> int:
+def _admit_percent(each: ScopeState) -> int:
     return each.stance.admit_percent
 
 
@@ -453,24 +288,13 @@ def _refuse_for_now(plan: _Plan, model: str, now_ms: int) -> Decision:
     return _for_now(each, reason, -(-wait_ms // 1000), model, plan.involved)
 
 
-def _strictness(refusal: tuple[int, int, GateReason, _ScopeGate]) -> tuple[int, int]:
+def _strictness(refusal: tuple[int, int, GateReason, ScopeState]) -> tuple[int, int]:
     return refusal[:2]
 
 
 def _lasting(decision: Decision) -> tuple[bool, int]:
     """No Retry-After at all lasts longest."""
     return not decision.retry_after_seconds, decision.retry_after_seconds
-
-
-def _shaped(
-    bucket: Bucket | None, amount: int | None, burst: int, period_ms: int, now_ms: int
-) -> Bucket | None:
-    if amount is None:
-        return None
-    if bucket is None or bucket.period_ms != period_ms:
-        return Bucket(amount, burst, period_ms, now_ms)
-    bucket.reshape(amount, burst, now_ms)
-    return bucket
 
 
 def _not_ready(scope: str) -> Decision:
@@ -483,7 +307,7 @@ def _not_ready(scope: str) -> Decision:
     )
 
 
-def _for_good(each: _ScopeGate, reason: GateReason, now_ms: int) -> Decision:
+def _for_good(each: ScopeState, reason: GateReason, now_ms: int) -> Decision:
     stance = each.stance
     if reason is not GateReason.BLOCKED:
         return Decision(
@@ -509,11 +333,11 @@ def _for_good(each: _ScopeGate, reason: GateReason, now_ms: int) -> Decision:
 
 
 def _for_now(
-    each: _ScopeGate,
+    each: ScopeState,
     reason: GateReason,
     retry_seconds: int,
     model: str,
-    involved: Sequence[_ScopeGate],
+    involved: Sequence[ScopeState],
 ) -> Decision:
     stance = each.stance
     fallback = stance.fallback_model
@@ -538,7 +362,7 @@ def _for_now(
     )
 
 
-def _may_redirect(fallback: str, model: str, involved: Sequence[_ScopeGate]) -> bool:
+def _may_redirect(fallback: str, model: str, involved: Sequence[ScopeState]) -> bool:
     """A request for the fallback model itself has nowhere cheaper to go."""
     return fallback not in {"", model} and all(
         each.stance.allowed_models is None or fallback in each.stance.allowed_models

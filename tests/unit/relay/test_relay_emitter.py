@@ -162,6 +162,27 @@ def test_refused_batch_is_put_aside(tmp_path: Path) -> None:
     assert len(list((tmp_path / "refused").iterdir())) >= 1
 
 
+def test_damaged_batch_is_counted_and_passed(tmp_path: Path) -> None:
+    """A batch that the disk destroyed is counted as lost; those behind it go on."""
+    broker, meter = ScriptedBroker(1), CountingMeter()
+    broker.up = False
+    settings = relay_settings(
+        tmp_path, emitter=EmitterSettings(linger_ms=2, partitions_wait_seconds=0.01)
+    )
+    with running(settings, broker, meter) as emitter:
+        for number in range(3):
+            emitter.emit(usage_event(number, key="one"))
+            eventually(lambda waiting=number + 1: emitter.backlog_batches == waiting)  # type: ignore[misc]
+        path = next(tmp_path.glob("*.segment"))
+        content = bytearray(path.read_bytes())
+        content[content.index(b'"e1"') + 1] ^= 1
+        path.write_bytes(content)
+        broker.up = True
+        assert emitter.flush(DEADLINE_SECONDS)
+    assert broker.events() == ["e0", "e2"]
+    assert meter.counts[Metric.DROPPED, "spool_damaged"] == 1
+
+
 def test_restart_sends_the_rest_first(tmp_path: Path) -> None:
     """What an earlier process left is sent by the next, same lanes, before that one's own batches."""
     broker = ScriptedBroker(2)
