@@ -180,8 +180,7 @@ def _add_agent(
                 await flusher.wait_for_room()
             except Exception:
                 # Faust would skip the message and go on.
-                log.exception("agent.failed")
-                end_process(FAILED_STATUS)
+                end_process(FAILED_STATUS, "agent.failed")
 
     app.agent(source, concurrency=1, name="meter_usage")(meter_usage)
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import structlog
 
@@ -64,9 +65,19 @@ class Acknowledge(Protocol):
         """Let its offset be committed."""
 
 
-def end_process(status: int) -> None:
-    """End at once: no finally, no flush, nothing written after we have lost track."""
-    os._exit(status)
+def end_process(status: int, fact: str, **values: object) -> NoReturn:
+    """Say why and end at once: no clean-up, nothing written after we have lost track.
+
+    Args:
+        status: FAILED_STATUS or FENCED_STATUS.
+        fact: the log event; the exception being handled, if any, goes with it.
+        values: of the log event.
+    """
+    try:
+        log.error(fact, exc_info=sys.exc_info()[0] is not None, **values)
+    finally:
+        # Whatever becomes of the log line: a closed pipe must not keep a lost worker alive.
+        os._exit(status)
 
 
 class Flusher:
@@ -145,17 +156,14 @@ class Flusher:
             await asyncio.sleep(interval)
             stalled = time.monotonic() - before - interval
             if stalled > fence:
-                log.error("worker.fenced", stalled_seconds=round(stalled, 2))
-                end_process(FENCED_STATUS)
+                end_process(FENCED_STATUS, "worker.fenced", stalled_seconds=round(stalled, 2))
             if failed():
-                log.error("worker.crashed")
-                end_process(FAILED_STATUS)
+                end_process(FAILED_STATUS, "worker.crashed")
             try:
                 await self.flush(writer())
             except Exception:
                 # Every failure has the same answer.
-                log.exception("flush.failed")
-                end_process(FAILED_STATUS)
+                end_process(FAILED_STATUS, "flush.failed")
 
     async def flush(self, writer: Writer) -> None:
         """Carry out the numbered effects for everything applied so far.

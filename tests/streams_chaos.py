@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, Self
 
 import msgspec
 
@@ -146,9 +146,7 @@ class Rig:
 
     def letters(self) -> list[DeadLetter]:
         """Every dead letter record, repeats included."""
-        with contextlib.closing(
-            LogReader(self.config, [self.topic(Topic.DEAD_LETTERS)])
-        ) as reader:
+        with contextlib.closing(LogReader(self.config, [self.topic(Topic.DEAD_LETTERS)])) as reader:
             records = reader.read_to_end(READ_SECONDS_MAX)
             return [decode_dead_letter(record.value) for record in records if record.value]
 
@@ -188,7 +186,7 @@ class Feeder:
         self.events: list[UsageEvent] = []
         self.messages = 0
 
-    def __enter__(self) -> Feeder:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -225,9 +223,7 @@ class Feeder:
             self._seqs[partition] += 1
             value = batch(f"{self._rig.name}/{partition}", self._seqs[partition], events)
             self._sent.append((partition, value))
-        self._producer.send(
-            self._rig.topic(Topic.USAGE_EVENTS), b"k", value, partition=partition
-        )
+        self._producer.send(self._rig.topic(Topic.USAGE_EVENTS), b"k", value, partition=partition)
         self.messages += 1
 
     def _event(self) -> UsageEvent:
@@ -328,9 +324,7 @@ def main() -> None:
             running_broker(options.kafka, data_dir / "kafka") as bootstrap,
             rig_on(bootstrap, options.kafka, data_dir) as rig,
         ):
-            report = chaos(
-                rig, cycles=options.cycles, seed=options.seed, workers=options.workers
-            )
+            report = chaos(rig, cycles=options.cycles, seed=options.seed, workers=options.workers)
     print(msgspec.json.encode(report._asdict()).decode())
     raise SystemExit(0 if report.missing == report.extra == 0 else 1)
 

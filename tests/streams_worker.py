@@ -1,6 +1,6 @@
 """A streams worker as a process of its own, for tests that kill it.
 
-    python -m tests.streams_worker JSON     the fields of StreamsSettings; ends on SIGTERM
+python -m tests.streams_worker JSON     the fields of StreamsSettings; ends on SIGTERM
 """
 
 from __future__ import annotations

@@ -75,9 +75,7 @@ class Run:
             if self.next < len(self.log):
                 self.process.apply(self.log, self.next)
                 self.next += 1
-        deaths = (
-            ("torn", "before_state", "before_ack", "pause", "rebalance") if self.deaths else ()
-        )
+        deaths = ("torn", "before_state", "before_ack", "pause", "rebalance") if self.deaths else ()
         what = self.data.draw(st.sampled_from(("flush", "flush", *deaths)))
         if what == "flush":
             self.flush()
@@ -141,9 +139,7 @@ def test_totals_are_exact_whatever_is_killed(log: list[Message], data: st.DataOb
 
 
 @given(log=logs(), data=st.data())
-def test_the_log_alone_is_enough_after_compaction(
-    log: list[Message], data: st.DataObject
-) -> None:
+def test_the_log_alone_is_enough_after_compaction(log: list[Message], data: st.DataObject) -> None:
     """After healing, the last record of each key is the right one, so compaction loses nothing."""
     run = Run(log, data, horizon=100_000)
     run.finish()
