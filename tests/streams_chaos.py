@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, cast, Self
+from typing import NamedTuple, Self, cast
 
 import msgspec
 
