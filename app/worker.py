@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import uvloop
@@ -58,14 +59,18 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
     app.finalize()
     flushing = asyncio.create_task(_flush(streams), name="flusher")
     log.info("worker.starting", app_id=settings.app_id, bootstrap=settings.bootstrap)
-    try:
-        await app.start()
-    except Exception:
-        end_process(FAILED_STATUS, "worker.failed")
-    await stop.wait()
-    # The flusher goes on while Faust stops: Faust waits for the acknowledgements it makes.
+    starting = asyncio.create_task(app.start(), name="start")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # It waits for the group or the changelog, and has not counted anything yet.
+        _leave("worker.stopped")
+    if starting.exception() is not None:
+        end_process(FAILED_STATUS, "worker.failed", error=repr(starting.exception()))
+    await stopping
     log.info("worker.draining")
-    loop.call_later(settings.stop_timeout_ms / 1000, _give_up)
+    loop.call_later(settings.stop_timeout_ms / 1000, _give_up, streams)
+    # The flusher goes on while Faust stops: Faust waits for the acknowledgements it makes.
     await app.stop()
     flushing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -85,6 +90,15 @@ async def _flush(streams: Streams) -> None:
     await streams.flusher.run(writer, lambda: app.crashed)
 
 
-def _give_up() -> None:
-    """A drain that takes this long waits for a broker that is gone; the log has the truth."""
+def _give_up(streams: Streams) -> None:
+    """The drain takes too long: Faust waits for a rebalance, or for a broker that is gone."""
+    if streams.flusher.idle:
+        # Everything counted is durable; only the commit may be missing, which is a longer replay.
+        _leave("worker.stopped_undrained")
     end_process(FAILED_STATUS, "worker.drain_timeout")
+
+
+def _leave(fact: str) -> NoReturn:
+    """End at once with status 0: nothing is waiting to be made durable."""
+    log.info(fact)
+    os._exit(0)

@@ -122,6 +122,8 @@ def _faust_options(settings: StreamsSettings) -> dict[str, Any]:
         "key_serializer": "raw",
         "value_serializer": "raw",
         "producer_max_batch_size": PRODUCER_BATCH_BYTES,
+        # Faust's default of 20 minutes would let a lost worker write long after its successor.
+        "producer_request_timeout": settings.flush_timeout_ms / 1000,
         "store": "memory://",
         "stream_buffer_maxsize": BUFFERED_MESSAGES_MAX,
         # A rebalance waits until what was applied is flushed and committed.

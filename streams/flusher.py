@@ -101,8 +101,14 @@ class Flusher:
         self._letters: list[DeadLetter] = []
         self._tally: Counter[tuple[Metric, str]] = Counter()
         self._events = 0
+        self._flushing = False
         self._room = asyncio.Event()
         self._room.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything applied so far is durable and acknowledged."""
+        return not self._pending and not self._flushing
 
     # -- collecting, called by the agent
 
@@ -160,7 +166,8 @@ class Flusher:
             if failed():
                 end_process(FAILED_STATUS, "worker.crashed")
             try:
-                await self.flush(writer())
+                async with asyncio.timeout(self._settings.flush_timeout_ms / 1000):
+                    await self.flush(writer())
             except Exception:
                 # Every failure has the same answer.
                 end_process(FAILED_STATUS, "flush.failed")
@@ -173,6 +180,7 @@ class Flusher:
         """
         if not self._table.ledgers:
             return
+        self._flushing = True
         pending, self._pending = self._pending, []
         letters, self._letters = self._letters, []
         tally, self._tally = self._tally, Counter()
@@ -199,6 +207,7 @@ class Flusher:
             event.ack()
         if pending:
             self._crash("flush.after_ack")
+        self._flushing = False
         self._report(taken, tally)
 
     async def _write_entries(self, writer: Writer, entries: Mapping[int, Sequence[Record]]) -> None:

@@ -45,6 +45,9 @@ class StreamsSettings:
     # The cadence of snapshots: a tenth of a second is the figure, and keeps the sum of
     # emit, fold and decide below half a second.
     flush_interval_ms: int = 100
+    # A broker that does not acknowledge for this long is given up; the successor reads the log.
+    # Brokers of a cluster that change leaders take a few seconds.
+    flush_timeout_ms: int = 30_000
     # Commits only shorten the replay after a crash (the table's tags decide what counts).
     commit_interval_ms: int = 1_000
     # Group coordination: 10 s rides out a pause of the broker. The embedded broker takes half a
