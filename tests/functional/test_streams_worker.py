@@ -14,8 +14,8 @@ import pytest
 
 from backends.kafka.producer import Producer
 from backends.kafka.reader import LogReader
+from embedded.apache_kafka.jars import java_program, resolved_jars
 from embedded.errors import ServerMissingError
-from embedded.kafka import java_program, resolved_jars
 from schemas.reasons import RejectReason
 from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from schemas.topics import Topic
