@@ -204,7 +204,7 @@ def test_migrations_apply_once(store: Client) -> None:
     """A second run does nothing; a new file alone is applied; the record says what was."""
     assert migrate(store) == []
     more = Migration(
-        len(shipped()) + 1,
+        shipped()[-1].number + 1,
         "0999_more.sql",
         "CREATE TABLE {local:more} (a Int8) {on_cluster}\nENGINE = Memory;\n",
     )
