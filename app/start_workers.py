@@ -38,6 +38,7 @@ def streams_settings(settings: Settings) -> StreamsSettings:
         session_timeout_ms=TANSU_SESSION_MS if tansu else section.session_timeout_ms,
         fetch_max_wait_ms=TANSU_FETCH_WAIT_MS if tansu else KAFKA_FETCH_WAIT_MS,
         idempotent=not tansu,
+        refetch_gaps=tansu,
         crash_at=settings.crash_at,
     )
 

@@ -39,6 +39,7 @@ def kafka_config(settings: Settings, client: str) -> KafkaConfig:
         client_id=f"meterline-{client}-{socket.gethostname()}-{os.getpid()}",
         fetch_max_wait_ms=TANSU_FETCH_WAIT_MS if tansu else KAFKA_FETCH_WAIT_MS,
         idempotent=not tansu,
+        refetch_gaps=tansu,
         session_timeout_ms=TANSU_SESSION_MS if tansu else section.session_timeout_ms,
         security=security,
     )

@@ -175,7 +175,11 @@ def running_client() -> Iterator[RelayClient]:
     server = start_broker()
     try:
         kafka = KafkaConfig(
-            server.address, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000
+            server.address,
+            fetch_max_wait_ms=10,
+            idempotent=False,
+            refetch_gaps=True,
+            session_timeout_ms=3_000,
         )
         admin = Admin(kafka)
         admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)

@@ -164,7 +164,11 @@ def servers() -> Iterator[tuple[KafkaConfig, ClickHouseConfig]]:
         broker = start_broker()
         try:
             kafka = KafkaConfig(
-                broker.address, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000
+                broker.address,
+                fetch_max_wait_ms=10,
+                idempotent=False,
+                refetch_gaps=True,
+                session_timeout_ms=3_000,
             )
             admin = Admin(kafka)
             admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)

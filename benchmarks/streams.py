@@ -113,7 +113,7 @@ class Round(NamedTuple):
 
 def fill(bootstrap: str, values: Iterator[tuple[int, bytes]]) -> None:
     """Make the topics and put the messages in."""
-    config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False)
+    config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
     with contextlib.closing(Admin(config)) as admin:
         admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)
     with contextlib.closing(Producer(config, linger_ms=20)) as producer:

@@ -50,6 +50,7 @@ class SpendApp(faust.App):
             self,
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             idempotent=settings.idempotent,
+            refetch_gaps=settings.refetch_gaps,
         )
 
     @override

@@ -58,6 +58,8 @@ class StreamsSettings:
     fetch_max_wait_ms: int = 500
     # Needs InitProducerId, which the embedded broker lacks.
     idempotent: bool = True
+    # The embedded broker's fetch may overtake an append (see `backends.kafka.gaps`).
+    refetch_gaps: bool = False
     # Time for a drain after SIGTERM; a supervisor kills after more than this.
     stop_timeout_ms: int = 8_000
     # Longest time for reading a changelog without progress: a broker that is gone.
@@ -91,6 +93,7 @@ def embedded_settings(bootstrap: str, **more: object) -> StreamsSettings:
         "session_timeout_ms": 3_000,
         "fetch_max_wait_ms": 10,
         "idempotent": False,
+        "refetch_gaps": True,
         "stop_timeout_ms": 8_000,
     }
     return StreamsSettings(bootstrap=bootstrap, **{**base, **more})  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Faust's Kafka transport with the three things it has no setting for.
+"""Faust's Kafka transport with the four things it has no setting for.
 
 - how long a fetch may wait at the broker (Faust: 1.5 s),
 - an idempotent producer without transactions,
+- a fetch that overtook an append is read again (`backends.kafka.gaps`),
 - sending many records of one partition as batches: 8 us a record where `send` takes 150.
 """
 
@@ -17,17 +18,53 @@ from faust.types import AppT
 from typing_extensions import override
 from yarl import URL
 
+from backends.kafka.gaps import GapWatch
 from streams.ledger import Record
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    _gaps: GapWatch | None = None
+
     @override
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         assert isinstance(transport, SpendTransport)
         # Read by the consumer when it starts; the constructor call is inside Faust.
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001
+        self._gaps = GapWatch() if transport.refetch_gaps else None
         return consumer
+
+    @override
+    async def _fetch_records(
+        self, consumer: AIOKafkaConsumer, active_partitions: set[Any], *args: Any, **options: Any
+    ) -> Any:
+        """Fetch; without the records that a fetch gave too early, which are then read again."""
+        positions = {} if self._gaps is None else _positions(consumer)
+        fetched: Any = await super()._fetch_records(consumer, active_partitions, *args, **options)
+        if self._gaps is None:
+            return fetched
+        admitted: dict[Any, list[Any]] = {}
+        for partition, records in fetched.items():
+            position = positions.get(partition)
+            if position is not None:
+                taken = self._gaps.admitted(partition, position, [each.offset for each in records])
+                if taken < len(records):
+                    consumer.seek(partition, records[taken - 1].offset + 1 if taken else position)
+                    del records[taken:]
+            if records:
+                admitted[partition] = records
+        return admitted
+
+
+def _positions(consumer: AIOKafkaConsumer) -> dict[Any, int]:
+    """The next offset of each assigned partition that has one; the public way may wait for it."""
+    subscription = consumer._subscription.subscription  # noqa: SLF001
+    if subscription is None or subscription.assignment is None:
+        return {}
+    states = {
+        each: subscription.assignment.state_value(each) for each in subscription.assignment.tps
+    }
+    return {each: state.position for each, state in states.items() if state.has_valid_position}
 
 
 class SpendConsumer(driver.Consumer):
@@ -93,9 +130,16 @@ class SpendTransport(driver.Transport):
     Producer: ClassVar[type[SpendProducer]] = SpendProducer
 
     def __init__(
-        self, url: list[URL], app: AppT, *, fetch_max_wait_ms: int, idempotent: bool
+        self,
+        url: list[URL],
+        app: AppT,
+        *,
+        fetch_max_wait_ms: int,
+        idempotent: bool,
+        refetch_gaps: bool,
     ) -> None:
         """Take what Faust's settings cannot say."""
         super().__init__(url, app)
         self.fetch_max_wait_ms = fetch_max_wait_ms
         self.idempotent = idempotent
+        self.refetch_gaps = refetch_gaps

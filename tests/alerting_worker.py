@@ -25,7 +25,13 @@ def now_ms() -> int:
 
 def tansu(bootstrap: str) -> KafkaConfig:
     """Settings that fit the embedded broker."""
-    return KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000)
+    return KafkaConfig(
+        bootstrap,
+        fetch_max_wait_ms=10,
+        idempotent=False,
+        refetch_gaps=True,
+        session_timeout_ms=3_000,
+    )
 
 
 def main(worker: str, bootstrap: str, crash_at: str = "") -> int:

@@ -22,7 +22,13 @@ _DOWN = "the scripted broker is down"
 
 def embedded_kafka(bootstrap: str) -> KafkaConfig:
     """Settings for the embedded broker."""
-    return KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000)
+    return KafkaConfig(
+        bootstrap,
+        fetch_max_wait_ms=10,
+        idempotent=False,
+        refetch_gaps=True,
+        session_timeout_ms=3_000,
+    )
 
 
 def relay_settings(

@@ -36,7 +36,11 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     kafka = KafkaConfig(
-        arguments["bootstrap"], fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000
+        arguments["bootstrap"],
+        fetch_max_wait_ms=10,
+        idempotent=False,
+        refetch_gaps=True,
+        session_timeout_ms=3_000,
     )
     settings = SinkSettings(epoch=arguments["epoch"], crash_at=arguments["crash_at"])
     store = ClickHouseConfig(port=arguments["clickhouse_port"])

@@ -46,6 +46,8 @@ class KafkaConfig:
     """10 on the embedded broker: an empty fetch there does not wake on new data."""
     idempotent: bool = True
     """False on the embedded broker, which knows no producer ids."""
+    refetch_gaps: bool = False
+    """True on the embedded broker, whose fetch may overtake an append (`backends.kafka.gaps`)."""
     session_timeout_ms: int = 10_000
     """3,000 on the embedded broker, whose group join takes half of it."""
     bootstrap_seconds: float = BOOTSTRAP_SECONDS_MAX

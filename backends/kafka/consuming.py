@@ -7,8 +7,9 @@ from typing import Any
 
 from kafka import TopicPartition as DriverPartition
 
-from backends.kafka.client import common_options
+from backends.kafka.client import REQUEST_TIMEOUT_MS, common_options
 from backends.kafka.config import KafkaConfig, Record, TopicPartition
+from backends.kafka.gaps import GapWatch
 
 # Memory of one consumer: what is fetched and not yet polled. One partition's share holds a whole
 # message of the largest size and some; the total is what all partitions together may hold.
@@ -49,3 +50,28 @@ def records_of(polled: dict[Any, list[Any]]) -> list[Record]:
         for batch in polled.values()
         for each in batch
     ]
+
+
+def poll_driver(
+    driver: Any, gaps: GapWatch | None, timeout_seconds: float, records_max: int
+) -> dict[Any, list[Any]]:
+    """Poll; with `gaps`, without the records that a fetch gave too early."""
+    positions: dict[Any, int | None] = {}
+    if gaps is not None:
+        positions = {
+            each: driver.position(each, timeout_ms=REQUEST_TIMEOUT_MS)
+            for each in driver.assignment() or ()
+        }
+    polled: dict[Any, list[Any]] = driver.poll(
+        timeout_ms=int(timeout_seconds * 1000), max_records=records_max
+    )
+    if gaps is not None:
+        for partition, records in polled.items():
+            position = positions.get(partition)
+            if position is None:
+                continue
+            taken = gaps.admitted(partition, position, [each.offset for each in records])
+            if taken < len(records):
+                driver.seek(partition, records[taken - 1].offset + 1 if taken else position)
+                del records[taken:]
+    return polled

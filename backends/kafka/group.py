@@ -19,10 +19,12 @@ from backends.kafka.consuming import (
     RECORDS_MAX,
     consumer_options,
     from_driver,
+    poll_driver,
     records_of,
     to_driver,
 )
 from backends.kafka.errors import mapped
+from backends.kafka.gaps import GapWatch
 
 # A member that does not poll for this long is taken for dead: longer than the longest insert
 # with its retries, shorter than the retention of anything.
@@ -104,6 +106,7 @@ class GroupConsumer:
         """
         self._listener = _Listener(on_revoked, on_assigned)
         self._closed = False
+        self._gaps = GapWatch() if config.refetch_gaps else None
         options = {
             **consumer_options(config),
             "group_id": group,
@@ -128,9 +131,7 @@ class GroupConsumer:
         with mapped("reading from the broker"):
             polled: dict[Any, list[Any]] = {}
             try:
-                polled = self._driver.poll(
-                    timeout_ms=int(timeout_seconds * 1000), max_records=records_max
-                )
+                polled = poll_driver(self._driver, self._gaps, timeout_seconds, records_max)
             finally:
                 self._raise_failure()
         return records_of(polled)

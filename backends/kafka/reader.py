@@ -15,8 +15,9 @@ from kafka import TopicPartition as DriverPartition
 
 from backends.kafka.client import REQUEST_TIMEOUT_MS, start_client
 from backends.kafka.config import KafkaConfig, Record
-from backends.kafka.consuming import RECORDS_MAX, consumer_options, records_of
+from backends.kafka.consuming import RECORDS_MAX, consumer_options, poll_driver, records_of
 from backends.kafka.errors import BrokerUnavailable, Stop, mapped
+from backends.kafka.gaps import GapWatch
 
 # One step of reading to the end: short, so that the end is noticed soon after it is known.
 STEP_SECONDS_MAX = 0.05
@@ -38,6 +39,7 @@ class LogReader:
         self._topics = tuple(topics)
         self._started = False
         self._closed = False
+        self._gaps = GapWatch() if config.refetch_gaps else None
         self._topic_ids: dict[str, object] = {}
         self._driver = self._open({})
 
@@ -77,9 +79,7 @@ class LogReader:
             self._started = True
             self._take_in_new_partitions()
             self._rewind_replaced_topics()
-            polled = self._driver.poll(
-                timeout_ms=int(timeout_seconds * 1000), max_records=records_max
-            )
+            polled = poll_driver(self._driver, self._gaps, timeout_seconds, records_max)
         return records_of(polled)
 
     def caught_up(self) -> bool:

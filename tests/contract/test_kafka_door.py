@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -77,7 +79,13 @@ def topic_name(name: str) -> Topic:
 
 
 def tansu_config(bootstrap: str) -> KafkaConfig:
-    return KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000)
+    return KafkaConfig(
+        bootstrap,
+        fetch_max_wait_ms=10,
+        idempotent=False,
+        refetch_gaps=True,
+        session_timeout_ms=3_000,
+    )
 
 
 @pytest.fixture(scope="module", params=["tansu", "apache"])
@@ -328,6 +336,30 @@ def test_sending_blocks_for_a_bounded_time_when_the_broker_is_away() -> None:
     assert time.monotonic() - started < 10
     assert len(answers) == sent_before_full
     assert None not in answers
+
+
+def test_a_fetch_that_overtakes_an_append_loses_nothing(
+    cluster: Cluster, unique: str, closing: Closing
+) -> None:
+    """Producers that append to one partition at once are all read, each record once, in order."""
+    topic = cluster.topic(unique, partitions=1)
+    consumer = closing(GroupConsumer(cluster.config, unique, [topic]))
+
+    def produce(number: int) -> None:
+        with contextlib.closing(Producer(cluster.config, linger_ms=0)) as producer:
+            for count in range(500):
+                producer.send(topic, b"k", b"%d-%d" % (number, count), partition=0)
+                # Small batches, so that many appends meet.
+                if count % 3 == 0:
+                    producer.flush(PATIENCE_SECONDS)
+            producer.flush(PATIENCE_SECONDS)
+
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(produce, number) for number in range(4)]
+        records = poll_until(consumer, 4 * 500)
+        for each in sent:
+            each.result()
+    assert [record.offset for record in records] == list(range(4 * 500))
 
 
 # --- the group ------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ OPTIONS = ReplayOptions(
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[KafkaConfig]:
     with running_broker() as bootstrap:
-        config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False)
+        config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
         admin = Admin(config)
         admin.apply(TOPICS, usage_partitions=3, replication_factor=1)
         admin.close()

@@ -82,7 +82,11 @@ class World:
     @property
     def kafka(self) -> KafkaConfig:
         return KafkaConfig(
-            self.bootstrap, fetch_max_wait_ms=10, idempotent=False, session_timeout_ms=3_000
+            self.bootstrap,
+            fetch_max_wait_ms=10,
+            idempotent=False,
+            refetch_gaps=True,
+            session_timeout_ms=3_000,
         )
 
     @property

@@ -1,0 +1,61 @@
+"""Offsets that a fetch left out, for brokers whose fetch may overtake an append.
+
+Two producers append to one partition at once; the embedded broker may answer a fetch with the
+later batch before the earlier one can be seen. A consumer that takes what it was given goes on after
+both, and never reads the earlier one. Here the position goes back to the offset that is missing.
+
+On Apache Kafka a fetch ends at the high watermark, and gaps are what compaction, retention and
+transactions leave: there this is switched off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+
+# An append that is under way becomes visible within milliseconds. What is missing for longer was
+# never appended, or is gone, and must not hold up the partition.
+PATIENCE_SECONDS = 2.0
+
+
+class GapWatch:
+    """Decides how much of a fetch may be taken. Not thread-safe."""
+
+    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Accept a gap that is still there after `patience_seconds`."""
+        self._patience_seconds = patience_seconds
+        self._since: dict[Hashable, tuple[int, float]] = {}
+
+    def admitted(self, partition: Hashable, position: int, offsets: Sequence[int]) -> int:
+        """How many of a partition's fetched records may be taken.
+
+        Args:
+            partition: whose.
+            position: the next offset to read, before the fetch.
+            offsets: of the fetched records, rising.
+
+        Returns:
+            The number of records to take. Fewer than all: read again from the offset after the
+            last one taken (`position` if it is 0).
+        """
+        start = next((n for n, offset in enumerate(offsets) if offset >= position), len(offsets))
+        if not offsets[start:] or self._follow(position, offsets[start:]):
+            self._since.pop(partition, None)
+            return len(offsets)
+        taken = start
+        missing = position
+        while offsets[taken] == missing:
+            taken += 1
+            missing += 1
+        known, since = self._since.get(partition, (-1, 0.0))
+        now = time.monotonic()
+        if known != missing:
+            self._since[partition] = (missing, now)
+        elif now - since > self._patience_seconds:
+            del self._since[partition]
+            return len(offsets)
+        return taken
+
+    @staticmethod
+    def _follow(position: int, offsets: Sequence[int]) -> bool:
+        return offsets[0] == position and offsets[-1] - position == len(offsets) - 1
