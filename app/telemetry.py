@@ -21,11 +21,21 @@ from schemas.metrics import Metric
 
 PREFIX = "meterline_"
 # Drivers tell every reconnect; what matters of it reaches our own log as a mapped error.
-QUIET = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "clickhouse_connect", "circus")
+QUIET = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "clickhouse_connect", "urllib3")
 
 
-def set_up_logging(worker: str, level: str = "info", style: str = "console") -> None:
-    """Send everything to standard error, our events and the drivers' warnings alike."""
+def set_up_logging(
+    worker: str, level: str = "info", style: str = "console", *, drivers: bool = False
+) -> None:
+    """Send everything to standard error.
+
+    Args:
+        worker: who speaks; in every JSON line.
+        level: the least that is shown.
+        style: `console` or `json`.
+        drivers: show the drivers' errors as well. For workers, which outlive a broker's absence;
+            a command ends with a line of its own that says the same.
+    """
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if style == "json"
@@ -52,8 +62,37 @@ def set_up_logging(worker: str, level: str = "info", style: str = "console") -> 
         format="%(levelname)s %(name)s: %(message)s",
         force=True,
     )
+    quiet = logging.ERROR if drivers else logging.CRITICAL
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(quiet)
+    # A driver tries an address that does not answer several times a second, and tells of each.
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparse())
+
+
+class Sparse(logging.Filter):
+    """Lets each of the drivers say one thing in ten seconds."""
+
+    SILENCE_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        """Nobody has spoken yet."""
+        super().__init__()
+        self._spoke: dict[str, float] = {}
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        driver = record.name.partition(".")[0]
+        if driver not in QUIET:
+            return True
+        # Every close of a client cancels its refresh under way, which kafka-python calls an error.
+        if record.getMessage().endswith("failed Cancelled"):
+            return False
+        last = self._spoke.get(driver)
+        if last is not None and record.created - last < self.SILENCE_SECONDS:
+            return False
+        self._spoke[driver] = record.created
+        return True
 
 
 class PrometheusMeter:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import structlog
 import uvloop
+from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 
 from schemas.clock import Clock
 from schemas.metrics import Meter
@@ -66,7 +67,7 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
         # It waits for the group or the changelog, and has not counted anything yet.
         _leave("worker.stopped")
     if starting.exception() is not None:
-        end_process(FAILED_STATUS, "worker.failed", error=repr(starting.exception()))
+        end_process(FAILED_STATUS, "worker.failed", error=_told(settings, starting.exception()))
     await stopping
     log.info("worker.draining")
     loop.call_later(settings.stop_timeout_ms / 1000, _give_up, streams)
@@ -77,6 +78,15 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
         await flushing
     log.info("worker.stopped")
     return 0
+
+
+def _told(settings: StreamsSettings, error: BaseException | None) -> str:
+    if isinstance(error, KafkaConnectionError):
+        return (
+            f"no Kafka broker answers at {settings.bootstrap}: start the broker, or correct the "
+            "address or the security settings"
+        )
+    return repr(error)
 
 
 async def _flush(streams: Streams) -> None:

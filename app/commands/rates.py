@@ -86,9 +86,14 @@ def _table(view: RateCardView) -> Table:
         caption=f"catalogue {view.price_version}, source {view.source}",
         title_justify="left",
         caption_justify="left",
+        box=None,
+        pad_edge=False,
     )
-    for head in ("service tier", "above input tokens", "from", "to"):
-        table.add_column(head)
+    for head in ("tier", "above tokens", "from"):
+        table.add_column(head, no_wrap=True, justify="right" if head == "above tokens" else "left")
+    ends = any(row.effective_to for row in view.rows)
+    if ends:
+        table.add_column("to", no_wrap=True)
     for name in used:
         table.add_column(name.replace("_", " "), justify="right")
     for row in view.rows:
@@ -96,7 +101,7 @@ def _table(view: RateCardView) -> Table:
             row.service_tier,
             f"{row.above_input_tokens:,}",
             row.effective_from,
-            row.effective_to or "",
+            *([row.effective_to or ""] if ends else []),
             *(row.usd_per_million[name] or "" for name in used),
         )
     return table

@@ -16,7 +16,8 @@ from schemas.periods import rfc3339
 from schemas.throttle import BreakerState
 
 _out = Console(highlight=False)
-BAR_CELLS = 20
+# With it the departments fit into 80 columns.
+BAR_CELLS = 12
 MEGABYTE = 1_000_000
 _COLOURS = {
     BreakerState.CLOSED: "green",
@@ -79,7 +80,9 @@ def departments_table(overview: Overview) -> Table:
     table = Table(title=f"departments, {overview.period}", title_justify="left", box=None)
     for name in ("department", "spent", "budget", "used", "", "requests", "breaker"):
         table.add_column(
-            name, justify="right" if name in {"spent", "budget", "used", "requests"} else "left"
+            name,
+            justify="right" if name in {"spent", "budget", "used", "requests"} else "left",
+            no_wrap=name != "department",
         )
     for line in overview.departments:
         used = "" if line.percent is None else f"{line.percent} %"

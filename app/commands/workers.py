@@ -15,7 +15,7 @@ from app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
 def _worker(name: str) -> Iterator[tuple[Settings, PrometheusMeter]]:
     """Settings, logs and metrics of one worker process."""
     settings = load_settings()
-    set_up_logging(name, settings.log_level, settings.log_format)
+    set_up_logging(name, settings.log_level, settings.log_format, drivers=True)
     meter = PrometheusMeter(name)
     if not settings.metrics_port:
         yield settings, meter
