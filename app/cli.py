@@ -7,7 +7,7 @@ import sys
 import stamina
 import typer
 
-from app.commands import demo, policy, rates, setup, status, traffic, up, workers
+from app.commands import demo, policy, rates, rebuild, setup, status, traffic, up, workers
 from app.failures import told_plainly
 from app.telemetry import set_up_logging
 
@@ -26,6 +26,7 @@ cli.command("up", rich_help_panel=_MACHINE)(up.up)
 cli.command("demo", rich_help_panel=_MACHINE)(demo.demo)
 cli.command("replay", rich_help_panel=_MACHINE)(traffic.replay)
 cli.command("verify", rich_help_panel=_OPERATE)(traffic.verify)
+cli.command("rebuild", rich_help_panel=_OPERATE)(rebuild.rebuild)
 cli.command("status", rich_help_panel=_OPERATE)(status.status)
 cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
 cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)

@@ -15,7 +15,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +24,8 @@ from app.clock import now_ms
 from app.commands.policy import planned
 from app.commands.setup import apply_migrations, apply_topics
 from app.failures import UserError
-from app.policy_store import publish
+from app.policy_store import publish, read_policies
+from app.rebuild import is_needed, rebuild
 from app.settings import (
     RUNTIME_FILE,
     BrokerKind,
@@ -34,7 +35,8 @@ from app.settings import (
     Settings,
     base_environment,
 )
-from app.wiring import kafka_config
+from app.wiring import clickhouse_config, kafka_config
+from backends.clickhouse import Client
 from embedded.broker import broker_argv
 from embedded.clickhouse import answers_ping
 from embedded.kafka import prepare
@@ -42,6 +44,7 @@ from embedded.processes import free_port, require_free_port
 from embedded.protocol import answers_kafka
 from embedded.supervision import ProcessSpec, ProcessState
 from embedded.supervisor import Supervisor
+from schemas.policy import RULES_ID, PolicyObject, RuleSet
 
 STATE_FILE = "workers.json"
 LOG_FILE = "pipeline.log"
@@ -52,6 +55,7 @@ WORKER_READY_SECONDS = 90
 # A worker that ignores SIGTERM this long is killed: a replay, never a loss.
 WORKER_GRACE_SECONDS = 15
 READY_TIMEOUT_SECONDS = 1.0
+POLICY_READ_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class StackOptions:
     data_dir: Path
     kafka: str = "tansu"
     policy: Path | None = None
+    sample_policy: bool = False
+    """`policy` was not asked for: it yields to one that was published before."""
     kafka_port: int = 0
     clickhouse_port: int = 0
     usage_partitions: int = 4
@@ -159,17 +165,40 @@ class Stack:
         self._say("servers answer; creating topics and tables")
         apply_topics(self.settings)
         apply_migrations(self.settings)
-        if self.options.policy is not None:
-            changes = planned(self.settings, self.options.policy)
-            publish(
-                kafka_config(self.settings, "policy"),
-                changes,
-                actor="up",
-                reason=f"start with {self.options.policy.name}",
-                at_ms=now_ms(),
-            )
-            self._say(f"policy: {len(changes)} objects published")
+        self._rebuild()
+        self._publish_policy()
         self._say("starting the workers")
+
+    def _rebuild(self) -> None:
+        """A broker that forgot everything is told by ClickHouse."""
+        client = Client(clickhouse_config(self.settings))
+        try:
+            if not is_needed(self.settings, client):
+                return
+            self._say("the log is new: restoring its state from ClickHouse")
+            report = rebuild(self.settings, client, now_ms(), self._say)
+        finally:
+            client.close()
+        self._say(
+            f"restored {report.totals:,} totals of {report.events:,} events in "
+            f"{report.seconds:.1f} s"
+        )
+
+    def _publish_policy(self) -> None:
+        """The policy file, if one is given; a sample does not replace what was published."""
+        path = self.options.policy
+        if path is None:
+            return
+        kafka = kafka_config(self.settings, "policy")
+        if self.options.sample_policy:
+            published = read_policies(kafka, POLICY_READ_SECONDS)
+            if published:
+                _check_time_zone(published, self.settings.time_zone)
+                return
+        changes = planned(self.settings, path)
+        reason = f"start with {path.name}"
+        publish(kafka, changes, actor="up", reason=reason, at_ms=now_ms())
+        self._say(f"policy: {len(changes)} objects published")
 
     def _servers(self, kafka_port: int, clickhouse_port: int) -> Iterator[ProcessSpec]:
         data_dir = self.options.data_dir
@@ -262,6 +291,16 @@ def _environment(settings: Settings, name: str, metrics_port: int) -> dict[str, 
         "METERLINE_DATA_DIR": str(settings.data_dir / "run" / name),
         "METERLINE_METRICS_PORT": str(metrics_port),
     }
+
+
+def _check_time_zone(published: Mapping[str, PolicyObject], time_zone: str) -> None:
+    rules = published.get(RULES_ID)
+    if isinstance(rules, RuleSet) and rules.time_zone != time_zone:
+        message = (
+            f"the policy of this data directory counts in {rules.time_zone}, the sample in "
+            f"{time_zone}: name the policy file with --policy"
+        )
+        raise UserError(message)
 
 
 def _lock(data_dir: Path) -> TextIO:

@@ -89,7 +89,7 @@ ORDER BY start_ms, scope"""  # noqa: S608 - only fixed text is put in; values ar
 
 
 # One array of scopes per event and type; a missing project or user has none.
-_SCOPES_OF_EVENT: Mapping[ScopeType, str] = MappingProxyType(
+SCOPES_OF_EVENT: Mapping[ScopeType, str] = MappingProxyType(
     {
         ScopeType.ORGANISATION: "[concat('organisation:', organisation)]",
         ScopeType.DEPARTMENT: "[concat('department:', organisation, '/', department)]",
@@ -114,7 +114,7 @@ class EventTotals:
 
     def build(self) -> Query:
         """Rows of (start_ms, scope, cost, input, output, events, unpriced)."""
-        scopes = ", ".join(_SCOPES_OF_EVENT[each] for each in self.scope_types)
+        scopes = ", ".join(SCOPES_OF_EVENT[each] for each in self.scope_types)
         sql = f"""
 SELECT roundDown(toUnixTimestamp64Milli(event_time), {{starts:Array(Int64)}}) AS start_ms,
        arrayJoin(arrayConcat({scopes})) AS scope,

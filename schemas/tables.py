@@ -47,6 +47,8 @@ class TableName(StrEnum):
     DEAD_LETTERS = "dead_letters"
     AUDIT_LOG = "audit_log"
     DELIVERIES = "deliveries"
+    USAGE_BATCHES = "usage_batches"
+    CONTROL_RECORDS = "control_records"
     SCHEMA_MIGRATIONS = "schema_migrations"
 
 
@@ -243,6 +245,24 @@ DELIVERIES = _table(
     ("duration_ms", "Int64"),
     ("version", "UInt64"),
 )
+USAGE_BATCHES = _table(
+    TableName.USAGE_BATCHES,
+    ("lane", TEXT),
+    ("seq", COUNT),
+    ("source_partition", "UInt16"),
+    ("received_at", TIME),
+    ("events", "UInt16"),
+    ("version", "UInt64"),
+)
+CONTROL_RECORDS = _table(
+    TableName.CONTROL_RECORDS,
+    ("topic", LABEL),
+    ("record_key", TEXT),
+    ("record_value", TEXT),
+    ("tombstone", "UInt8"),
+    ("at", TIME),
+    ("version", "UInt64"),
+)
 
 TABLES: tuple[Table, ...] = (
     USAGE_EVENTS,
@@ -253,4 +273,6 @@ TABLES: tuple[Table, ...] = (
     DEAD_LETTERS,
     AUDIT_LOG,
     DELIVERIES,
+    USAGE_BATCHES,
+    CONTROL_RECORDS,
 )

@@ -24,6 +24,15 @@ class Topic(StrEnum):
     DELIVERIES = "deliveries"
 
 
+KEPT_TOPICS = (
+    Topic.DELIVERIES,
+    Topic.POLICIES,
+    Topic.THROTTLE_COMMANDS,
+    Topic.ALERTS,
+)
+"""Topics that remember what was decided and told, and nothing else does: the newest record of each
+key is kept in ClickHouse and published again, in this order, when the log was lost."""
+
 DAY_MS = 86_400_000
 # Dead letters carry base64 of the original, which is a third longer, plus its frame.
 DEAD_LETTER_BYTES_MAX = MESSAGE_BYTES_MAX

@@ -28,6 +28,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic.DEAD_LETTERS,
     Topic.AUDIT_LOG,
     Topic.DELIVERIES,
+    Topic.POLICIES,
 )
 
 

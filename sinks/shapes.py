@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from backends.kafka import Record
 from schemas.spend import newer
-from schemas.tables import TableName
-from schemas.topics import Topic
+from schemas.tables import CONTROL_RECORDS, USAGE_BATCHES, TableName
+from schemas.topics import KEPT_TOPICS, Topic
 from sinks.batch import Batch, Entry, Poison
 from sinks.control_rows import (
     ROW_TOPICS,
@@ -26,6 +26,7 @@ from sinks.control_rows import (
     spend_window,
 )
 from sinks.usage_rows import Block, Rate, UsageRows, retraction_block, usage_block, usage_rows
+from sinks.versions import first_version
 
 
 class TableBlock(NamedTuple):
@@ -75,9 +76,13 @@ class UsageShape:
             batch.add(Entry(record, rows, rows.rows), _place(record))
 
     def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
-        """One block of usage_events."""
+        """The events, then the batches: a batch that is there has all its events."""
         messages: list[UsageRows] = [entry.item for entry in entries]
-        return [TableBlock(TableName.USAGE_EVENTS, usage_block(messages))]
+        blocks = [TableBlock(TableName.USAGE_EVENTS, usage_block(messages))]
+        batches = [batch_row(entry, self.epoch) for entry in entries if entry.item.lane]
+        if batches:
+            blocks.append(TableBlock(TableName.USAGE_BATCHES, rows_block(USAGE_BATCHES, batches)))
+        return blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +127,61 @@ class RowShape:
             batch.add(Entry(record, row, 1), _place(record))
 
     def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
-        """One block of the topic's table."""
+        """One block of the topic's table, and the records themselves if they are kept."""
         table = ROW_TOPICS[self.topic].table
         rows: list[Row] = [entry.item for entry in entries]
-        return [TableBlock(table.name, rows_block(table, rows))]
+        blocks = [TableBlock(table.name, rows_block(table, rows))]
+        if self.topic in KEPT_TOPICS:
+            blocks.append(kept_block(self.topic, entries, self.epoch))
+        return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class KeptShape:
+    """A topic of which only the newest record of each key is kept."""
+
+    topic: Topic
+    epoch: int
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Anything but a record without a key, tombstones included."""
+        if record.key is None:
+            batch.refuse(Poison(record, -1, "a record without a key"))
+            return
+        batch.add(Entry(record, None, 1), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of control_records."""
+        return [kept_block(self.topic, entries, self.epoch)]
+
+
+def kept_block(topic: Topic, entries: Sequence[Entry], epoch: int) -> TableBlock:
+    """The records as they came, to be published again if the log is lost."""
+    rows: list[Row] = [
+        (
+            topic.value,
+            entry.record.key or b"",
+            entry.record.value or b"",
+            int(entry.record.value is None),
+            entry.record.timestamp_ms,
+            Place(epoch, entry.record.offset).version,
+        )
+        for entry in entries
+    ]
+    return TableBlock(TableName.CONTROL_RECORDS, rows_block(CONTROL_RECORDS, rows))
+
+
+def batch_row(entry: Entry, epoch: int) -> Row:
+    """A row of usage_batches."""
+    record, item, rows = entry
+    return (
+        item.lane,
+        item.seq,
+        record.partition,
+        record.timestamp_ms,
+        rows,
+        first_version(epoch, record.offset),
+    )
 
 
 @dataclass(slots=True)
@@ -166,4 +222,5 @@ def shapes(epoch: int, rate: Rate) -> Mapping[Topic, Shape]:
         Topic.SPEND_SNAPSHOTS: SpendShape(),
         Topic.DEAD_LETTERS: LetterShape(epoch),
         **{topic: RowShape(topic, epoch) for topic in ROW_TOPICS},
+        Topic.POLICIES: KeptShape(Topic.POLICIES, epoch),
     }

@@ -61,20 +61,20 @@ _ENVELOPE: Final = frozenset(
 )
 
 # Columns whose integers are narrower than a sender may write.
-_BOUNDS: Final = {
+BOUNDS: Final = {
     "http_status": (-(2**31), 2**31 - 1),
     "latency_ms": (-(2**31), 2**31 - 1),
     "ttft_ms": (-(2**31), 2**31 - 1),
     "reported_cost_usd": (1 - NANO_USD_LIMIT, NANO_USD_LIMIT - 1),
 }
 # Field of UsageEvent -> column, where the names differ.
-_COLUMN_OF: Final = {
+COLUMN_OF: Final = {
     "id": "event_id",
     "time_ms": "event_time",
     "model": "model_sent",
     "reported_cost_nano_usd": "reported_cost_usd",
 }
-_EVENT_COLUMNS: Final = tuple(_COLUMN_OF.get(name, name) for name in _FIELDS)
+_EVENT_COLUMNS: Final = tuple(COLUMN_OF.get(name, name) for name in _FIELDS)
 _COLUMNS: Final = {column.name: column for column in USAGE_EVENTS.columns}
 
 
@@ -95,6 +95,9 @@ class UsageRows:
     """By name; a column in which every row has its default is left out."""
     rows: int
     unstorable: tuple[Unstorable, ...] = ()
+    lane: str = ""
+    """Of the batch; empty for a single event."""
+    seq: int = 0
 
 
 class Block(NamedTuple):
@@ -138,7 +141,7 @@ def usage_rows(
         positions = [positions[number] for number in kept]
         rated = [rated[number] for number in kept]
         if not events:
-            return UsageRows({}, 0, unstorable)
+            return UsageRows({}, 0, unstorable, message.lane, message.seq)
     columns = _event_columns(events)
     if message.rejects or not _plain(value):
         columns["extra"] = _extra_texts(value, positions)
@@ -152,7 +155,7 @@ def usage_rows(
     first = first_version(epoch, offset)
     columns["version"] = [first - 2 * position for position in positions]
     used = {name: values for name, values in columns.items() if any(values)}
-    return UsageRows(used, len(events), unstorable)
+    return UsageRows(used, len(events), unstorable, message.lane, message.seq)
 
 
 def _event_columns(events: tuple[UsageEvent, ...]) -> dict[str, Sequence[Any]]:
@@ -224,7 +227,7 @@ def default_of(column: Column) -> Any:
 
 def _clamp(columns: dict[str, Sequence[Any]]) -> None:
     """Values beyond their column: clamped, and as sent in `extra`; the event still counts."""
-    for name, (low, high) in _BOUNDS.items():
+    for name, (low, high) in BOUNDS.items():
         values = columns[name]
         if not any(values):
             continue

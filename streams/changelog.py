@@ -216,6 +216,27 @@ class Replica:
         return taken
 
 
+def newest_states(records: Iterable[RawRecord]) -> dict[int, tuple[int, int]]:
+    """By partition, the newest tag (epoch, offset) that a state record of it has.
+
+    Raises:
+        SnapshotError: a record that is none of ours.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for record in records:
+        try:
+            scope, _, _, shard = _key_decoder.decode(record.key or b"")
+            if scope != STATE_SCOPE or shard != str(record.partition) or not record.value:
+                continue
+            tag = _tag_decoder.decode(record.value)
+        except msgspec.MsgspecError as error:
+            message = f"not a record of spend.snapshots: {error}"
+            raise SnapshotError(message) from error
+        present = found.get(record.partition, (-1, -1))
+        found[record.partition] = max(present, (tag.epoch, tag.offset))
+    return found
+
+
 def _older(value: bytes, present: bytes | None) -> bool:
     if present is None:
         return False

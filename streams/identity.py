@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 import xxhash
 
+from schemas.scopes import UNASSIGNED
 from schemas.usage import EVENTS_PER_BATCH_MAX, UsageEvent
 
 ID_BYTES = 16
@@ -39,8 +40,11 @@ _body_digest = xxhash.xxh3_64_digest
 def digests(event: UsageEvent) -> tuple[bytes, bytes]:
     """The index key of an event's id, and what its body is compared by.
 
-    The body is every field that we know, in a fixed order: 0.6 us for an event of 250 bytes.
+    The body is every field that we know, in a fixed order: 0.6 us for an event of 250 bytes. To
+    name the department `unassigned` and to name none is the same: it is counted, and stored, alike.
     """
+    if event.department == UNASSIGNED:
+        event = msgspec.structs.replace(event, department="")
     return _id_digest(event.id.encode()), _body_digest(_body(event))
 
 

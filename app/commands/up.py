@@ -54,6 +54,7 @@ def up(
 ) -> None:
     """Run broker, ClickHouse and every worker on this machine; Ctrl-C drains and stops."""
     set_up_logging("up", log_level)
+    is_sample = policy is None
     policy = policy or sample_policy()
     document = parse_policy(read_text(policy), str(policy))
     if replay is not None and not replay.is_file():
@@ -63,6 +64,7 @@ def up(
         data_dir=data,
         kafka=kafka.value,
         policy=policy,
+        sample_policy=is_sample,
         kafka_port=kafka_port,
         clickhouse_port=clickhouse_port,
         usage_partitions=partitions,

@@ -13,9 +13,10 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as DriverPartition
 from kafka import errors as driver
 from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType
+from kafka.structs import OffsetAndMetadata
 
 from backends.kafka.client import common_options, start_client
-from backends.kafka.config import KafkaConfig
+from backends.kafka.config import KafkaConfig, TopicPartition
 from backends.kafka.consuming import consumer_options
 from backends.kafka.errors import BrokerUnavailable, Stop, door_error, mapped
 from schemas.topics import TopicSpec
@@ -123,6 +124,24 @@ class Admin:
             number: max(0, end - offsets.get(number, beginnings[number]))
             for number, end in ends.items()
         }
+
+    def set_offsets(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Store where a group without members begins to read.
+
+        Raises:
+            Stop: refused; a group that has members commits for itself.
+        """
+        wanted = {
+            DriverPartition(each.topic, each.partition): OffsetAndMetadata(offset, "", -1)
+            for each, offset in offsets.items()
+        }
+        doing = f"setting the offsets of {group}"
+        with mapped(doing):
+            answer = self._driver.alter_group_offsets(group, wanted)
+        for partition, error in answer.items():
+            if error is not driver.NoError:
+                message = f"{doing}: {partition.topic}: {error.__name__}; stop its workers first"
+                raise Stop(message)
 
     def brokers(self) -> tuple[str, ...]:
         """`host:port` of every broker that the cluster names."""

@@ -1,0 +1,52 @@
+"""`meterline rebuild`: restore the state of a lost log from ClickHouse."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.rebuild import RebuildReport
+from app.rebuild import rebuild as run
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import clickhouse_config
+from backends.clickhouse import Client
+
+_out = Console(highlight=False)
+_progress = Console(stderr=True, highlight=False)
+
+
+def rebuild(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
+    """Restore totals, lanes, policy, commands and alerts of a lost log; workers stopped."""
+    settings = load_settings(data)
+    client = Client(clickhouse_config(settings))
+    try:
+        report = run(settings, client, now_ms(), lambda line: _progress.print(f"[dim]{line}[/]"))
+    finally:
+        client.close()
+    if json_output:
+        print_json(report.as_json())
+        return
+    _out.print(_table(report))
+
+
+def _table(report: RebuildReport) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = {
+        "log epoch": f"{report.epoch}",
+        "events": f"{report.events:,}",
+        "spent, USD": report.spent_usd,
+        "totals restored": f"{report.totals:,}",
+        "totals set to zero": f"{report.zeroed:,}",
+        "ids": f"{report.ids:,}",
+        "lanes": f"{report.lanes:,}",
+        **{topic: f"{count:,}" for topic, count in report.records.items()},
+        "seconds": f"{report.seconds:.1f}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,160 @@
+"""A pipeline whose broker forgot everything: stopped or killed, started again, rebuilt."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.clock import now_ms
+from app.settings import load_settings
+from app.wiring import clickhouse_config, kafka_config
+from backends.clickhouse import Client
+from backends.kafka import LogReader, Producer
+from relay.client import RelayClient
+from relay.gate import Admission, GateRequest
+from relay.lanes import encode_batch
+from relay.settings import RelaySettings, SpoolSettings
+from schemas.alert import AlertStatus, decode_alert
+from schemas.codec import encode
+from schemas.metrics import NoMeter
+from schemas.topics import Topic
+from schemas.usage import UsageEvent
+from tests.pipeline import Pipeline, running_pipeline
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+SOON_SECONDS = 30.0
+LANE = "relay-rebuild/boot/1"
+HERO = GateRequest("acme", "k-hero", "gpt-4.1", department="research")
+
+
+def eventually(holds: Callable[[], Any], what: str) -> None:
+    """Wait, bounded, for something that other processes bring about."""
+    deadline = time.monotonic() + SOON_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.1)
+
+
+def batch(seq: int, time_ms: int) -> bytes:
+    """One event of eight dollars for the research department, as a relay would seal it."""
+    event = UsageEvent(
+        id=f"rebuild-{seq}:1",
+        time_ms=time_ms,
+        organisation="acme",
+        department="research",
+        key="k-hero",
+        provider="openai",
+        model="gpt-4.1",
+        output_tokens=1_000_000,
+    )
+    return encode_batch(LANE, seq, [encode(event)])
+
+
+def send(pipeline: Pipeline, *values: bytes) -> None:
+    producer = Producer(kafka_config(load_settings(pipeline.data_dir), "test"))
+    try:
+        for value in values:
+            producer.send(Topic.USAGE_EVENTS, LANE.encode(), value, partition=1)
+        producer.flush(10)
+    finally:
+        producer.close()
+
+
+def query(pipeline: Pipeline, sql: str) -> list[tuple[Any, ...]]:
+    client = Client(clickhouse_config(load_settings(pipeline.data_dir)))
+    try:
+        return client.query(sql)
+    finally:
+        client.close()
+
+
+def research(pipeline: Pipeline) -> dict[str, Any]:
+    lines = pipeline.json("status")["departments"]
+    return next(line for line in lines if line["scope"] == "department:acme/research")
+
+
+def fired(pipeline: Pipeline) -> list[str]:
+    """The dedup keys of all firings on the topic."""
+    reader = LogReader(kafka_config(load_settings(pipeline.data_dir), "test"), [Topic.ALERTS])
+    try:
+        alerts = [decode_alert(record.value or b"") for record in reader.read_to_end(20)]
+    finally:
+        reader.close()
+    return [alert.dedup_key for alert in alerts if alert.status is AlertStatus.FIRING]
+
+
+def deliveries(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    return query(
+        pipeline,
+        "SELECT message_id, channel, attempt, at FROM deliveries FINAL ORDER BY ALL",
+    )
+
+
+def replay(pipeline: Pipeline, truth: Path, seed: int) -> None:
+    pipeline.json(
+        *("replay", "--format", "synthetic", "--speed", "0", "--limit", "3000"),
+        *("--organisation", "replayed", "--duplicates", "0.02", "--late", "0.02"),
+        *("--seed", str(seed), "--truth", str(truth)),
+    )
+
+
+def assert_exact(pipeline: Pipeline, truth: Path) -> None:
+    done = pipeline.cli("verify", "--truth", str(truth), "--wait", "60", "--json", check=False)
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["streams_diff_nano_usd"] == 0
+
+
+def kill_all(pipeline: Pipeline) -> None:
+    """SIGKILL to every process of the pipeline, as a power cut would."""
+    root = psutil.Process(pipeline.process.pid)
+    for process in [root, *root.children(recursive=True)]:
+        process.send_signal(signal.SIGKILL)
+    pipeline.process.wait()
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_restart_loses_nothing_and_repeats_nothing(tmp_path: Path, end: str) -> None:
+    """Totals, breaker, lanes and alerts go on where they were, and new traffic is exact."""
+    data, first, second = tmp_path / "data", tmp_path / "first.json", tmp_path / "second.json"
+    sent_ms = now_ms()
+    with running_pipeline(data) as pipeline:
+        replay(pipeline, first, seed=1)
+        send(pipeline, batch(1, sent_ms), batch(2, sent_ms))
+        assert_exact(pipeline, first)
+        eventually(lambda: research(pipeline)["breaker"] == "open", "the breaker")
+        eventually(lambda: len(deliveries(pipeline)) == len(fired(pipeline)), "the deliveries")
+        before, told, log = research(pipeline), fired(pipeline), deliveries(pipeline)
+        assert len(told) == len(set(told))
+        if end == "killed":
+            kill_all(pipeline)
+    with running_pipeline(data) as pipeline:
+        settings = load_settings(pipeline.data_dir)
+        assert settings.log_epoch == 1
+        relay = RelayClient(
+            RelaySettings("after", kafka_config(settings, "it"), SpoolSettings(tmp_path / "spool")),
+            now_ms,
+            NoMeter(),
+        )
+        try:
+            assert relay.start(20)
+            assert relay.decide(HERO).admission is Admission.REJECT
+        finally:
+            relay.close(5)
+        assert_exact(pipeline, first)
+        # A relay that lost the answer sends its last batch again, then the next one.
+        send(pipeline, batch(2, sent_ms), batch(3, sent_ms), batch(3, sent_ms))
+        replay(pipeline, second, seed=2)
+        assert_exact(pipeline, second)
+        assert_exact(pipeline, first)
+        eventually(lambda: research(pipeline)["events"] == 3, "the third batch")
+        after = research(pipeline)
+        assert (before["spent_usd"], after["spent_usd"]) == ("16.000000000", "24.000000000")
+        assert sorted(fired(pipeline)) == sorted(told)
+        assert deliveries(pipeline) == log
