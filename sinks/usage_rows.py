@@ -155,6 +155,10 @@ def usage_rows(
     first = first_version(epoch, offset)
     columns["version"] = [first - 2 * position for position in positions]
     used = {name: values for name, values in columns.items() if any(values)}
+    # Where the default is NULL, a zero is a value.
+    reported = columns["reported_cost_usd"]
+    if any(value is not None for value in reported):
+        used["reported_cost_usd"] = reported
     return UsageRows(used, len(events), unstorable, message.lane, message.seq)
 
 

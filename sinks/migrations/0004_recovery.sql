@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS {local:control_records} {on_cluster}
     version UInt64 COMMENT 'Place in the topic: the last record of a key stands' CODEC(Delta, ZSTD(1))
 )
 ENGINE = {replacing:version}
+-- A topic is read whole, and the key makes the sorting key the identity.
 ORDER BY (topic, record_key)
 -- Policies and commands hold until they are replaced; alerts and deliveries only matter to the
 -- periods they are about, and a year and a month outlasts the longest.

@@ -19,7 +19,7 @@ def unused(_: object) -> RatedEvent:
 
 
 def test_every_topic_is_stored() -> None:
-    """Each topic has a policy and a shape, but for the policy's own, which is not history."""
+    """Each topic has a policy and a shape."""
     stored = {spec.topic for spec in TOPICS}
     assert SinkSettings().policies.keys() == stored
     assert shapes(0, unused).keys() == stored
