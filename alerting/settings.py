@@ -47,6 +47,9 @@ class NotifySettings:
     flush_timeout_seconds: float = 35
     request_timeout_seconds: float = 15
     """Standard Webhooks asks receivers to answer within 15 s."""
+    ca_file: str = ""
+    """PEM file of certificate authorities that receivers' certificates may come from, beside the
+    usual ones."""
     retry_seconds: tuple[int, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     """Delay before each attempt, the example schedule of Standard Webhooks: 3 days in all."""
     pending_max: int = 10_000

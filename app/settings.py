@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     metrics_port: int = Field(default=0, ge=0, le=65_535)
     """Port of /metrics and /ready on 127.0.0.1 (or metrics_host); 0 for none."""
     metrics_host: str = "127.0.0.1"
+    notify_ca_file: str = ""
+    """PEM file of certificate authorities that alert receivers' certificates may come from."""
     crash_at: str = ""
     """Test only: name of an effect at which the worker kills itself."""
 
@@ -204,9 +206,25 @@ def _refuse_unknown() -> None:
         raise SettingsError([f"{name}: no such setting" for name in strange])
 
 
+# A secret is a line; what is longer is another file.
+SECRET_BYTES_MAX = 16_384
+
+
 def secret(name: str) -> str | None:
-    """A secret named in policy, such as a webhook's signing key; None if it is not set."""
-    return os.environ.get(name)
+    """A secret named in policy, such as a webhook's signing key; None if it is not set.
+
+    Where NAME_FILE is set instead of NAME, the file it names holds the secret: read anew each
+    time, so that a rotated one needs no restart.
+    """
+    value = os.environ.get(name)
+    path = os.environ.get(f"{name}_FILE")
+    if value is not None or not path:
+        return value
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(SECRET_BYTES_MAX).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def base_environment() -> dict[str, str]:

@@ -94,7 +94,7 @@ def start_notify(settings: Settings, meter: PrometheusMeter) -> int:
     from alerting.settings import NotifySettings  # noqa: PLC0415 - loads the driver
 
     return run_notify(
-        NotifySettings(crash_at=settings.crash_at),
+        NotifySettings(ca_file=settings.notify_ca_file, crash_at=settings.crash_at),
         kafka_config(settings, "notify"),
         secret,
         now_ms,

@@ -19,7 +19,7 @@ import base64
 import binascii
 import concurrent.futures
 import email.utils
-import threading
+import re
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,13 +29,16 @@ import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 from standardwebhooks import Webhook
 
+from backends.loop_thread import LoopThread
+
 # An answer is a status; its body is read only to let the connection be used again.
 RESPONSE_BYTES_MAX = 64 * 1024
 # More than all channels' in-flight bounds together on a small installation.
 CONNECTIONS_MAX = 100
-CLOSE_SECONDS_MAX = 5.0
+CODE_LENGTH_MAX = 40
 USER_AGENT = "meterline"
 _HTTPS_PORT = 443
+_CODE = re.compile(rb"[a-z]+(_[a-z]+)+")
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - the standard's prefix, not a secret
 _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64  # Standard Webhooks 1.0.0
 
@@ -66,6 +69,8 @@ class WebhookRequest:
     secret: str = field(default="", repr=False)
     """whsec_ and base64 of 24 to 64 bytes; empty sends without a signature."""
     allow_private_address: bool = False
+    bearer: str = field(default="", repr=False)
+    """A token for the Authorization header; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,49 +79,37 @@ class WebhookAnswer:
 
     status: int
     retry_after_seconds: int | None = None
+    code: str = ""
+    """An error code such as Slack's `channel_is_archived`: the body, where it is one plain word.
+    Anything else of a body is dropped, because it may quote what we sent."""
 
 
 class WebhookDoor:
     """Sends from a thread of its own, so that a receiver that hangs holds nobody."""
 
-    def __init__(self, timeout_seconds: float = 15) -> None:
+    def __init__(self, timeout_seconds: float = 15, ca_file: str = "") -> None:
         """Start the thread.
 
         Args:
             timeout_seconds: for a whole attempt, from the look-up of the name to the last byte.
+            ca_file: PEM file of certificate authorities trusted beside the usual ones.
         """
         self._timeout_seconds = timeout_seconds
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
+        self._tls = httpx.create_ssl_context(trust_env=False)
+        if ca_file:
+            self._tls.load_verify_locations(ca_file)
+        self._thread = LoopThread("webhooks")
         self._clients: dict[bool, httpx.AsyncClient] = {}
-        self._closed = False
-        self._thread.start()
 
     def post(self, request: WebhookRequest) -> concurrent.futures.Future[WebhookAnswer]:
         """Send one attempt; the future holds the answer, or raises WebhookError."""
-        return asyncio.run_coroutine_threadsafe(self._post(request), self._loop)
+        return self._thread.start(self._post(request))
 
     def close(self) -> None:
         """Abandon what is under way and end the thread; idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(CLOSE_SECONDS_MAX)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_SECONDS_MAX)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
+        self._thread.close(self._shut)
 
     async def _shut(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
         for client in self._clients.values():
             await client.aclose()
 
@@ -137,7 +130,7 @@ class WebhookDoor:
             async with client.stream(
                 "POST", url, content=request.body, headers=headers
             ) as response:
-                await _drain(response)
+                head = await _drain(response)
         except SSRFProtectionError as error:
             message = f"{url.host} leads to an address that is not public"
             raise WebhookForbidden(message) from error
@@ -145,7 +138,8 @@ class WebhookDoor:
             # The driver's text may quote the URL: its class says what happened.
             message = f"no answer from {url.host}: {type(error).__name__}"
             raise WebhookUnreachable(message) from error
-        return WebhookAnswer(response.status_code, _retry_after(response, request.at_ms))
+        code = head.decode("ascii", "ignore") if _CODE.fullmatch(head) else ""
+        return WebhookAnswer(response.status_code, _retry_after(response, request.at_ms), code)
 
     def _client(self, *, guarded: bool) -> httpx.AsyncClient:
         """One client per kind, made on the loop that uses it."""
@@ -154,6 +148,7 @@ class WebhookDoor:
             client = httpx.AsyncClient(
                 follow_redirects=False,
                 trust_env=False,
+                verify=self._tls,
                 timeout=self._timeout_seconds,
                 limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
                 headers={"user-agent": USER_AGENT},
@@ -189,13 +184,15 @@ async def _in_time(work: Coroutine[Any, Any, WebhookAnswer], seconds: float) -> 
         raise WebhookUnreachable(message) from error
 
 
-async def _drain(response: httpx.Response) -> None:
+async def _drain(response: httpx.Response) -> bytes:
     """Read a bounded part of the body; what is longer is cut with the connection."""
-    read = 0
+    read, head = 0, b""
     async for chunk in response.aiter_raw():
         read += len(chunk)
+        head += chunk[: CODE_LENGTH_MAX + 1 - len(head)]
         if read > RESPONSE_BYTES_MAX:
-            return
+            break
+    return head
 
 
 def _checked_url(request: WebhookRequest) -> httpx.URL:
@@ -223,6 +220,8 @@ def _headers(request: WebhookRequest) -> dict[str, str]:
         "webhook-id": request.message_id,
         "webhook-timestamp": str(request.at_ms // 1000),
     }
+    if request.bearer:
+        headers["authorization"] = f"Bearer {request.bearer}"
     if request.secret:
         signer = Webhook(signing_secret(request.secret))
         headers["webhook-signature"] = signer.sign(

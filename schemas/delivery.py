@@ -53,9 +53,11 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     channel_fingerprint: str = ""
     """Of the channel's policy at the attempt: a 410 stands while the policy is the same.
     Not stored in ClickHouse."""
-    alert: str = ""
-    """The alert as JSON, only with the outcome `retry`: what a restarted notifier sends again.
-    Not stored in ClickHouse."""
+    alerts: tuple[msgspec.Raw, ...] = ()
+    """The alerts that the message tells of, as JSON: what a restarted notifier sends again, and
+    what a replay sends."""
+    queue: str = ""
+    """Messages of one queue leave in order: the incident's key, or the group's."""
 
 
 _decoder = msgspec.json.Decoder(Delivery)

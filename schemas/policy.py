@@ -11,6 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from schemas.policy_notify import (
+    OPEN_BREAKER_MUTES_BELOW,
+    Channel,
+    Inhibition,
+    Maintenance,
+    Route,
+)
 from schemas.throttle import ThrottleMode
 
 RULES_ID = "rules"
@@ -96,26 +103,16 @@ class RuleSet(_Wire):
     breaker: BreakerPolicy = BreakerPolicy()
 
 
-class WebhookChannel(_Wire):
-    """A signed webhook receiver (Standard Webhooks)."""
-
-    type: Literal["webhook"] = "webhook"
-    id: str
-    url: str
-    secret_env: str = ""
-    """Name of the environment variable that holds the whsec_ secret; the secret itself never
-    stands in policy."""
-    min_severity: str = "info"
-    allow_private_address: bool = False
-    """Lets the URL lead to a private or loopback address (SSRF guard off for this channel)."""
-
-
 class NotifyPolicy(_Wire):
     """Where alerts go."""
 
     kind: Literal["notify"] = "notify"
     version: int = 1
-    channels: tuple[WebhookChannel, ...] = ()
+    channels: tuple[Channel, ...] = ()
+    routes: tuple[Route, ...] = ()
+    """None: every alert goes to every channel whose least severity it reaches."""
+    inhibit: tuple[Inhibition, ...] = (OPEN_BREAKER_MUTES_BELOW,)
+    maintenance: tuple[Maintenance, ...] = ()
 
 
 PolicyObject = Annotated[ScopePolicy | RuleSet | NotifyPolicy, Field(discriminator="kind")]

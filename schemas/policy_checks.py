@@ -9,15 +9,12 @@ take effect: whoever wrote it believes something that is not so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from schemas.policy_document import (
-    ChannelEntry,
     DepartmentEntry,
     OrganisationEntry,
     PolicyDocument,
@@ -25,6 +22,7 @@ from schemas.policy_document import (
     ScopeEntry,
     plain_usd,
 )
+from schemas.policy_notify_checks import check_notify
 from schemas.policy_yaml import Path
 from schemas.scopes import (
     Scope,
@@ -34,10 +32,6 @@ from schemas.scopes import (
     check_organisation,
 )
 from schemas.throttle import ThrottleMode
-
-# POSIX: what a shell can set.
-_ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
-ENVIRONMENT_NAME_LENGTH_MAX = 128
 
 
 class Finding(NamedTuple):
@@ -100,7 +94,7 @@ def check(document: PolicyDocument) -> Iterator[Finding]:
         yield Finding(("version",), "is required: begin the file with 'version: 1'")
     yield from _check_time_zone(document.time_zone)
     yield from _check_rules(document.rules)
-    yield from _check_channels(document.notify.channels)
+    yield from (Finding(*each) for each in check_notify(document.notify))
     first: dict[Scope, Path] = {}
     for placed in placed_entries(document):
         yield from _check_identifier(placed)
@@ -224,48 +218,4 @@ def _check_rules(rules: RulesEntry) -> Iterator[Finding]:
             ("rules", "breaker", "half_open_to_percent"),
             f"{breaker.half_open_to_percent} must not be above throttle_to_percent, which is "
             f"{breaker.throttle_to_percent}: half-open admits less than throttled",
-        )
-
-
-def _check_channels(channels: Sequence[ChannelEntry]) -> Iterator[Finding]:
-    names: set[str] = set()
-    for position, channel in enumerate(channels):
-        path: Path = ("notify", "channels", position)
-        if channel.id in names:
-            yield Finding((*path, "id"), f"channel {channel.id!r} is there twice")
-        names.add(channel.id)
-        try:
-            check_identifier(channel.id, "a channel's id")
-        except ScopeError as error:
-            yield Finding((*path, "id"), str(error))
-        yield from _check_url(channel, path)
-        if channel.secret_env and not (
-            len(channel.secret_env) <= ENVIRONMENT_NAME_LENGTH_MAX
-            and _ENVIRONMENT_NAME.fullmatch(channel.secret_env)
-        ):
-            # Not quoted: somebody may have written the secret itself.
-            yield Finding(
-                (*path, "secret_env"),
-                "must be the name of an environment variable (A-Z, 0-9 and _), never the secret",
-            )
-
-
-def _check_url(channel: ChannelEntry, path: Path) -> Iterator[Finding]:
-    """The URL is not quoted: receivers' URLs often carry a token."""
-    try:
-        parts = urlsplit(channel.url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        yield Finding((*path, "url"), "is not a URL")
-        return
-    if parts.scheme != "https" and not (parts.scheme == "http" and channel.allow_private_address):
-        yield Finding(
-            (*path, "url"),
-            "must begin with https:// (http:// only with allow_private_address: true)",
-        )
-    elif not usable:
-        yield Finding((*path, "url"), "names no host")
-    if parts.username or parts.password:
-        yield Finding(
-            (*path, "url"), "carries a user name or password: use secret_env, which signs"
         )

@@ -9,19 +9,22 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from schemas.alert import Severity
 from schemas.money import MoneyError, NanoUsd, nano_from_usd, usd_text
 from schemas.policy import BreakerPolicy
+from schemas.policy_entry import Count, Entry, Percent, Text
+from schemas.policy_notify_document import (
+    ChannelEntry,
+    InhibitionEntry,
+    MaintenanceEntry,
+    NotifyEntry,
+    RouteEntry,
+)
 from schemas.throttle import ThrottleMode
 
 # A trillion dollars: more is a slip of the keyboard, and all sums stay printable.
 AMOUNT_USD_MAX = 10**12
-# JSON's safe integer, as for token counts.
-COUNT_MAX = 2**53
-PERCENT_MAX = 1_000
-NAME_LENGTH_MAX = 200
 
 
 def read_usd(value: Any) -> NanoUsd:
@@ -49,27 +52,11 @@ def read_usd(value: Any) -> NanoUsd:
 
 
 Usd = Annotated[NanoUsd, BeforeValidator(read_usd)]
-Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
-Percent = Annotated[int, Field(ge=1, le=PERCENT_MAX)]
-Text = Annotated[str, Field(max_length=NAME_LENGTH_MAX)]
 
 
 def plain_usd(nano_usd: NanoUsd) -> str:
     """Dollars as a person would write them: "1000", "0.25"."""
     return usd_text(nano_usd).rstrip("0").rstrip(".")
-
-
-class Entry(BaseModel):
-    """A mapping of the file: unknown fields are errors, and an empty value counts as absent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: content for name, content in value.items() if content is not None}
 
 
 class BudgetEntry(Entry):
@@ -152,23 +139,6 @@ class RulesEntry(Entry):
     breaker: BreakerEntry = BreakerEntry()
 
 
-class ChannelEntry(Entry):
-    """A receiver of alerts."""
-
-    id: Text
-    type: Literal["webhook"] = "webhook"
-    url: str
-    secret_env: str = ""
-    min_severity: Severity = Severity.INFO
-    allow_private_address: bool = False
-
-
-class NotifyEntry(Entry):
-    """Where alerts go."""
-
-    channels: tuple[ChannelEntry, ...] = ()
-
-
 class PolicyDocument(Entry):
     """A whole policy file."""
 
@@ -193,5 +163,8 @@ ENTRIES: dict[str, type[BaseModel]] = {
     "breaker": BreakerEntry,
     "notify": NotifyEntry,
     "channels": ChannelEntry,
+    "routes": RouteEntry,
+    "inhibit": InhibitionEntry,
+    "maintenance": MaintenanceEntry,
 }
 """The field that holds a mapping, or a list of them -> its shape."""

@@ -53,7 +53,9 @@ ROUNDS_MAX = 20
 QUOTE_LENGTH_MAX = 40
 # Below this a suggestion is a guess; "buget" and "budget" have 0.91.
 SIMILARITY_MIN = 0.6
-_SECRET_FIELDS = frozenset({"url", "secret_env"})
+_SECRET_FIELDS = frozenset(
+    {"url", "secret_env", "url_env", "routing_key_env", "token_env", "password_env"}
+)
 """Fields whose wrong value may be a secret and is never quoted."""
 
 
@@ -248,7 +250,8 @@ def _quote(value: Any, path: Path) -> str:
 
 def _unknown(path: Path) -> str:
     holder = next((step for step in reversed(path[:-1]) if isinstance(step, str)), "")
-    known = list(ENTRIES[holder].model_fields)
+    fields = ENTRIES[holder].model_fields.items()
+    known = [field.alias or name for name, field in fields]
     close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=SIMILARITY_MIN)
     if close:
         return f"is not a known field; did you mean {close[0]!r}?"

@@ -15,15 +15,14 @@ from schemas.policy import (
     BreakerPolicy,
     Budget,
     Limits,
-    NotifyPolicy,
     PolicyObject,
     RuleSet,
     ScopePolicy,
-    WebhookChannel,
     object_id,
 )
 from schemas.policy_checks import PlacedEntry, placed_entries
 from schemas.policy_document import DepartmentEntry, PolicyDocument, plain_usd
+from schemas.policy_notify_plan import compile_notify
 from schemas.scopes import ScopeType
 
 # Fields that count versions are told apart from what they count.
@@ -31,6 +30,8 @@ _VERSIONS = frozenset({"version", "budget_version"})
 # A change of these re-arms thresholds and absolute limits: all that alerting compares spend with.
 _SPEND_LIMITS = ("hour_spend_nano_usd", "day_spend_nano_usd", "day_tokens")
 _NANO_SUFFIX = "_nano_usd"
+# Lists of mappings with an id: each item is compared by itself.
+_LISTS = frozenset({"channels", "routes", "inhibit", "maintenance"})
 
 
 class ChangeAction(StrEnum):
@@ -87,12 +88,7 @@ def compile_policy(document: PolicyDocument) -> dict[str, PolicyObject]:
             thresholds_percent=document.rules.thresholds_percent,
             breaker=BreakerPolicy.model_validate(document.rules.breaker.model_dump()),
         ),
-        NotifyPolicy(
-            channels=tuple(
-                WebhookChannel.model_validate({**channel.model_dump(mode="json")})
-                for channel in document.notify.channels
-            )
-        ),
+        compile_notify(document.notify),
     ]
     objects += [_compile_scope(placed) for placed in placed_entries(document)]
     return {object_id(item): item for item in objects}
@@ -190,9 +186,9 @@ def _flat(item: PolicyObject) -> Iterable[tuple[str, Any]]:
     for name, value in item.model_dump(mode="json").items():
         if name in _VERSIONS:
             continue
-        if name == "channels":
-            for channel in value:
-                yield f"channels[{channel['id']}]", {**channel}
+        if name in _LISTS:
+            for part in value:
+                yield f"{name}[{part['id']}]", {**part}
         elif isinstance(value, dict):
             yield from ((f"{name}.{inner}", content) for inner, content in value.items())
         else:
@@ -214,7 +210,7 @@ def _show(name: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, dict):
         # A channel's URL may carry a token: that it changed is seen, what it is is not shown.
-        shown = {key: text for key, text in value.items() if key not in {"id", "url"}}
+        shown = {key: text for key, text in value.items() if key not in {"id", "url"} and text}
         return ", ".join(f"{key} {text}" for key, text in shown.items())
     return str(value)
 

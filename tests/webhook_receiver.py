@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +49,8 @@ class Receiver:
         self.script: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self.base_url = ""
         self.released = threading.Event()
+        self.judges: dict[str, Callable[[Received], Answer | None]] = {}
+        """What a path answers to a request that it finds fault with."""
 
     def url(self, path: str, *answers: Answer) -> str:
         """The URL of a path, which answers as scripted and then 204."""
@@ -60,8 +63,8 @@ class Receiver:
 
 
 @contextmanager
-def running_receiver() -> Iterator[Receiver]:
-    """A receiver on a free port of this machine."""
+def running_receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A receiver on a free port of this machine; with `tls` over https."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -73,6 +76,9 @@ def running_receiver() -> Iterator[Receiver]:
             receiver.requests.append(Received(self.path, headers, body))
             script = receiver.script[self.path]
             answer = script.popleft() if script else Answer()
+            judge = receiver.judges.get(self.path)
+            if judge is not None and answer.status < 300 and not answer.hang:
+                answer = judge(receiver.requests[-1]) or answer
             if answer.hang:
                 receiver.released.wait()
                 self.close_connection = True
@@ -96,6 +102,9 @@ def running_receiver() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     receiver.base_url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        receiver.base_url = f"https://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

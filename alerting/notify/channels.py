@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from typing_extensions import override
 
+from alerting.notify.alertmanager import alertmanager_body, alertmanager_url
+from alerting.notify.answers import attempted_by, done, mailed_by
+from alerting.notify.mail import mail_content
 from alerting.notify.messages import body_of
 from alerting.notify.outbox import Job
+from alerting.notify.pace import EMAIL_PACE, PAGERDUTY_PACE, SLACK_PACE, UNLIMITED, PaceLimit
+from alerting.notify.pagerduty import pagerduty_body
 from alerting.notify.routing import LOG_CHANNEL
-from alerting.notify.schedule import Attempt, outcome_of
-from backends.webhook import (
-    WebhookAnswer,
-    WebhookDoor,
-    WebhookForbidden,
-    WebhookRequest,
-    WebhookUnreachable,
-    signing_secret,
-)
-from schemas.alert import Severity
+from alerting.notify.schedule import Attempt
+from alerting.notify.slack import slack_body
+from backends.mail import MailDoor, MailRequest
+from backends.webhook import WebhookDoor, WebhookForbidden, WebhookRequest, signing_secret
+from schemas.alert import Alert, Severity
 from schemas.delivery import DeliveryOutcome
-from schemas.policy import NotifyPolicy, WebhookChannel
+from schemas.policy import NotifyPolicy
+from schemas.policy_notify import (
+    AlertmanagerChannel,
+    ChannelBase,
+    EmailChannel,
+    PagerDutyChannel,
+    SlackChannel,
+    WebhookChannel,
+)
 
 Secrets = Callable[[str], str | None]
 """Answers a secret by the name of its environment variable."""
@@ -38,100 +48,246 @@ class Channel(Protocol):
 
     fingerprint: str
     """Changes when the channel's policy does."""
+    pace: PaceLimit
+    groups: bool
+    """Whether people read it, so that alerts of one group come in one message."""
+    fallback: str
+    """Id of the channel that hears what this one cannot be told; empty for none."""
 
-    def send(self, job: Job, now_ms: int, /) -> Future[Attempt]:
-        """Begin one attempt; the future never raises."""
+    def send(self, job: Job, firing: Sequence[Alert], now_ms: int, /) -> Future[Attempt]:
+        """Begin one attempt; the future never raises.
+
+        Args:
+            job: the message.
+            firing: the alerts of the same incident that fire now.
+            now_ms: the present.
+        """
+
+
+class MissingSecret(Exception):  # noqa: N818 - named for what the caller can do
+    """A secret that policy names is not set, or unusable: an operator can set it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What channels send through."""
+
+    webhooks: WebhookDoor
+    mail: MailDoor
+    secrets: Secrets
+
+    def secret(self, name: str) -> str:
+        """A secret that must be there; MissingSecret says which is not."""
+        found = (self.secrets(name) or "").strip()
+        if not found:
+            message = f"{name} is not set in the notify worker's environment"
+            raise MissingSecret(message)
+        return found
 
 
 class LogChannel:
     """One clear line per alert in the worker's log: always there, never fails."""
 
     fingerprint = LOG_CHANNEL
+    pace = UNLIMITED
+    groups = False
+    fallback = ""
 
-    def send(self, job: Job, _now_ms: int, /) -> Future[Attempt]:
+    def send(self, job: Job, _firing: Sequence[Alert], _now_ms: int, /) -> Future[Attempt]:
         """Write the line."""
-        alert = job.alert
-        loud = alert.severity in {Severity.ERROR, Severity.CRITICAL}
-        write = _log.warning if loud else _log.info
-        write(f"alert.{alert.status.value}", severity=alert.severity.value, says=alert.summary)
-        return _answered(Attempt(DeliveryOutcome.DELIVERED))
+        for alert in job.alerts:
+            loud = alert.severity in {Severity.ERROR, Severity.CRITICAL}
+            write = _log.warning if loud else _log.info
+            write(f"alert.{alert.status.value}", severity=alert.severity.value, says=alert.summary)
+        return done(Attempt(DeliveryOutcome.DELIVERED))
 
 
-class SignedWebhookChannel:
-    """A signed webhook (Standard Webhooks)."""
+class _HttpChannel(ABC):
+    """What the channels over HTTP share: they differ in their request."""
 
-    def __init__(self, channel: WebhookChannel, door: WebhookDoor, secrets: Secrets) -> None:
-        """Take the channel's policy; the secret is looked up at every attempt."""
-        self._channel = channel
-        self._door = door
-        self._secrets = secrets
-        policy = channel.model_dump_json().encode()
-        self.fingerprint = hashlib.sha256(policy).hexdigest()[:_FINGERPRINT_LENGTH]
+    pace = UNLIMITED
+    groups = False
+
+    def __init__(self, channel: ChannelBase, doors: Doors) -> None:
+        self._id = channel.id
+        self._doors = doors
+        self.fallback = channel.fallback
+        self.fingerprint = fingerprint_of(channel)
 
     @override
     def __repr__(self) -> str:
         """Without the URL, which may carry a token."""
-        return f"SignedWebhookChannel({self._channel.id!r})"
+        return f"{type(self).__name__}({self._id!r})"
 
-    def send(self, job: Job, now_ms: int, /) -> Future[Attempt]:
-        """Post the alert.
+    def send(self, job: Job, firing: Sequence[Alert], now_ms: int, /) -> Future[Attempt]:
+        """Post one request.
 
         A missing or malformed secret is retried, not final: an operator sets it, restarts the
         worker, and nothing was lost.
         """
+        try:
+            request = self._request(job, firing, now_ms)
+        except MissingSecret as error:
+            return done(Attempt(DeliveryOutcome.RETRY, error=str(error)))
+        return attempted_by(self._doors.webhooks.post(request))
+
+    @abstractmethod
+    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest: ...
+
+
+class SignedWebhookChannel(_HttpChannel):
+    """A signed webhook (Standard Webhooks)."""
+
+    def __init__(self, channel: WebhookChannel, doors: Doors) -> None:
+        """Take the channel's policy; secrets are looked up at every attempt."""
+        super().__init__(channel, doors)
+        self._channel = channel
+
+    @override
+    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
+        channel = self._channel
         secret = ""
-        name = self._channel.secret_env
-        if name:
+        if channel.secret_env:
             try:
-                secret = signing_secret(self._secrets(name) or "")
+                secret = signing_secret(self._doors.secrets(channel.secret_env) or "")
             except WebhookForbidden as error:
-                return _answered(Attempt(DeliveryOutcome.RETRY, error=f"{name}: {error}"))
-        request = WebhookRequest(
-            url=self._channel.url,
+                message = f"{channel.secret_env}: {error}"
+                raise MissingSecret(message) from error
+        return WebhookRequest(
+            url=channel.url or self._doors.secret(channel.url_env),
             message_id=job.message_id,
             body=body_of(job.alert),
             at_ms=now_ms,
             secret=secret,
-            allow_private_address=self._channel.allow_private_address,
+            allow_private_address=channel.allow_private_address,
         )
-        attempted: Future[Attempt] = Future()
-        self._door.post(request).add_done_callback(
-            lambda answered: attempted.set_result(_attempt_of(answered))
-        )
-        return attempted
 
 
-def registry(policy: NotifyPolicy, door: WebhookDoor, secrets: Secrets) -> dict[str, Channel]:
+class Slack(_HttpChannel):
+    """A Slack incoming webhook."""
+
+    pace = SLACK_PACE
+    groups = True
+
+    def __init__(self, channel: SlackChannel, doors: Doors) -> None:
+        """Take the channel's policy; the URL is looked up at every attempt."""
+        super().__init__(channel, doors)
+        self._channel = channel
+
+    @override
+    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
+        channel = self._channel
+        return WebhookRequest(
+            url=self._doors.secret(channel.url_env),
+            message_id=job.message_id,
+            body=slack_body(job.alerts, channel.id, channel.title, channel.text),
+            at_ms=now_ms,
+            allow_private_address=channel.allow_private_address,
+        )
+
+
+class PagerDuty(_HttpChannel):
+    """PagerDuty's Events API v2."""
+
+    pace = PAGERDUTY_PACE
+
+    def __init__(self, channel: PagerDutyChannel, doors: Doors) -> None:
+        """Take the channel's policy; the integration key is looked up at every attempt."""
+        super().__init__(channel, doors)
+        self._channel = channel
+
+    @override
+    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
+        channel = self._channel
+        key = self._doors.secret(channel.routing_key_env)
+        return WebhookRequest(
+            url=channel.url,
+            message_id=job.message_id,
+            body=pagerduty_body(job.alert, firing, channel, key),
+            at_ms=now_ms,
+            allow_private_address=channel.allow_private_address,
+        )
+
+
+class Alertmanager(_HttpChannel):
+    """An Alertmanager's API."""
+
+    def __init__(self, channel: AlertmanagerChannel, doors: Doors) -> None:
+        """Take the channel's policy."""
+        super().__init__(channel, doors)
+        self._channel = channel
+
+    @override
+    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
+        channel = self._channel
+        return WebhookRequest(
+            url=alertmanager_url(channel.url or self._doors.secret(channel.url_env)),
+            message_id=job.message_id,
+            body=alertmanager_body(job.alerts),
+            at_ms=now_ms,
+            bearer=self._doors.secret(channel.token_env) if channel.token_env else "",
+            allow_private_address=channel.allow_private_address,
+        )
+
+
+class Email:
+    """Mail through an SMTP server."""
+
+    pace = EMAIL_PACE
+    groups = True
+
+    def __init__(self, channel: EmailChannel, doors: Doors) -> None:
+        """Take the channel's policy; the password is looked up at every attempt."""
+        self._channel = channel
+        self._doors = doors
+        self.fallback = channel.fallback
+        self.fingerprint = fingerprint_of(channel)
+
+    def send(self, job: Job, _firing: Sequence[Alert], now_ms: int, /) -> Future[Attempt]:
+        """Hand one mail to the server."""
+        channel = self._channel
+        try:
+            password = self._doors.secret(channel.password_env) if channel.username else ""
+        except MissingSecret as error:
+            return done(Attempt(DeliveryOutcome.RETRY, error=str(error)))
+        request = MailRequest(
+            host=channel.host,
+            port=channel.port,
+            tls=channel.tls,
+            sender=channel.sender,
+            recipients=channel.recipients,
+            content=mail_content(job, channel, now_ms),
+            username=channel.username,
+            password=password,
+            allow_private_address=channel.allow_private_address,
+        )
+        return mailed_by(self._doors.mail.send(request))
+
+
+def registry(policy: NotifyPolicy, doors: Doors) -> dict[str, Channel]:
     """Every channel by its id."""
-    channels: dict[str, Channel] = {
-        channel.id: SignedWebhookChannel(channel, door, secrets) for channel in policy.channels
-    }
+    channels = {channel.id: _channel(channel, doors) for channel in policy.channels}
     channels[LOG_CHANNEL] = LogChannel()
     return channels
 
 
-def _attempt_of(answered: Future[WebhookAnswer]) -> Attempt:
-    if answered.cancelled():
-        return Attempt(DeliveryOutcome.RETRY, error="stopped before an answer came")
-    error = answered.exception()
-    match error:
-        case None:
-            answer = answered.result()
-            outcome = outcome_of(answer.status)
-            said = "" if outcome is DeliveryOutcome.DELIVERED else f"answered {answer.status}"
-            return Attempt(outcome, answer.status, said, answer.retry_after_seconds)
-        case WebhookForbidden():
-            return Attempt(DeliveryOutcome.FORBIDDEN, error=str(error))
-        case WebhookUnreachable():
-            return Attempt(DeliveryOutcome.RETRY, error=str(error))
-        case _:
-            # A defect on one channel must not keep the worker from the others. Its text could
-            # quote the URL, so only its type is kept.
-            _log.error("delivery.defect", error=type(error).__name__)
-            return Attempt(DeliveryOutcome.RETRY, error=f"unexpected {type(error).__name__}")
+def fingerprint_of(channel: ChannelBase) -> str:
+    """Changes when anything in the channel's policy does."""
+    return hashlib.sha256(channel.model_dump_json().encode()).hexdigest()[:_FINGERPRINT_LENGTH]
 
 
-def _answered(attempt: Attempt) -> Future[Attempt]:
-    future: Future[Attempt] = Future()
-    future.set_result(attempt)
-    return future
+def _channel(
+    channel: WebhookChannel | SlackChannel | PagerDutyChannel | EmailChannel | AlertmanagerChannel,
+    doors: Doors,
+) -> Channel:
+    match channel:
+        case WebhookChannel():
+            return SignedWebhookChannel(channel, doors)
+        case SlackChannel():
+            return Slack(channel, doors)
+        case PagerDutyChannel():
+            return PagerDuty(channel, doors)
+        case AlertmanagerChannel():
+            return Alertmanager(channel, doors)
+        case EmailChannel():
+            return Email(channel, doors)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from alerting.notify.messages import incident_key
 from alerting.notify.outbox import Job
 from schemas.alert import AlertError, decode_alert
 from schemas.delivery import Delivery, DeliveryOutcome
@@ -58,13 +59,15 @@ class DeliveryLog:
         """The messages to be tried again, with the number and time of their next attempt."""
         for delivery in self._waiting.values():
             try:
-                alert = decode_alert(delivery.alert.encode())
+                alerts = tuple(decode_alert(bytes(each)) for each in delivery.alerts)
             except AlertError:
                 continue  # not written by us: there is nothing to send
-            yield Job(
-                delivery.message_id,
-                delivery.channel,
-                alert,
-                delivery.attempt + 1,
-                delivery.next_attempt_ms,
-            )
+            if alerts:
+                yield Job(
+                    delivery.message_id,
+                    delivery.channel,
+                    alerts,
+                    delivery.queue or incident_key(alerts[0]),
+                    delivery.attempt + 1,
+                    delivery.next_attempt_ms,
+                )

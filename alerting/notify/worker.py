@@ -16,6 +16,7 @@ log to its end first, so a standby goes on where the other stopped.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -25,9 +26,11 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from alerting.notify.channels import Channel, Secrets, registry
+from alerting.notify.active import ActiveAlerts
+from alerting.notify.answers import done
+from alerting.notify.channels import Channel, Doors, Secrets, registry
 from alerting.notify.delivery_log import DeliveryLog
-from alerting.notify.messages import message_id
+from alerting.notify.messages import incident_key, message_id
 from alerting.notify.outbox import Job, Outbox
 from alerting.notify.progress import Progress
 from alerting.notify.routing import channels_for
@@ -44,6 +47,7 @@ from backends.kafka import (
     Record,
     TopicPartition,
 )
+from backends.mail import MailDoor
 from backends.webhook import WebhookDoor
 from schemas.alert import Alert, AlertError, decode_alert
 from schemas.clock import Clock
@@ -80,11 +84,10 @@ class _Sending:
 
 
 @dataclass(frozen=True, slots=True)
-class _Doors:
+class _Topics:
     producer: Producer
     consumer: GroupConsumer
     control: LogReader
-    webhooks: WebhookDoor
 
 
 def run_notify(
@@ -127,11 +130,15 @@ class _Notifier:
         self, settings: NotifySettings, secrets: Secrets, clock: Clock, meter: Meter
     ) -> None:
         self._settings = settings
-        self._secrets = secrets
         self._clock = clock
         self._meter = meter
+        timeout = settings.request_timeout_seconds
+        self._doors = Doors(
+            WebhookDoor(timeout, settings.ca_file), MailDoor(timeout, settings.ca_file), secrets
+        )
         self._policy = NotifyPolicy()
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[str, Channel] = registry(self._policy, self._doors)
+        self._active = ActiveAlerts()
         self._delivered = DeliveryLog()
         self._outbox = Outbox()
         self._progress = Progress()
@@ -142,7 +149,7 @@ class _Notifier:
 
     def run(self, kafka: KafkaConfig, stop: threading.Event) -> None:
         """Open the doors, go round, drain, close."""
-        webhooks = WebhookDoor(self._settings.request_timeout_seconds)
+        self._kafka = kafka
         try:
             producer = Producer(kafka, linger_ms=0)
             try:
@@ -150,8 +157,8 @@ class _Notifier:
                 try:
                     consumer = self._join(kafka)
                     try:
-                        doors = _Doors(producer, consumer, control, webhooks)
-                        self._go_round(doors, stop)
+                        topics = _Topics(producer, consumer, control)
+                        self._go_round(topics, stop)
                     finally:
                         consumer.close()
                 finally:
@@ -159,7 +166,8 @@ class _Notifier:
             finally:
                 producer.close()
         finally:
-            webhooks.close()
+            self._doors.webhooks.close()
+            self._doors.mail.close()
 
     def _join(self, kafka: KafkaConfig) -> GroupConsumer:
         return GroupConsumer(
@@ -176,52 +184,69 @@ class _Notifier:
     def _assigned(self, _: Collection[TopicPartition]) -> None:
         self._changed_hands, self._in_charge = True, True
 
-    def _go_round(self, doors: _Doors, stop: threading.Event) -> None:
-        self._channels = registry(self._policy, doors.webhooks, self._secrets)
-        self._follow(doors, doors.control.read_to_end(self._settings.start_timeout_seconds))
+    def _go_round(self, topics: _Topics, stop: threading.Event) -> None:
+        self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
         _log.info("notify.ready", channels=sorted(self._channels))
         self._meter.gauge(Metric.READY, 1)
         while not stop.is_set():
-            self._round(doors)
+            self._round(topics)
             self._meter.gauge(Metric.HEARTBEAT_MS, self._clock())
-        self._drain(doors)
+        self._drain(topics)
 
-    def _round(self, doors: _Doors) -> None:
-        self._follow(doors, doors.control.poll(0))
+    def _round(self, topics: _Topics) -> None:
+        self._follow(topics.control.poll(0))
         busy = bool(self._sending)
         wait = BUSY_POLL_SECONDS if busy else self._settings.poll_seconds
-        records = doors.consumer.poll(wait, RECORDS_PER_ROUND_MAX)
+        records = topics.consumer.poll(wait, RECORDS_PER_ROUND_MAX)
         if self._changed_hands:
-            self._take_over(doors)
+            self._take_over(topics)
         # 1. Into the outbox.
         for record in records:
             self._enqueue(record)
-        self._limit(doors)
+        self._limit(topics)
         # 2. Out to the receivers.
         self._send()
         # 3. Into the delivery log.
-        self._record(doors, [one for one in self._sending if one.future.done()])
+        self._record(topics, [one for one in self._sending if one.future.done()])
         # 4. Done with these alerts.
-        self._commit(doors)
+        self._commit(topics)
 
-    def _take_over(self, doors: _Doors) -> None:
+    def _take_over(self, topics: _Topics) -> None:
         """Begin anew from the delivery log, with the partition or without it."""
         self._changed_hands = False
         self._outbox, self._progress, self._paused = Outbox(), Progress(), False
-        self._record_orphans(doors)
+        self._set_paces()
+        self._record_orphans(topics)
         if self._in_charge:
-            self._follow(doors, doors.control.read_to_end(self._settings.start_timeout_seconds))
+            self._active = self._read_active()
+            self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
             for job in self._delivered.waiting():
                 self._outbox.add(job)
             _log.info("notify.in_charge", waiting=len(self._outbox))
 
-    def _record_orphans(self, doors: _Doors) -> None:
+    def _read_active(self) -> ActiveAlerts:
+        """What fires, from the topic's beginning."""
+        active = ActiveAlerts()
+        history = LogReader(self._kafka, (Topic.ALERTS,))
+        try:
+            for record in history.read_to_end(self._settings.start_timeout_seconds):
+                with contextlib.suppress(AlertError):  # refused where it is handled
+                    active.fold(decode_alert(record.value or b""), record.offset)
+        finally:
+            history.close()
+        return active
+
+    def _set_paces(self) -> None:
+        for name, channel in self._channels.items():
+            self._outbox.limit_pace(name, channel.pace)
+
+    def _record_orphans(self, topics: _Topics) -> None:
         """Attempts under way for an outbox that is gone: let their answers be recorded still."""
         orphans, self._sending = self._sending, []
         answered = [one for one in orphans if one.future.done()]
-        self._publish(doors, [self._delivery(one)[0] for one in answered])
+        self._publish(topics, [self._delivery(one)[0] for one in answered])
 
-    def _follow(self, doors: _Doors, records: Iterable[Record]) -> None:
+    def _follow(self, records: Iterable[Record]) -> None:
         for record in records:
             try:
                 if record.topic == Topic.DELIVERIES and record.value:
@@ -230,7 +255,8 @@ class _Notifier:
                     item = decode_policy(record.value) if record.value else NotifyPolicy()
                     if isinstance(item, NotifyPolicy):
                         self._policy = item
-                        self._channels = registry(item, doors.webhooks, self._secrets)
+                        self._channels = registry(item, self._doors)
+                        self._set_paces()
             except (PolicyRecordError, msgspec.MsgspecError) as error:
                 self._refuse(record, error)
 
@@ -241,22 +267,25 @@ class _Notifier:
             self._refuse(record, error)
             self._progress.read(record.partition, record.offset, ())
             return
-        name = message_id(alert)
+        self._active.fold(alert, record.offset)
+        name = message_id([alert])
         outstanding = []
         for channel in channels_for(alert, self._policy):
             if self._delivered.knows(name, channel):
                 continue
             outstanding.append((name, channel))
-            self._outbox.add(Job(name, channel, alert, due_ms=self._clock()))
+            self._outbox.add(
+                Job(name, channel, (alert,), incident_key(alert), due_ms=self._clock())
+            )
         self._progress.read(record.partition, record.offset, outstanding)
 
-    def _limit(self, doors: _Doors) -> None:
+    def _limit(self, topics: _Topics) -> None:
         """Read no more alerts while the outbox is full: they are safe where they are."""
         full = len(self._outbox) >= self._settings.pending_max
         if full is not self._paused:
             self._paused = full
-            change = doors.consumer.pause if full else doors.consumer.resume
-            change(doors.consumer.assignment())
+            change = topics.consumer.pause if full else topics.consumer.resume
+            change(topics.consumer.assignment())
             _log.warning("notify.paused" if full else "notify.resumed", waiting=len(self._outbox))
 
     def _send(self) -> None:
@@ -267,19 +296,19 @@ class _Notifier:
             fingerprint = channel.fingerprint if channel else ""
             if channel is None:
                 refused = Attempt(DeliveryOutcome.REFUSED, error="the channel was removed")
-                future = _done(refused)
+                future = done(refused)
             elif self._delivered.is_gone(job.channel, fingerprint):
-                future = _done(Attempt(DeliveryOutcome.GONE, error="the channel answered 410"))
+                future = done(Attempt(DeliveryOutcome.GONE, error="the channel answered 410"))
             else:
-                future = channel.send(job, now_ms)
+                future = channel.send(job, self._active.of_incident(job.alert), now_ms)
             self._sending.append(_Sending(job, future, now_ms, fingerprint))
 
-    def _record(self, doors: _Doors, answered: list[_Sending]) -> None:
+    def _record(self, topics: _Topics, answered: list[_Sending]) -> None:
         if not answered:
             return
         crash_if(self._settings.crash_at, CrashPoint.DELIVERED)
         outcomes = [(one, *self._delivery(one)) for one in answered]
-        self._publish(doors, [delivery for _, delivery, _ in outcomes])
+        self._publish(topics, [delivery for _, delivery, _ in outcomes])
         crash_if(self._settings.crash_at, CrashPoint.DELIVERY_DURABLE)
         self._sending = [one for one in self._sending if one not in answered]
         for one, delivery, hold_ms in outcomes:
@@ -299,7 +328,6 @@ class _Notifier:
         following = after(
             attempt, job.attempt, job.message_id, self._settings.retry_seconds, now_ms
         )
-        is_retry = following.outcome is DeliveryOutcome.RETRY
         delivery = Delivery(
             message_id=job.message_id,
             alert_id=job.alert.id,
@@ -313,22 +341,23 @@ class _Notifier:
             dedup_key=job.alert.dedup_key,
             duration_ms=max(0, now_ms - sending.began_ms),
             channel_fingerprint=sending.fingerprint,
-            alert=_text(job.alert) if is_retry else "",
+            alerts=tuple(_raw(alert) for alert in job.alerts),
+            queue=job.queue,
         )
         self._meter.count(Metric.DELIVERIES, reason=following.outcome)
         if following.outcome is not DeliveryOutcome.DELIVERED:
             _tell(delivery)
         return delivery, following.at_ms if attempt.retry_after_seconds else 0
 
-    def _publish(self, doors: _Doors, deliveries: list[Delivery]) -> None:
+    def _publish(self, topics: _Topics, deliveries: list[Delivery]) -> None:
         if not deliveries:
             return
         for attempt in range(1, PUBLISH_ATTEMPTS_MAX + 1):
             try:
                 for one in deliveries:
                     key = delivery_key(one.message_id, one.channel)
-                    doors.producer.send(Topic.DELIVERIES, key, encode_delivery(one))
-                doors.producer.flush(self._settings.flush_timeout_seconds)
+                    topics.producer.send(Topic.DELIVERIES, key, encode_delivery(one))
+                topics.producer.flush(self._settings.flush_timeout_seconds)
                 break
             except BrokerUnavailable as error:
                 _log.warning("notify.publish_failed", attempt=attempt, reason=str(error))
@@ -336,11 +365,11 @@ class _Notifier:
                     raise
         self._meter.gauge(Metric.LAST_FLUSH_MS, self._clock())
 
-    def _commit(self, doors: _Doors) -> None:
+    def _commit(self, topics: _Topics) -> None:
         moved = self._progress.take_committable()
         offsets = {TopicPartition(Topic.ALERTS, each): at for each, at in moved.items()}
         try:
-            doors.consumer.commit(offsets)
+            topics.consumer.commit(offsets)
         except Rebalanced:
             # Somebody else reads these alerts again; the delivery log tells them what is done.
             _log.info("notify.rebalanced")
@@ -348,14 +377,14 @@ class _Notifier:
             # The next commit covers this one; until then a restart reads a few alerts again.
             _log.warning("notify.commit_failed", reason=str(error))
 
-    def _drain(self, doors: _Doors) -> None:
+    def _drain(self, topics: _Topics) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS_MAX
         while self._sending and time.monotonic() < deadline:
             answered = [one for one in self._sending if one.future.done()]
-            self._record(doors, answered)
+            self._record(topics, answered)
             if not answered:
                 time.sleep(BUSY_POLL_SECONDS)
-        self._commit(doors)
+        self._commit(topics)
 
     def _refuse(self, record: Record, error: Exception) -> None:
         self._meter.count(Metric.REJECTS, reason="wrong_type")
@@ -367,14 +396,8 @@ class _Notifier:
         )
 
 
-def _done(attempt: Attempt) -> Future[Attempt]:
-    future: Future[Attempt] = Future()
-    future.set_result(attempt)
-    return future
-
-
-def _text(alert: Alert) -> str:
-    return alert.model_dump_json()
+def _raw(alert: Alert) -> msgspec.Raw:
+    return msgspec.Raw(alert.model_dump_json().encode())
 
 
 def _tell(delivery: Delivery) -> None:

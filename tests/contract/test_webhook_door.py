@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import time
@@ -147,7 +146,7 @@ def test_a_name_that_leads_to_us_is_refused(
         client = door._client(guarded=True)
         return await door._exchange(client, httpx.URL(given.url), {}, given)
 
-    future = asyncio.run_coroutine_threadsafe(exchange(), door._loop)
+    future = door._thread.start(exchange())
     with pytest.raises(WebhookForbidden, match="not public"):
         future.result(ANSWER_SECONDS_MAX)
     assert receiver.of("/guarded") == []

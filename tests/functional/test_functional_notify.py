@@ -17,7 +17,8 @@ from alerting.settings import CrashPoint, NotifySettings
 from schemas.alert import Alert
 from schemas.delivery import Delivery, DeliveryOutcome
 from schemas.metrics import NoMeter
-from schemas.policy import NotifyPolicy, WebhookChannel
+from schemas.policy import NotifyPolicy
+from schemas.policy_notify import WebhookChannel
 from schemas.topics import Topic
 from tests.alerting_broker import (
     PATIENCE_SECONDS,

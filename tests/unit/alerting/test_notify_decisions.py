@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from alerting.notify.delivery_log import DONE_MAX, DeliveryLog
-from alerting.notify.messages import body_of, message_id
+from alerting.notify.messages import body_of, incident_key, message_id
 from alerting.notify.outbox import IN_FLIGHT_PER_CHANNEL_MAX, Job, Outbox
 from alerting.notify.progress import Progress
 from alerting.notify.routing import channels_for
@@ -17,7 +18,8 @@ from alerting.settings import NotifySettings
 from schemas.alert import Alert, AlertStatus, Severity
 from schemas.delivery import Delivery, DeliveryOutcome
 from schemas.money import NANO_PER_USD
-from schemas.policy import Limits, NotifyPolicy, WebhookChannel
+from schemas.policy import Limits, NotifyPolicy
+from schemas.policy_notify import WebhookChannel
 from tests.alerting_story import KEY, RESEARCH, Story
 
 DELAYS = NotifySettings().retry_seconds
@@ -33,7 +35,8 @@ def fired(scope: str = RESEARCH) -> Alert:
 
 def job(name: str, channel: str = "ops", alert: Alert | None = None, due_ms: int = 0) -> Job:
     """One message."""
-    return Job(name, channel, alert or fired(f"key:acme/{name}"), due_ms=due_ms)
+    told = alert or fired(f"key:acme/{name}")
+    return Job(name, channel, (told,), incident_key(told), due_ms=due_ms)
 
 
 def test_money_leaves_as_decimal_strings() -> None:
@@ -75,8 +78,8 @@ def test_firing_and_resolution_are_two_messages_of_one_alert() -> None:
     story.policy(RESEARCH, month="900", version=2)
     firing, resolved = story.alerts
     assert resolved.status is AlertStatus.RESOLVED
-    assert message_id(firing) != message_id(resolved)
-    assert "." not in message_id(firing)
+    assert message_id([firing]) != message_id([resolved])
+    assert "." not in message_id([firing])
     bodies = [json.loads(body_of(alert)) for alert in (firing, resolved)]
     assert [body["type"] for body in bodies] == ["alert.firing", "alert.resolved"]
     assert len({body["data"]["dedup_key"] for body in bodies}) == 1
@@ -242,13 +245,13 @@ def test_an_alert_written_twice_is_done_once_for_both() -> None:
 
 def delivery(outcome: DeliveryOutcome, attempt: int = 1, **more: object) -> Delivery:
     """One attempt's record."""
-    body = fired().model_dump_json() if outcome is DeliveryOutcome.RETRY else ""
+    waits = outcome is DeliveryOutcome.RETRY
     fields: dict[str, object] = {
         "message_id": "m",
         "alert_id": "a",
         "channel": "ops",
         "at_ms": 0,
-        "alert": body,
+        "alerts": (msgspec.Raw(fired().model_dump_json().encode()),) if waits else (),
         **more,
     }
     return Delivery(outcome=outcome, attempt=attempt, **fields)  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from schemas.policy import (
     NotifyPolicy,
     RuleSet,
     ScopePolicy,
-    WebhookChannel,
 )
 from schemas.policy_file import PolicyFault, PolicyFileError, compile_policy, parse_policy
+from schemas.policy_notify import WebhookChannel
 from schemas.policy_yaml import DEPTH_MAX, FILE_CHARACTERS_MAX
 from schemas.throttle import ThrottleMode
 
@@ -317,7 +317,7 @@ _REFUSALS: list[tuple[str, str, str, str, str]] = [
     ("channel-severity", "min_severity: warning", "min_severity: loud",
      "notify.channels[ops].min_severity", "'info', 'warning', 'error' or 'critical'; got 'loud'"),
     ("channel-type", "type: webhook", "type: pigeon", "notify.channels[ops].type",
-     "must be 'webhook'; got 'pigeon'"),
+     "must be 'webhook', 'slack', 'pagerduty', 'email' or 'alertmanager'; got 'pigeon'"),
     ("channel-secret", "METERLINE_OPS_SECRET", "whsec_c2VjcmV0", "notify.channels[ops].secret_env",
      "must be the name of an environment variable"),
 ]  # fmt: skip

@@ -11,10 +11,10 @@ from schemas.policy import (
     PolicyObject,
     RuleSet,
     ScopePolicy,
-    WebhookChannel,
     decode_policy,
 )
 from schemas.policy_file import ChangeAction, PolicyChange, audit_entries, plan
+from schemas.policy_notify import WebhookChannel
 from schemas.throttle import ThrottleMode
 
 DOLLAR = 10**9

@@ -1,0 +1,52 @@
+"""What fires now, folded from the alerts topic. Pure.
+
+Read from the topic's beginning when the worker takes charge, and then record by record as it
+works. A record that was folded already changes nothing, so reading an alert again after a crash
+does not bring back what was resolved since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from alerting.notify.messages import incident_key
+from schemas.alert import Alert, AlertStatus
+
+
+class ActiveAlerts:
+    """The firing alerts by their dedup key."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._firing: dict[str, Alert] = {}
+        self._incidents: dict[str, set[str]] = {}
+        self._next_offset = 0
+
+    def fold(self, alert: Alert, offset: int) -> None:
+        """Take the record at an offset in."""
+        if offset < self._next_offset:
+            return
+        self._next_offset = offset + 1
+        key, incident = alert.dedup_key, incident_key(alert)
+        if alert.status is AlertStatus.FIRING:
+            self._firing[key] = alert
+            self._incidents.setdefault(incident, set()).add(key)
+            return
+        self._firing.pop(key, None)
+        known = self._incidents.get(incident, set())
+        known.discard(key)
+        if not known:
+            self._incidents.pop(incident, None)
+
+    def is_firing(self, alert: Alert) -> bool:
+        """Whether an alert was not resolved since."""
+        return alert.dedup_key in self._firing
+
+    def of_incident(self, alert: Alert) -> tuple[Alert, ...]:
+        """The firing alerts of one incident."""
+        keys = self._incidents.get(incident_key(alert), ())
+        return tuple(self._firing[key] for key in sorted(keys))
+
+    def __iter__(self) -> Iterator[Alert]:
+        """Everything that fires."""
+        return iter(self._firing.values())

@@ -1,0 +1,44 @@
+"""Pace: how fast a channel may be told things, as a sliding window. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class PaceLimit(NamedTuple):
+    """At most so many messages in any span of so many ms; 0 messages: no limit."""
+
+    messages: int = 0
+    span_ms: int = 0
+
+
+UNLIMITED = PaceLimit()
+SLACK_PACE = PaceLimit(1, 1_000)
+"""One message a second and channel (docs.slack.dev, rate limits)."""
+PAGERDUTY_PACE = PaceLimit(120, 60_000)
+"""About 120 events a minute and integration key, counted over the last 60 s."""
+EMAIL_PACE = PaceLimit(60, 60_000)
+"""Not a rule of SMTP: more than one mail a second and mailbox is a flood that filters sort out."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """What was sent lately."""
+
+    limit: PaceLimit = UNLIMITED
+    _sent_ms: deque[int] = field(default_factory=deque)
+
+    def free_at_ms(self, now_ms: int) -> int:
+        """When the next message may leave; not later than now if at once."""
+        if self.limit.messages == 0 or len(self._sent_ms) < self.limit.messages:
+            return now_ms
+        return self._sent_ms[0] + self.limit.span_ms
+
+    def took(self, now_ms: int) -> None:
+        """A message leaves."""
+        if self.limit.messages:
+            self._sent_ms.append(now_ms)
+            while len(self._sent_ms) > self.limit.messages:
+                self._sent_ms.popleft()
