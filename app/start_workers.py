@@ -14,7 +14,6 @@ from app.wiring import (
     kafka_config,
     stop_on_signals,
 )
-from schemas.usage import UsageEvent
 from streams.settings import KafkaSecurity, StreamsSettings
 
 
@@ -47,13 +46,7 @@ def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
     """Fold usage into spend until SIGTERM."""
     from app.worker import run_streams  # noqa: PLC0415 - loads Faust
 
-    prices = catalogue(settings)
-
-    def rate(event: UsageEvent) -> tuple[int, bool]:
-        rated = prices.rate(event)
-        return rated.cost_nano_usd, rated.priced
-
-    return run_streams(streams_settings(settings), rate, now_ms, meter)
+    return run_streams(streams_settings(settings), catalogue(settings).price, now_ms, meter)
 
 
 def start_sink(settings: Settings, meter: PrometheusMeter) -> int:

@@ -18,7 +18,16 @@ from pricing.names import (
     seller_name,
 )
 from pricing.rate_card import CatalogueError, RateCard, ServiceTier, read_cards
-from pricing.rating import Plan, Rated, TariffPeriod, UnratedReason, compile_periods, rate_by
+from pricing.rating import (
+    Plan,
+    Rated,
+    TariffPeriod,
+    UnratedReason,
+    compile_periods,
+    price_by,
+    rate_by,
+)
+from schemas.money import NanoUsd
 from schemas.usage import UsageEvent
 
 SHIPPED_FILES = ("2026-11.json", "overrides.json")
@@ -59,6 +68,13 @@ class Catalogue:
 
     def rate(self, event: UsageEvent) -> Rated:
         """What the event costs by the prices in force at its own time; never raises."""
+        return rate_by(event, self._plan_of(event), self.version)
+
+    def price(self, event: UsageEvent) -> tuple[NanoUsd, bool]:
+        """`rate` for those who need only the cost and whether there was a price."""
+        return price_by(event, self._plan_of(event).periods)
+
+    def _plan_of(self, event: UsageEvent) -> Plan:
         key = (event.provider, event.model, event.response_model, event.service_tier)
         plan = self._plans.get(key)
         if plan is None:
@@ -66,7 +82,7 @@ class Catalogue:
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
             self._plans[key] = plan
-        return rate_by(event, plan, self.version)
+        return plan
 
     def find(self, model: str, provider: str = "") -> RateCard | UnratedReason:
         """The card that prices a model; without a provider, by the documented preference.

@@ -17,6 +17,7 @@ across a tier, reverse it whole and send it again.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -27,6 +28,7 @@ from schemas.money import NanoUsd, divide_half_even
 from schemas.usage import UsageEvent
 
 PICO_PER_NANO: Final = 1000
+_UNPRICED: Final = (0, False)
 
 
 class UnratedReason(StrEnum):
@@ -52,7 +54,8 @@ class Rated(msgspec.Struct, frozen=True, gc=False):
     """Whose price was applied; empty where unpriced."""
 
 
-class Tariff(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tariff:
     """Prices of one tier, every class filled in, pico-USD per token."""
 
     above_input_tokens: int
@@ -74,7 +77,8 @@ class TariffPeriod(NamedTuple):
     tiers: tuple[Tariff, ...]
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """Everything that (provider, model, service tier) come down to; newest period first."""
 
     periods: tuple[TariffPeriod, ...]
@@ -111,23 +115,30 @@ def _tariff(prices: TokenPrices) -> Tariff:
 
 def rate_by(event: UsageEvent, plan: Plan, price_version: str) -> Rated:
     """Rate one event by its plan; pure, never raises."""
-    time_ms = event.time_ms
-    for period in plan.periods:
-        if period.from_ms <= time_ms < period.to_ms:
-            break
-    else:
+    cost_nano_usd, priced = price_by(event, plan.periods)
+    if not priced:
         reason = plan.reason or UnratedReason.NO_RATE
         return Rated(0, priced=False, reason=reason, model=plan.model, price_version=price_version)
-    tariff = period.base
-    if period.tiers:
-        size = abs(event.input_tokens)
-        for tier in period.tiers:
-            if size > tier.above_input_tokens:
-                tariff = tier
-                break
-    nano_usd = divide_half_even(cost_pico_usd(event, tariff), PICO_PER_NANO)
     # Positional: keywords cost a tenth of the whole function here.
-    return Rated(nano_usd, True, None, plan.model, price_version, plan.seller)  # noqa: FBT003
+    return Rated(cost_nano_usd, True, None, plan.model, price_version, plan.seller)  # noqa: FBT003
+
+
+def price_by(event: UsageEvent, periods: tuple[TariffPeriod, ...]) -> tuple[NanoUsd, bool]:
+    """What an event costs, and whether it had a price; pure, never raises."""
+    time_ms = event.time_ms
+    # Unpacked, because names of a NamedTuple cost more than the comparison.
+    for from_ms, to_ms, base, tiers in periods:
+        if from_ms <= time_ms < to_ms:
+            tariff = _tier_of(abs(event.input_tokens), base, tiers) if tiers else base
+            return divide_half_even(cost_pico_usd(event, tariff), PICO_PER_NANO), True
+    return _UNPRICED
+
+
+def _tier_of(input_tokens: int, base: Tariff, tiers: tuple[Tariff, ...]) -> Tariff:
+    for tier in tiers:
+        if input_tokens > tier.above_input_tokens:
+            return tier
+    return base
 
 
 def cost_pico_usd(event: UsageEvent, tariff: Tariff) -> int:

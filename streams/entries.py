@@ -11,6 +11,7 @@ is never expired away before it is read.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -60,7 +61,8 @@ def add_cell(total: Cell, cell: Cell) -> None:
     total[5] += cell[5]
     total[6] += cell[6]
     total[7] += cell[7]
-    total[8] = max(total[8], cell[8])
+    if cell[8] > total[8]:  # noqa: PLR1730 - max() costs five times as much
+        total[8] = cell[8]
 
 
 def add_to_entry(entry: Entry, cell: Cell) -> None:
@@ -73,7 +75,8 @@ def add_to_entry(entry: Entry, cell: Cell) -> None:
     entry.reasoning_tokens += cell[5]
     entry.events += cell[6]
     entry.unpriced_events += cell[7]
-    entry.last_event_ms = max(entry.last_event_ms, cell[8])
+    if cell[8] > entry.last_event_ms:  # noqa: PLR1730 - max() costs five times as much
+        entry.last_event_ms = cell[8]
 
 
 def kind_of(window: Range) -> WindowKind:
@@ -86,14 +89,31 @@ def kind_of(window: Range) -> WindowKind:
     return WindowKind.DAY if length_ms <= _LONGEST_DAY_MS else WindowKind.MONTH
 
 
-encode_entry = msgspec.json.encode
+encode_entry = msgspec.json.Encoder().encode
 _entry_decoder = msgspec.json.Decoder(Entry)
 
 
 def encode_entry_key(key: EntryKey) -> bytes:
     """The record key of an entry: that of its snapshot."""
     (scope, partition), window = key
-    return encode_key(SnapshotKey(scope, kind_of(window).value, window[0], str(partition)))
+    return _key_head(scope) + _key_tail(window, partition)
+
+
+# The key's JSON in two halves, because a flush writes the same scopes and windows over and over:
+# 0.2 us a key instead of 0.5. As many scopes as `schemas.scopes` remembers events' identities; a
+# head takes 100 bytes.
+@lru_cache(maxsize=65_536)
+def _key_head(scope: str) -> bytes:
+    """`["department:acme/research"`."""
+    return msgspec.json.encode([scope])[:-1]
+
+
+# The windows of half an hour's minutes on 32 partitions.
+@lru_cache(maxsize=4_096)
+def _key_tail(window: Range, partition: int) -> bytes:
+    """`,"month",1761955200000,"3"]`."""
+    whole = encode_key(SnapshotKey("", kind_of(window).value, window[0], str(partition)))
+    return whole[len('[""') :]
 
 
 def decode_entry(value: bytes) -> Entry:

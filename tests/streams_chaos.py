@@ -80,6 +80,8 @@ class Rig:
             "fetch_max_wait_ms": 10 if tansu else 100,
             # Kafka's brokers allow no shorter session than this; the embedded one does.
             "session_timeout_ms": 3_000 if tansu else 6_000,
+            # A drain takes a second; on a machine full of other work, many.
+            "stop_timeout_ms": 40_000,
         }
         specs = [
             self._spec(Topic.USAGE_EVENTS),
@@ -106,7 +108,7 @@ class Rig:
         """SIGTERM, and its exit status."""
         worker.send_signal(signal.SIGTERM)
         self.workers.remove(worker)
-        return worker.wait(20)
+        return worker.wait(60)
 
     def kill_all(self) -> None:
         """End every worker at once."""
@@ -275,7 +277,10 @@ def _die(rig: Rig, kind: str, drawn: random.Random) -> None:
     """One death of one worker, and its successor."""
     worker = drawn.choice(rig.workers)
     if kind == "term":
-        assert rig.stop(worker) == 0, "a drain ends with status 0"
+        # Where the machine is so busy that the worker stalled for most of its session, it rather
+        # ends itself: that is a death as well, and changes no total.
+        status = rig.stop(worker)
+        assert status in (0, FENCED_STATUS), f"a drain ended with status {status}"
         rig.start()
         return
     if kind == "pause":
