@@ -23,10 +23,13 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from alerting import breaker as staged
-from alerting import desired, lifecycle
+from alerting import desired, lifecycle, look_back, signals
 from alerting.breaker import Breaker, TripReason
+from alerting.lifecycle import Episode
 from alerting.rules import limits, thresholds
+from alerting.rules.history import Track
 from alerting.rules.reading import NANO_USD, TOKENS, Reading, RuleId
+from alerting.scope_rules import rules_of
 from alerting.state import (
     CommandSeen,
     Effect,
@@ -43,7 +46,7 @@ from alerting.state import (
 )
 from alerting.totals import SpendSum
 from schemas.alert import Alert
-from schemas.periods import Calendar, WindowKind
+from schemas.periods import MINUTE_MS, Calendar, WindowKind
 from schemas.policy import RULES_ID, RuleSet, ScopePolicy
 from schemas.throttle import BreakerState, ThrottleCommand
 
@@ -136,9 +139,12 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
         known = replace(known, published=command)
         effects.append(PublishThrottle(command))
     known, alerts = _alerts(state, scope, known, readings)
+    known, more, due = _look_back(state, scope, known)
+    alerts += more
     given = () if command is None else (f"{scope}@{command.epoch}.{command.seq}",)
     effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
-    _store(state, scope, known, (step.recheck_ms for step in steps.values()))
+    _store(state, scope, known, [*due, *(step.recheck_ms for step in steps.values())])
+    _watch_minute(state, scope)
     for kind in WATCHED:
         _watch(state, scope, kind)
     return effects
@@ -146,6 +152,11 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
 
 def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     key = (spend.scope, spend.kind)
+    track = state.tracks.get(spend.scope)
+    if track is not None:
+        look_back.note(state, track, spend)
+        if spend.kind is WindowKind.MINUTE:
+            return _observe_minute(state, spend)
     watch = state.watches.get(key)
     if watch is None:
         return []
@@ -160,6 +171,25 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     if spend.start_ms > watch.start_ms:
         state.ahead[key] = spend
     # An earlier window is over: its late events are counted there, and throttle nobody now.
+    return []
+
+
+def _observe_minute(state: State, spend: SpendSum) -> list[Effect]:
+    """A minute is looked at for burn rates only, which look at the windows that end now."""
+    known = state.minutes.get(spend.scope)
+    if known is None:
+        return []
+    current = known.start_ms <= state.now_ms < known.start_ms + MINUTE_MS
+    if current and spend.start_ms == known.start_ms:
+        return evaluate(state, spend.scope) if spend.cost_nano_usd >= known.least else []
+    # Another minute has begun, or an earlier one has grown: both move the windows.
+    rules = state.scope_rules[spend.scope]
+    watch = look_back.minute_edge(state, spend.scope, rules)
+    state.minutes[spend.scope] = watch
+    if watch.holds:
+        return evaluate(state, spend.scope)
+    for kind in (WindowKind.DAY, WindowKind.MONTH):
+        _watch(state, spend.scope, kind)
     return []
 
 
@@ -182,9 +212,12 @@ def _set_policy(
     state: State, scope: str, policy: ScopePolicy | None, spend: Iterable[SpendSum]
 ) -> list[Effect]:
     state.scopes[scope] = replace(state.scopes.get(scope, ScopeState()), policy=policy)
-    _set_edges(state, scope, policy)
+    _set_rules_of(state, scope, policy)
     for total in spend:
         _keep(state, total)
+        track = state.tracks.get(scope)
+        if track is not None:
+            look_back.note(state, track, total)
     return evaluate(state, scope)
 
 
@@ -197,7 +230,7 @@ def _set_rules(state: State, rules: RuleSet) -> list[Effect]:
         _roll(state)
     effects: list[Effect] = []
     for scope in list(state.scopes):
-        _set_edges(state, scope, state.scopes[scope].policy)
+        _set_rules_of(state, scope, state.scopes[scope].policy)
         effects += evaluate(state, scope)
     return effects
 
@@ -255,6 +288,7 @@ def _roll(state: State) -> set[str]:
     state.windows = {window.kind: window for window in (hour, day, month)}
     state.periods = {kind: state.calendar.period(at) for kind, at in state.windows.items()}
     state.roll_ms = min(window.end_ms for window in state.windows.values())
+    look_back.roll(state)
     begun = [spend for spend in state.ahead.values() if spend.start_ms <= now_ms]
     for spend in begun:
         del state.ahead[spend.scope, spend.kind]
@@ -275,6 +309,21 @@ def _keep(state: State, spend: SpendSum) -> None:
         state.ahead[key] = spend
 
 
+def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
+    """The rules that a scope has from now on, and what they need to remember."""
+    rules = rules_of(state.rules, policy)
+    state.baselines.pop(scope, None)
+    state.minutes.pop(scope, None)
+    if rules.any:
+        state.scope_rules[scope] = rules
+        state.tracks.setdefault(scope, Track())
+    else:
+        state.scope_rules.pop(scope, None)
+        state.tracks.pop(scope, None)
+        state.silent.discard(scope)
+    _set_edges(state, scope, policy)
+
+
 def _set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
     """Where the scope's rules may answer otherwise; forgets what no rule looks at."""
     cost: dict[WindowKind, set[int]] = {}
@@ -287,6 +336,9 @@ def _set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
             found = {max(rule.limit, 1)}
         into = cost if rule.unit == NANO_USD else tokens
         into.setdefault(rule.kind, set()).update(found)
+    if scope in state.scope_rules:
+        for kind in (WindowKind.HOUR, WindowKind.DAY):
+            cost.setdefault(kind, set())
     for kind in WATCHED:
         if kind in cost or kind in tokens:
             state.edges[scope, kind] = (
@@ -307,9 +359,15 @@ def _watch(state: State, scope: str, kind: WindowKind) -> None:
     current = spend is not None and spend.start_ms == start_ms
     cost = spend.cost_nano_usd if spend is not None and current else 0
     tokens = spend.tokens if spend is not None and current else 0
-    state.watches[scope, kind] = Watch(
-        start_ms, *_around(edges[0], cost), *_around(edges[1], tokens)
-    )
+    low, high = _around(edges[0], cost)
+    high = min(high, look_back.edge(state, scope, kind, cost))
+    state.watches[scope, kind] = Watch(start_ms, low, high, *_around(edges[1], tokens))
+
+
+def _watch_minute(state: State, scope: str) -> None:
+    rules = state.scope_rules.get(scope)
+    if rules is not None and rules.burn_rates:
+        state.minutes[scope] = look_back.minute_edge(state, scope, rules)
 
 
 def _around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
@@ -420,10 +478,12 @@ def _alerts(
     state: State, scope: str, known: ScopeState, readings: dict[RuleId, Reading]
 ) -> tuple[ScopeState, list[Alert]]:
     subject = lifecycle.Subject(scope, known.policy.name if known.policy else "")
-    episodes = {}
+    episodes: dict[str, Episode] = {}
     alerts: list[Alert] = []
-    for rule_id, episode in known.episodes.items():
-        if not lifecycle.continues(episode, readings.get(rule_id)):
+    for name, episode in known.episodes.items():
+        if "." in name:
+            episodes[name] = episode  # a rule that looks back
+        elif not lifecycle.continues(episode, readings.get(RuleId(name))):
             alerts += lifecycle.close(episode, state.now_ms)
     for rule_id, reading in readings.items():
         before = known.episodes.get(rule_id)
@@ -439,14 +499,44 @@ def _alerts(
         if crossed is not None:
             episode, alert = lifecycle.fire(episode, subject, reading, crossed, state.now_ms)
             alerts.append(alert)
+        episode, reminders = signals.remind(episode, state.rules.renotify_seconds, state.now_ms)
+        alerts += reminders
         if episode.told:
             episodes[rule_id] = episode
     return replace(known, episodes=episodes), alerts
 
 
+def _look_back(
+    state: State, scope: str, known: ScopeState
+) -> tuple[ScopeState, list[Alert], list[int]]:
+    """What the rules that look back have to say; and when time alone would change it."""
+    policy = known.policy
+    rules = state.scope_rules.get(scope)
+    episodes = {name: each for name, each in known.episodes.items() if "." not in name}
+    due = [
+        signals.reminder_at_ms(episode, state.rules.renotify_seconds)
+        for episode in episodes.values()
+    ]
+    before = {name: each for name, each in known.episodes.items() if "." in name}
+    alerts: list[Alert] = []
+    if policy is not None and rules is not None:
+        subject = lifecycle.Subject(scope, policy.name)
+        for signal in look_back.signals(state, policy, rules):
+            episode = before.pop(signal.rule_id, None)
+            went = signals.advance(episode, subject, signal, policy.budget_version, state.now_ms)
+            alerts += went.alerts
+            due.append(went.due_ms)
+            if went.episode is not None:
+                episodes[signal.rule_id] = went.episode
+        due.append(look_back.follow(state, scope, rules, episodes))
+    for gone in before.values():
+        alerts += signals.abandon(gone, state.now_ms)
+    return replace(known, episodes=episodes), alerts, due
+
+
 def _store(state: State, scope: str, known: ScopeState, rechecks: Iterable[int]) -> None:
     restricted = known.published is not None and known.published.state is not BreakerState.CLOSED
-    firing = any(episode.firing for episode in known.episodes.values())
+    firing = any(episode.firing or episode.pending for episode in known.episodes.values())
     if known.policy is None and not restricted and not firing:
         state.scopes.pop(scope, None)
         state.active.discard(scope)

@@ -4,8 +4,8 @@
 
 An alert is a state change of (scope, rule, threshold, period, budget version) and is told once.
 Spend that falls below a threshold within the period does not resolve it: it was crossed in this
-period, and would not be told again. A rule that must hold for a time before it fires (`pending`)
-is one more state between inactive and firing, and would live in Episode.
+period, and would not be told again. Rules that look back have a lifecycle with waiting and
+recovery: `alerting.signals`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Episode:
     told: int = 0
     """The highest threshold told so far, in the rule's unit; 0 for none."""
     firing: tuple[Alert, ...] = ()
+    pending: Alert | None = None
+    """What waits until it has held for long enough."""
 
 
 class Subject(NamedTuple):
@@ -101,6 +103,7 @@ def fire(
         also_crossed=crossed.also_crossed,
         summary=_summary(subject, reading, crossed, is_percent=is_percent),
         starts_at_ms=now_ms,
+        told_at_ms=now_ms,
         reset_at_ms=reading.end_ms,
     )
     return replace(episode, told=crossed.threshold, firing=(*episode.firing, alert)), alert

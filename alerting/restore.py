@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from alerting import engine, lifecycle
+from alerting import engine, look_back, signals
 from alerting.breaker import Breaker
 from alerting.lifecycle import Episode
+from alerting.rules.history import Track
 from alerting.rules.reading import RuleId
 from alerting.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from alerting.totals import SpendTotals
-from schemas.alert import Alert, AlertStatus
+from schemas.alert import Alert, AlertStatus, RuleType
+from schemas.periods import HOUR_MS
 from schemas.policy import RULES_ID, NotifyPolicy, RuleSet, ScopePolicy
 from schemas.throttle import BreakerState, ThrottleCommand
 
+_FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
 _BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 
 
@@ -37,7 +40,8 @@ class Memory:
         self.greatest_epoch = 0
         self._newest: dict[str, ThrottleCommand] = {}
         self._last: dict[str, ThrottleCommand] = {}
-        self._episodes: dict[tuple[str, RuleId], dict[tuple[str, int], Episode]] = {}
+        self._episodes: dict[tuple[str, str], dict[tuple[str, int], Episode]] = {}
+        self._incidents: dict[str, dict[str, tuple[int, int]]] = {}
 
     def add_policy(self, object_id: str, item: ScopePolicy | RuleSet | NotifyPolicy | None) -> None:
         """One record of control.policies."""
@@ -58,19 +62,30 @@ class Memory:
 
     def add_alert(self, alert: Alert) -> None:
         """One record of alerts."""
-        if alert.rule_id not in RuleId._value2member_map_:
+        family = alert.rule_id.partition(".")[0]
+        if alert.rule_id not in RuleId._value2member_map_ and family not in _FAMILIES:
             return  # a rule of a later version: its alerts are its own business
-        episodes = self._episodes.setdefault((alert.scope, RuleId(alert.rule_id)), {})
+        if family == RuleType.DEVIATION.value:
+            self._add_incident(alert)
+        episodes = self._episodes.setdefault((alert.scope, alert.rule_id), {})
         identity = (alert.period, alert.budget_version)
         before = episodes.get(identity) or Episode(alert.period, alert.budget_version)
         others = tuple(known for known in before.firing if known.dedup_key != alert.dedup_key)
         told = max(before.told, alert.threshold)
-        if alert.status is AlertStatus.FIRING:
-            # The latest period or version that fired stands last.
+        after = before
+        match alert.status:
+            case AlertStatus.PENDING:
+                after = replace(before, pending=alert)
+            case AlertStatus.INACTIVE:
+                after = replace(before, pending=None)
+            case AlertStatus.FIRING:
+                after = replace(before, told=told, firing=(*others, alert), pending=None)
+            case AlertStatus.RESOLVED:
+                after = replace(before, told=told, firing=others)
+        if after.firing or after.pending:
+            # The latest period or version that fired or waits stands last.
             episodes.pop(identity, None)
-            episodes[identity] = replace(before, told=told, firing=(*others, alert))
-        else:
-            episodes[identity] = replace(before, told=told, firing=others)
+        episodes[identity] = after
 
     def commands(self) -> Mapping[str, ThrottleCommand]:
         """The command in force per scope."""
@@ -80,7 +95,23 @@ class Memory:
         """Whether the log's last word on a scope is an older controller's."""
         return self._last[scope] is not self._newest[scope]
 
-    def episodes(self) -> Mapping[tuple[str, RuleId], Mapping[tuple[str, int], Episode]]:
+    def incidents(self, scope: str) -> tuple[tuple[int, int], ...]:
+        """Hours `[first, end)` of a scope in which a deviation was told."""
+        return tuple(self._incidents.get(scope, {}).values())
+
+    def _add_incident(self, alert: Alert) -> None:
+        known = self._incidents.setdefault(alert.scope, {})
+        first = alert.starts_at_ms // HOUR_MS
+        match alert.status:
+            case AlertStatus.FIRING:
+                known.setdefault(alert.dedup_key, (first, look_back.OPEN_END))
+            case AlertStatus.RESOLVED:
+                end = max(first + 1, alert.ends_at_ms // HOUR_MS)
+                known[alert.dedup_key] = (first, end)
+            case AlertStatus.PENDING | AlertStatus.INACTIVE:
+                pass
+
+    def episodes(self) -> Mapping[tuple[str, str], Mapping[tuple[str, int], Episode]]:
         """What was told, per scope and rule, in the order of their last firing."""
         return self._episodes
 
@@ -103,6 +134,7 @@ def restore(memory: Memory, now_ms: int, *, complete: bool) -> tuple[State, tupl
         now_ms,
     )
     state.complete = complete
+    state.alive |= memory.totals.hours_seen()
     effects: list[Effect] = list(_recall_alerts(state, memory, now_ms))
     for scope, command in memory.commands().items():
         known = state.scopes.get(scope, ScopeState())
@@ -111,6 +143,7 @@ def restore(memory: Memory, now_ms: int, *, complete: bool) -> tuple[State, tupl
     for object_id, item in memory.policies.items():
         if isinstance(item, ScopePolicy):
             spend = memory.totals.of(item.scope)
+            state.tracks[item.scope] = Track(incidents=memory.incidents(item.scope))
             observed = PolicyChanged(object_id, item, spend)
             state, found = engine.step(state, observed, now_ms)
             effects += found
@@ -139,7 +172,7 @@ def _recall_alerts(state: State, memory: Memory, now_ms: int) -> list[Effect]:
     for (scope, rule_id), by_identity in memory.episodes().items():
         *earlier, latest = by_identity.values()
         for episode in earlier:
-            effects += [PublishAlert(alert) for alert in lifecycle.close(episode, now_ms)]
+            effects += [PublishAlert(alert) for alert in signals.abandon(episode, now_ms)]
         known = state.scopes.get(scope, ScopeState())
         episodes = {**known.episodes, rule_id: latest}
         state.scopes[scope] = replace(known, episodes=episodes)

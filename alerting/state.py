@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 from alerting.breaker import Breaker
 from alerting.lifecycle import Episode
+from alerting.rules.deviation import Baseline
+from alerting.rules.history import Track
 from alerting.rules.reading import RuleId
+from alerting.scope_rules import ScopeRules
 from alerting.totals import SpendSum
 from schemas.alert import Alert
 from schemas.periods import Calendar, Window, WindowKind
@@ -91,7 +94,8 @@ class ScopeState:
 
     policy: ScopePolicy | None = None
     breakers: Mapping[RuleId, Breaker] = field(default_factory=dict)
-    episodes: Mapping[RuleId, Episode] = field(default_factory=dict)
+    episodes: Mapping[str, Episode] = field(default_factory=dict)
+    """By the id of the rule."""
     published: ThrottleCommand | None = None
     """The newest command of the scope on the topic."""
     due_ms: int = 0
@@ -106,6 +110,19 @@ class Watch(NamedTuple):
     cost_high: int
     tokens_low: int
     tokens_high: int
+
+
+class MinuteWatch(NamedTuple):
+    """What burn rates wait for in one minute."""
+
+    start_ms: int
+    least: int
+    """The sum of the minute that asks for an evaluation."""
+    more: int
+    """How much more that is than when it was worked out. A budget's own sum that grows by as much
+    asks as well: the minute's sum may come before it, and what is left is part of the rule."""
+    holds: bool
+    """Whether a rule holds already: it was told or waits, and its timer looks again."""
 
 
 @dataclass(slots=True)
@@ -139,6 +156,21 @@ class State:
     """Scopes with a restriction or a firing alert: whom the end of a period concerns."""
     held: set[str] = field(default_factory=set)
     """Scopes whose month breaker waits for the state to be known complete."""
+    hour: int = 0
+    """Number of the current hour: its start divided by HOUR_MS."""
+    days: tuple[int, ...] = ()
+    """Numbers of the first hours of today and the days before it."""
+    alive: set[int] = field(default_factory=set)
+    """Hours in which any scope spent: without one, an hour is unknown rather than quiet."""
+    scope_rules: dict[str, ScopeRules] = field(default_factory=dict)
+    """The rules that look back, of the scopes that have any."""
+    tracks: dict[str, Track] = field(default_factory=dict)
+    baselines: dict[str, tuple[int, tuple[Baseline | None, ...]]] = field(default_factory=dict)
+    """Per scope the hour that they hold for, and the baseline of each deviation rule."""
+    minutes: dict[str, MinuteWatch] = field(default_factory=dict)
+    """Per scope with burn rates."""
+    silent: set[str] = field(default_factory=set)
+    """Scopes that are told to have no data: their next spend is news."""
 
     def copy(self) -> State:
         """A snapshot that later steps do not touch."""
@@ -154,4 +186,10 @@ class State:
             timers=list(self.timers),
             active=set(self.active),
             held=set(self.held),
+            alive=set(self.alive),
+            scope_rules=dict(self.scope_rules),
+            tracks={scope: track.copy() for scope, track in self.tracks.items()},
+            baselines=dict(self.baselines),
+            minutes=dict(self.minutes),
+            silent=set(self.silent),
         )

@@ -9,33 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from schemas.periods import HOUR_MS, WindowKind
+from alerting.past_windows import PastWindows, SpendSum, WindowKey
+from schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, WindowKind
 from schemas.spend import SpendSnapshot, Totals, newer
+
+__all__ = ["KEPT_AFTER_END_MS", "MINUTES_KEPT_MS", "SpendSum", "SpendTotals", "WindowKey"]
 
 # An alert looks at the current window only; the hour beyond the end is for clocks that differ.
 KEPT_AFTER_END_MS = HOUR_MS
-# Rules of this issue need no minutes, which are nine of ten windows.
-WATCHED_KINDS = frozenset({WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH})
-
-
-class SpendSum(NamedTuple):
-    """What one scope spent in one window, over all shards."""
-
-    scope: str
-    kind: WindowKind
-    start_ms: int
-    end_ms: int
-    cost_nano_usd: int
-    tokens: int
-    """Input plus output; cached and reasoning tokens are part of these."""
-    source: tuple[tuple[str, int], ...] = ()
-    """(shard, offset) pairs, for the receipt."""
-
-
-WindowKey = tuple[str, str, int]
-"""Scope, window kind and start."""
+# What rules that look back need: the hours of nine days, the minutes of two hours.
+HOURS_KEPT_MS = 10 * DAY_MS
+# How old a scope is: a key that slept for a week is not new.
+DAYS_KEPT_MS = 45 * DAY_MS
+MINUTES_KEPT_MS = 3 * HOUR_MS
 
 
 @dataclass(slots=True)
@@ -56,6 +43,12 @@ class SpendTotals:
         """Start with nothing."""
         self._windows: dict[WindowKey, _Window] = {}
         self._scopes: dict[str, set[WindowKey]] = {}
+        self._past = {
+            WindowKind.HOUR.value: PastWindows(HOUR_MS, HOURS_KEPT_MS),
+            WindowKind.MINUTE.value: PastWindows(MINUTE_MS, MINUTES_KEPT_MS),
+            # Where daylight saving moves, a day's end is an hour off here: only starts are used.
+            WindowKind.DAY.value: PastWindows(DAY_MS, DAYS_KEPT_MS),
+        }
         self._horizon_ms = 0
         self.last_event_ms = 0
         """Newest event time seen in any total."""
@@ -67,10 +60,16 @@ class SpendTotals:
     def apply(self, snapshot: SpendSnapshot) -> WindowKey | None:
         """Take one snapshot in; the window whose sum changed, or None."""
         key, totals = snapshot
-        if totals is None or key.kind not in WATCHED_KINDS or totals.end_ms <= self._horizon_ms:
+        if totals is None:
             # A deleted entry is a window that streams expired: it ended long ago here as well.
             return None
+        past = self._past.get(key.kind)
+        looked_back_at = past is not None and past.apply(key, totals)
         window_key = (key.scope, key.kind, key.start_ms)
+        if looked_back_at:
+            self.last_event_ms = max(self.last_event_ms, totals.last_event_ms)
+        if key.kind == WindowKind.MINUTE or totals.end_ms <= self._horizon_ms:
+            return window_key if looked_back_at else None
         window = self._windows.get(window_key)
         if window is None:
             window = self._windows[window_key] = _Window(totals.end_ms)
@@ -93,14 +92,29 @@ class SpendTotals:
             window = self._windows.get(key)
             if window is not None:
                 yield _sum(key, window)
+            elif key[1] in self._past:
+                yield from self._past[key[1]].sums(key)
 
     def of(self, scope: str) -> tuple[SpendSum, ...]:
-        """Every sum held of one scope."""
-        return tuple(self.sums(sorted(self._scopes.get(scope, ()))))
+        """Every sum held of one scope, those of the past first."""
+        current = self._scopes.get(scope, set())
+        past = [
+            (scope, kind, start_ms)
+            for kind, windows in self._past.items()
+            for start_ms in windows.starts(scope)
+        ]
+        found = [key for key in past if key not in current]
+        return tuple(self.sums([*found, *sorted(current)]))
+
+    def hours_seen(self) -> set[int]:
+        """Numbers of the hours in which anybody spent: when the pipeline was alive for certain."""
+        return {start_ms // HOUR_MS for start_ms in self._past[WindowKind.HOUR.value].all_starts()}
 
     def drop_ended(self, now_ms: int) -> int:
         """Forget the windows that ended more than KEPT_AFTER_END_MS ago; how many."""
         self._horizon_ms = max(self._horizon_ms, now_ms - KEPT_AFTER_END_MS)
+        for past in self._past.values():
+            past.drop_ended(now_ms)
         ended = [key for key, held in self._windows.items() if held.end_ms <= self._horizon_ms]
         for key in ended:
             del self._windows[key]
@@ -121,4 +135,5 @@ def _sum(key: WindowKey, window: _Window) -> SpendSum:
         window.cost_nano_usd,
         window.tokens,
         tuple((shard, totals.offset) for shard, totals in sorted(window.shards.items())),
+        max(totals.last_event_ms for totals in window.shards.values()),
     )

@@ -17,8 +17,12 @@ class Severity(StrEnum):
 
 
 class AlertStatus(StrEnum):
-    """Where an alert stands."""
+    """Where an alert stands. People are told of firing and resolved ones only."""
 
+    INACTIVE = "inactive"
+    """It was pending, and what it waited for did not last."""
+    PENDING = "pending"
+    """The rule holds, but not yet for as long as its `for` asks."""
     FIRING = "firing"
     RESOLVED = "resolved"
 
@@ -29,7 +33,54 @@ class RuleType(StrEnum):
     THRESHOLD = "threshold"
     LIMIT = "limit"
     BREAKER = "breaker"
+    DEVIATION = "deviation"
+    BURN_RATE = "burn_rate"
+    NO_DATA = "no_data"
     PIPELINE = "pipeline"
+
+
+TOLD = frozenset({AlertStatus.FIRING, AlertStatus.RESOLVED})
+"""What receivers hear of."""
+
+
+class Driver(BaseModel):
+    """A key and model that spent more than they usually do."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    model: str
+    spent_nano_usd: int
+    """In the window that the alert is about."""
+    usual_nano_usd: int
+    """In the same part of the days before, on average."""
+
+    @property
+    def excess_nano_usd(self) -> int:
+        """How much more than usual."""
+        return self.spent_nano_usd - self.usual_nano_usd
+
+
+class Explanation(BaseModel):
+    """Why a rule that looks back spoke."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    method: str
+    baseline_nano_usd: int = 0
+    """What was expected: a line drawn by statistics, not an amount that anybody spent."""
+    score_hundredths: int = 0
+    """Deviations above the expectation, in hundredths."""
+    excess_nano_usd: int = 0
+    """Observed less baseline."""
+    samples: int = 0
+    """Past values that the expectation was made of."""
+    seconds_left: int = -1
+    """Until the budget ends at this pace; -1 where that means nothing."""
+    drivers: tuple[Driver, ...] = ()
+    """Who drove it, the greatest excess first; empty where it is not known."""
+    drivers_note: str = ""
+    """Why there are no drivers."""
 
 
 class Alert(BaseModel):
@@ -41,8 +92,8 @@ class Alert(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
-    """Same for the firing and every repetition of it, other for the resolution: made of the dedup
-    key and the status, so that a replay gives the same id."""
+    """Made of the dedup key, the status and the number of the reminder, so that a replay gives the
+    same id, and a reminder or resolution another."""
     dedup_key: str
     """rule/threshold/scope/period/budget version."""
     rule_id: str
@@ -53,7 +104,8 @@ class Alert(BaseModel):
     window: str
     period: str
     threshold: int
-    """In `unit`: percent for thresholds, nano_usd or tokens for limits."""
+    """In `unit` for limits; percent of the budget for thresholds; hundredths of a deviation for
+    deviation rules; 1 where a rule has a single level."""
     unit: str
     observed: int
     """nano_usd or tokens spent in the window."""
@@ -67,6 +119,11 @@ class Alert(BaseModel):
     starts_at_ms: int
     ends_at_ms: int = 0
     reset_at_ms: int = 0
+    told_at_ms: int = 0
+    """When it was last told: at the start, or by the latest reminder."""
+    reminder: int = 0
+    """How many times a firing alert was told again."""
+    explanation: Explanation | None = None
     commands: tuple[str, ...] = ()
     """scope@epoch.seq of the throttle commands given for the same cause."""
 

@@ -18,6 +18,13 @@ from schemas.policy_notify import (
     Maintenance,
     Route,
 )
+from schemas.policy_rules import (
+    DEFAULT_DEVIATIONS,
+    BurnRateRule,
+    DeviationRule,
+    NoDataRule,
+    PipelineRules,
+)
 from schemas.throttle import ThrottleMode
 
 RULES_ID = "rules"
@@ -101,6 +108,12 @@ class RuleSet(_Wire):
     """Billing time zone of all calendar windows; fixed once events have been counted."""
     thresholds_percent: tuple[int, ...] = (50, 75, 80, 90, 95, 100)
     breaker: BreakerPolicy = BreakerPolicy()
+    renotify_seconds: int = Field(default=0, ge=0)
+    """How often a threshold or limit that still holds is told again; 0 for never."""
+    deviations: tuple[DeviationRule, ...] = DEFAULT_DEVIATIONS
+    burn_rates: tuple[BurnRateRule, ...] = ()
+    no_data: tuple[NoDataRule, ...] = ()
+    pipeline: PipelineRules = PipelineRules()
 
 
 class NotifyPolicy(_Wire):

@@ -20,9 +20,10 @@ from schemas.policy_document import (
     PolicyDocument,
     RulesEntry,
     ScopeEntry,
-    plain_usd,
 )
+from schemas.policy_fields import plain_usd
 from schemas.policy_notify_checks import check_notify
+from schemas.policy_rules_document import check_look_back
 from schemas.policy_yaml import Path
 from schemas.scopes import (
     Scope,
@@ -194,6 +195,8 @@ def _check_time_zone(name: str) -> Iterator[Finding]:
 
 
 def _check_rules(rules: RulesEntry) -> Iterator[Finding]:
+    for path, reason in check_look_back(rules.deviation, rules.burn_rate, rules.no_data):
+        yield Finding(("rules", *path), reason)
     for left, right in pairwise(rules.thresholds_percent):
         if right <= left:
             reason = f"{right} is there twice" if right == left else f"{right} stands after {left}"

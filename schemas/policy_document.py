@@ -1,19 +1,14 @@
-"""The policy file's shape: what people may write, field by field.
-
-Every scalar of the file arrives as its text ("0.1" is never a float), so that each field reads
-its own: dollars exactly, to the nano-dollar; whole numbers as integers.
-"""
+"""The policy file's shape: what people may write, field by field."""
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.money import MoneyError, NanoUsd, nano_from_usd, usd_text
 from schemas.policy import BreakerPolicy
 from schemas.policy_entry import Count, Entry, Percent, Text
+from schemas.policy_fields import Usd
 from schemas.policy_notify_document import (
     ChannelEntry,
     InhibitionEntry,
@@ -21,42 +16,15 @@ from schemas.policy_notify_document import (
     NotifyEntry,
     RouteEntry,
 )
+from schemas.policy_rules_document import (
+    DEFAULT_DEVIATION_ENTRIES,
+    BurnRateEntry,
+    DeviationEntry,
+    Duration,
+    NoDataEntry,
+    PipelineEntry,
+)
 from schemas.throttle import ThrottleMode
-
-# A trillion dollars: more is a slip of the keyboard, and all sums stay printable.
-AMOUNT_USD_MAX = 10**12
-
-
-def read_usd(value: Any) -> NanoUsd:
-    """Dollars as written to nano-dollars, exactly; ValueError says what is wrong."""
-    if not isinstance(value, str):
-        message = "must be an amount of dollars, such as 1000 or 0.25"
-        raise ValueError(message)  # noqa: TRY004 - pydantic collects ValueError
-    try:
-        amount = Decimal(value)
-    except InvalidOperation as error:
-        message = f"must be an amount of dollars, such as 1000 or 0.25; got {value!r}"
-        raise ValueError(message) from error
-    if amount.is_finite() and amount < 0:
-        message = f"must not be negative; got {value}"
-        raise ValueError(message)
-    # Before scaling: the exponent of "1e999999999" would make an integer that fills the memory.
-    if not amount.is_finite() or amount > AMOUNT_USD_MAX:
-        message = f"must be at most {AMOUNT_USD_MAX:,} dollars; got {value}"
-        raise ValueError(message)
-    try:
-        return nano_from_usd(value)
-    except MoneyError as error:
-        message = f"is finer than a nano-dollar (nine decimal places); got {value}"
-        raise ValueError(message) from error
-
-
-Usd = Annotated[NanoUsd, BeforeValidator(read_usd)]
-
-
-def plain_usd(nano_usd: NanoUsd) -> str:
-    """Dollars as a person would write them: "1000", "0.25"."""
-    return usd_text(nano_usd).rstrip("0").rstrip(".")
 
 
 class BudgetEntry(Entry):
@@ -137,6 +105,12 @@ class RulesEntry(Entry):
 
     thresholds_percent: tuple[Percent, ...] = (50, 75, 80, 90, 95, 100)
     breaker: BreakerEntry = BreakerEntry()
+    renotify: Duration = 0
+    """How often a threshold or limit that still holds is told again; 0s for never."""
+    deviation: tuple[DeviationEntry, ...] = DEFAULT_DEVIATION_ENTRIES
+    burn_rate: tuple[BurnRateEntry, ...] = ()
+    no_data: tuple[NoDataEntry, ...] = ()
+    pipeline: PipelineEntry = PipelineEntry()
 
 
 class PolicyDocument(Entry):
@@ -161,6 +135,10 @@ ENTRIES: dict[str, type[BaseModel]] = {
     "limits": LimitsEntry,
     "rules": RulesEntry,
     "breaker": BreakerEntry,
+    "deviation": DeviationEntry,
+    "burn_rate": BurnRateEntry,
+    "no_data": NoDataEntry,
+    "pipeline": PipelineEntry,
     "notify": NotifyEntry,
     "channels": ChannelEntry,
     "routes": RouteEntry,

@@ -21,8 +21,15 @@ from schemas.policy import (
     object_id,
 )
 from schemas.policy_checks import PlacedEntry, placed_entries
-from schemas.policy_document import DepartmentEntry, PolicyDocument, plain_usd
+from schemas.policy_document import DepartmentEntry, PolicyDocument
+from schemas.policy_fields import plain_usd
 from schemas.policy_notify_plan import compile_notify
+from schemas.policy_rules_document import (
+    burn_rate_rule,
+    deviation_rule,
+    no_data_rule,
+    pipeline_rules,
+)
 from schemas.scopes import ScopeType
 
 # Fields that count versions are told apart from what they count.
@@ -31,7 +38,9 @@ _VERSIONS = frozenset({"version", "budget_version"})
 _SPEND_LIMITS = ("hour_spend_nano_usd", "day_spend_nano_usd", "day_tokens")
 _NANO_SUFFIX = "_nano_usd"
 # Lists of mappings with an id: each item is compared by itself.
-_LISTS = frozenset({"channels", "routes", "inhibit", "maintenance"})
+_LISTS = frozenset(
+    {"channels", "routes", "inhibit", "maintenance", "deviations", "burn_rates", "no_data"}
+)
 
 
 class ChangeAction(StrEnum):
@@ -87,6 +96,11 @@ def compile_policy(document: PolicyDocument) -> dict[str, PolicyObject]:
             time_zone=document.time_zone,
             thresholds_percent=document.rules.thresholds_percent,
             breaker=BreakerPolicy.model_validate(document.rules.breaker.model_dump()),
+            renotify_seconds=document.rules.renotify,
+            deviations=tuple(map(deviation_rule, document.rules.deviation)),
+            burn_rates=tuple(map(burn_rate_rule, document.rules.burn_rate)),
+            no_data=tuple(map(no_data_rule, document.rules.no_data)),
+            pipeline=pipeline_rules(document.rules.pipeline),
         ),
         compile_notify(document.notify),
     ]

@@ -138,8 +138,9 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
     # Burn-rate rules look back minutes; 500 keys make 90,000 minute entries in three hours.
     minute_ms: int = 3 * HOUR_MS
-    # A relay that was cut off over a long weekend still finds its hours.
-    hour_ms: int = 4 * DAY_MS
+    # Deviation rules compare with the same hours of the nine days before, whole days of them; and a
+    # relay that was cut off over a long weekend still finds its hours.
+    hour_ms: int = 10 * DAY_MS
     # Longer than a month, so that a month's days are all there when it is closed.
     day_ms: int = 45 * DAY_MS
     month_ms: int = 400 * DAY_MS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.alert import Alert, Severity
+from schemas.alert import TOLD, Alert, Severity
 from schemas.policy import NotifyPolicy
 
 LOG_CHANNEL = "log"
@@ -15,6 +15,8 @@ def channels_for(alert: Alert, policy: NotifyPolicy) -> tuple[str, ...]:
 
     A channel with an unknown `min_severity` hears everything: too loud is safer than silent.
     """
+    if alert.status not in TOLD:
+        return ()  # it waits until it has held for long enough: nobody is told yet
     loudness = _LOUDNESS[alert.severity]
     heard = (
         channel.id

@@ -264,7 +264,8 @@ def test_firing_and_resolution_are_told_apart() -> None:
     """The resolution has the firing's key and another id."""
     story = _play([("spend", 60), ("wait", 90_000)], 1)
     fired, resolved = (
-        [alert for alert in story.alerts if alert.status is status] for status in AlertStatus
+        [alert for alert in story.alerts if alert.status is status]
+        for status in (AlertStatus.FIRING, AlertStatus.RESOLVED)
     )
     assert {alert.dedup_key for alert in resolved} <= {alert.dedup_key for alert in fired}
     assert not {alert.id for alert in resolved} & {alert.id for alert in fired}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from schemas.money import usd_text
 from schemas.policy import PolicyObject, ScopePolicy, decode_policy, encode_policy
-from schemas.policy_document import AMOUNT_USD_MAX
 from schemas.policy_entry import COUNT_MAX
+from schemas.policy_fields import AMOUNT_USD_MAX
 from schemas.policy_file import (
     ChangeAction,
     PolicyChange,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alerting.totals import KEPT_AFTER_END_MS, SpendTotals
+from alerting.totals import KEPT_AFTER_END_MS, MINUTES_KEPT_MS, SpendTotals
 from schemas.periods import HOUR_MS
 from schemas.spend import SnapshotKey, SpendSnapshot, Totals
 
@@ -56,21 +56,28 @@ def test_a_newer_epoch_wins_over_any_offset() -> None:
     assert next(totals.sums([key])).cost_nano_usd == 13
 
 
-def test_minutes_are_not_kept() -> None:
-    """No rule looks at minutes, which are most of the records."""
+def test_minutes_of_the_last_hours_are_summed_over_shards() -> None:
+    """Burn rates look at minutes; a shard's newest value counts, and old minutes go."""
     totals = SpendTotals()
-    assert totals.apply(snapshot(1, kind="minute")) is None
-    assert len(totals) == 0
+    totals.apply(snapshot(1, kind="minute"))
+    totals.apply(snapshot(5, kind="minute", shard="1"))
+    key = totals.apply(snapshot(3, kind="minute", offset=2))
+    assert key == (SCOPE, "minute", 0)
+    assert totals.apply(snapshot(2, kind="minute", offset=1)) is None
+    assert [found.cost_nano_usd for found in totals.sums([key])] == [8]
+    totals.drop_ended(MINUTES_KEPT_MS + 60_000)
+    assert totals.apply(snapshot(9, kind="minute", offset=9)) is None
+    assert list(totals.sums([key])) == []
 
 
 def test_ended_windows_are_dropped_and_stay_dropped() -> None:
     """A late record of a dropped window must not make a sum of one shard only."""
     totals = SpendTotals()
-    totals.apply(snapshot(1))
-    totals.apply(snapshot(2, start=10 * HOUR_MS))
+    totals.apply(snapshot(1, kind="month"))
+    totals.apply(snapshot(2, kind="month", start=10 * HOUR_MS))
     assert totals.drop_ended(HOUR_MS + KEPT_AFTER_END_MS - 1) == 0
     assert totals.drop_ended(HOUR_MS + KEPT_AFTER_END_MS) == 1
-    assert totals.apply(snapshot(9, offset=9, shard="1")) is None
+    assert totals.apply(snapshot(9, offset=9, shard="1", kind="month")) is None
     assert [total.cost_nano_usd for total in totals.of(SCOPE)] == [2]
 
 

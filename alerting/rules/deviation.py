@@ -1,0 +1,160 @@
+"""Deviation rules: is this more than the scope's own past lets expect?
+
+    cumulative   today so far             against the previous days up to the same hour (default)
+    hourly       this hour                against all hours of the window
+    seasonal     log(1 + this hour)       against the same hour of day, with CUSUM for slow leaks
+
+Whatever the method, its answer for the current hour is an *amount*: the least spend at which the
+rule holds. It is worked out once per scope and hour; from then on an observation is compared with
+it as an integer, like any budget. That makes a rule as cheap as a threshold, lets it fire in the
+middle of an hour (spend of a window only grows, so what holds early holds at the hour's end), and
+draws the line between money and statistics:
+
+    money in (int) -> mean, deviation, score (float) -> amount (int), compared with money (int)
+A float says where the line is and how far beyond it we are; it is never added to, stored as or
+shown as what somebody spent.
+
+Zero variance: the deviation is never below `floor_percent` of the mean and `floor_nano_usd`.
+Cold start: no answer before `warm_up_days` usable days. Only upward: less spend is no alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from alerting.rules import seasonal
+from alerting.rules.history import Past
+from schemas.periods import WindowKind
+from schemas.policy_rules import DeviationMethod, DeviationRule
+
+# A second level at twice the deviation is told again, louder: the incident has grown.
+LOUDER = 2
+# Fewer known hours than a day's give no idea of a day.
+HOURS_MIN = 24
+
+
+class Baseline(NamedTuple):
+    """What one rule expects of one scope in the current hour."""
+
+    kind: WindowKind
+    """The window whose sum is compared."""
+    hour: int
+    """The hour that this holds for."""
+    expected_nano_usd: int
+    levels: tuple[tuple[int, int], ...]
+    """(threshold in hundredths of a deviation, least amount that reaches it), lowest first."""
+    centre: float
+    scale: float
+    log: bool
+    """Whether centre and scale are of log(1 + dollars) instead of nano-USD."""
+    samples: int
+    """How many past values it was made of."""
+    stays_at: int
+    """The amount below which a firing alert may end."""
+    quiet: bool = True
+    """Whether the hours just before this one were normal: a firing alert ends only after them."""
+
+    def score(self, observed: int) -> int:
+        """How far above the expectation, in hundredths of a deviation."""
+        value = seasonal.log_usd(observed) if self.log else float(observed)
+        return int(100 * (value - self.centre) / self.scale)
+
+
+def baseline(rule: DeviationRule, past: Past) -> Baseline | None:
+    """The rule's answer for the current hour; None while the scope's past is too short."""
+    match rule.method:
+        case DeviationMethod.CUMULATIVE:
+            return _cumulative(rule, past)
+        case DeviationMethod.HOURLY:
+            return _hourly(rule, past)
+        case DeviationMethod.SEASONAL:
+            return _seasonal(rule, past)
+
+
+def _cumulative(rule: DeviationRule, past: Past) -> Baseline | None:
+    today, *before = past.days
+    elapsed = past.hour - today + 1
+    track = past.track
+    sums = [
+        track.hours.sum(start, start + elapsed)
+        for start in before[: rule.window_days]
+        if start >= _first_whole_day(past)
+        and not past.frozen(start, start + elapsed)
+        and not past.alive.isdisjoint(range(start, start + 24))
+    ]
+    if len(sums) < max(rule.warm_up_days, 2):
+        return None
+    return _from_samples(rule, past, WindowKind.DAY, sums)
+
+
+def _hourly(rule: DeviationRule, past: Past) -> Baseline | None:
+    begin = past.hour - 24 * rule.window_days
+    hours = [number for number in range(begin, past.hour) if past.usable(number)]
+    if past.track.first_hour == 0 or past.hour - past.track.first_hour < 24 * rule.warm_up_days:
+        return None
+    if len(hours) < HOURS_MIN:
+        return None
+    ring = past.track.hours
+    found = _from_samples(rule, past, WindowKind.HOUR, [ring.get(number) for number in hours])
+    least = found.levels[0][1]
+    recent = range(past.hour - rule.resolve_after_hours, past.hour)
+    return found._replace(quiet=all(ring.get(number) < least for number in recent))
+
+
+def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
+    found = seasonal.expectation(rule, past)
+    if found is None:
+        return None
+    ladder = tuple(
+        (rule.threshold_hundredths * factor, seasonal.least_amount(rule, found, factor))
+        for factor in (1, LOUDER)
+    )
+    return Baseline(
+        kind=WindowKind.HOUR,
+        hour=past.hour,
+        expected_nano_usd=seasonal.nano_usd(found.centre),
+        levels=ladder,
+        centre=found.centre,
+        scale=found.scale,
+        log=True,
+        samples=found.samples,
+        stays_at=ladder[0][1],
+        quiet=not any(vote >= rule.threshold_hundredths / 100 for vote in found.recent),
+    )
+
+
+def _first_whole_day(past: Past) -> int:
+    """The first hour of the first day that the scope was there from its beginning, or nearly.
+
+    The day of the first spend counts: for a scope that begins at nine, as offices do, it is whole.
+    """
+    first = past.track.first_hour
+    return next((start for start in reversed(past.days) if start + 24 > first > 0), past.hour)
+
+
+def _from_samples(
+    rule: DeviationRule, past: Past, kind: WindowKind, samples: Sequence[int]
+) -> Baseline:
+    count = len(samples)
+    mean = sum(samples) / count
+    spread = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / (count - 1))
+    scale = max(spread, mean * rule.floor_percent / 100, float(rule.floor_nano_usd), 1.0)
+    expected = round(mean)
+    least = max(
+        expected + rule.min_impact_nano_usd,
+        expected + expected * rule.min_increase_percent // 100,
+        1,
+    )
+    levels = tuple(
+        (
+            rule.threshold_hundredths * factor,
+            max(least, math.ceil(mean + scale * rule.threshold_hundredths * factor / 100)),
+        )
+        for factor in (1, LOUDER)
+    )
+    return Baseline(
+        kind, past.hour, expected, levels, mean, scale, log=False, samples=count,
+        stays_at=levels[0][1],
+    )  # fmt: skip

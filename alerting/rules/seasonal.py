@@ -1,0 +1,114 @@
+"""The seasonal method: the logarithm of an hour's dollars against the same hour of earlier days.
+
+Spend grows and swings by factors, so log(1 + dollars) is what is normally distributed; the "1 +"
+makes cents count for nothing. The expectation of an hour comes from the same hour of day, two to
+eight days ago: the last two days are what is being judged.
+
+    residual   (log(1 + spent) - expected) / scale       of the last 48 hours and the current one
+    holds when the current residual reaches
+        the threshold, and one of the two hours before did as well     (a step, a runaway loop)
+        twice the threshold, with three times the impact               (at once)
+        what CUSUM lacks: sum of (residual - 1) above 10                (a slow leak)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from alerting.rules.history import Past, Ring
+from schemas.money import NANO_PER_USD
+from schemas.policy_rules import DeviationRule
+
+JUDGED_HOURS = 48
+SLACK = 1.0
+"""Residual that CUSUM forgives in every hour."""
+ALARM = 10.0
+"""Accumulated residual at which CUSUM speaks."""
+# An ordinary hour moves CUSUM by this much at most, so that one wild hour is not called a leak.
+RESIDUAL_MAX = 3.0
+SCALE_MIN = 0.15
+AT_ONCE = 2
+IMPACT_AT_ONCE = 3
+# A dollar amount above e^60 is beyond every sum; exp would overflow at 710.
+_LOG_MAX = 60.0
+
+
+class Expectation(NamedTuple):
+    """What the current hour should be, in log(1 + dollars), and what the hours before were."""
+
+    centre: float
+    scale: float
+    samples: int
+    recent: tuple[float, ...]
+    """Residuals of the two hours before, oldest first."""
+    cusum: float
+    """Accumulated before the current hour."""
+
+
+def log_usd(amount_nano_usd: int) -> float:
+    """log(1 + dollars); corrections below zero count as nothing."""
+    return math.log1p(max(amount_nano_usd, 0) / NANO_PER_USD)
+
+
+def nano_usd(value: float) -> int:
+    """The amount whose `log_usd` is `value`, as a line to compare with."""
+    return math.ceil(math.expm1(max(0.0, min(value, _LOG_MAX))) * NANO_PER_USD)
+
+
+def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
+    """What is expected of the current hour; None while the scope's past is too short."""
+    ring = past.track.hours
+    samples = _samples(rule, past, past.hour)
+    if len(samples) < max(rule.warm_up_days, 2):
+        return None
+    by_hour: dict[int, float] = {}
+    residuals: list[float] = []
+    spread: list[float] = []
+    for hour in range(past.hour - JUDGED_HOURS, past.hour):
+        slot = (past.hour - hour) % 24
+        if slot not in by_hour:
+            known = _samples(rule, past, past.hour - slot if slot else past.hour)
+            by_hour[slot] = sum(known) / len(known) if known else 0.0
+            spread += [abs(sample - by_hour[slot]) for sample in known]
+        usable = hour in past.alive and hour >= past.track.first_hour
+        residuals.append(log_usd(ring.get(hour)) - by_hour[slot] if usable else 0.0)
+    centre = by_hour[0]
+    # The mean absolute deviation of a normal distribution is 0.8 of its standard deviation.
+    scale = max(1.25 * sum(spread) / max(len(spread), 1), SCALE_MIN)
+    scaled = [residual / scale for residual in residuals]
+    return Expectation(centre, scale, len(samples), tuple(scaled[-2:]), _cusum(scaled))
+
+
+def least_amount(rule: DeviationRule, found: Expectation, factor: int) -> int:
+    """The least spend of the current hour at which the rule holds, at a multiple of its threshold."""
+    threshold = rule.threshold_hundredths * factor / 100
+    ways = [_line(rule, found, threshold * AT_ONCE, IMPACT_AT_ONCE)]
+    if any(vote >= threshold for vote in found.recent):
+        ways.append(_line(rule, found, threshold, 1))
+    lacking = ALARM * factor + SLACK - found.cusum
+    if lacking <= RESIDUAL_MAX:
+        ways.append(_line(rule, found, max(lacking, SLACK), 1))
+    return min(ways)
+
+
+def _line(rule: DeviationRule, found: Expectation, residual: float, impact: int) -> int:
+    expected = nano_usd(found.centre)
+    return max(
+        nano_usd(found.centre + residual * found.scale),
+        expected + rule.min_impact_nano_usd * impact,
+        expected + expected * rule.min_increase_percent // 100,
+    )
+
+
+def _samples(rule: DeviationRule, past: Past, hour: int) -> list[float]:
+    ring: Ring = past.track.hours
+    earlier = (hour - 24 * days for days in range(2, 2 + rule.window_days))
+    return [log_usd(ring.get(number)) for number in earlier if past.usable(number)]
+
+
+def _cusum(residuals: list[float]) -> float:
+    total = 0.0
+    for residual in residuals:
+        total = max(0.0, total + min(residual, RESIDUAL_MAX) - SLACK)
+    return total
