@@ -25,8 +25,13 @@ TIME_MS_MIN = 1_577_836_800_000
 """2020-01-01: an earlier time is a unit mistake (seconds for milliseconds), not an old event."""
 
 Name = Annotated[str, Meta(max_length=256)]
-Count = Annotated[int, Meta(ge=-(2**53), le=2**53)]
-"""A quantity; the bound is JSON's safe integer. Negative only in a correction."""
+QUANTITY_MAX = 10**11
+Count = Annotated[int, Meta(ge=-QUANTITY_MAX, le=QUANTITY_MAX)]
+"""A quantity of one request, negative only in a correction.
+
+A hundred thousand million tokens are far beyond any request; at 1,000 dollars per million they cost
+what a Decimal(18, 9) column still holds. What the streams count, ClickHouse can store.
+"""
 
 
 class UsageEvent(Struct, kw_only=True, frozen=True, omit_defaults=True, gc=False):
