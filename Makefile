@@ -6,9 +6,11 @@ PACKAGES := schemas pricing backends streams sinks alerting reports relay app em
 # Two workers on two cores; more only make the real brokers in the tests wait for each other.
 JOBS ?= 2
 KAFKA ?= tansu
+CYCLES ?= 20
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit functional integration lint format types architecture thin-relay compose bench clean
+.PHONY: help demo test unit functional integration lint format types architecture thin-relay compose bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +62,9 @@ compose: ## docker-compose.yml is valid (needs the docker client, no engine)
 
 bench: $(VENV)/.dev ## every benchmark, one after the other, as JSON lines
 	for name in gate streams sink latency; do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+chaos: $(VENV)/.dev ## the proof that no kill loses or doubles anything (CYCLES=20 SEED=1 KAFKA=tansu)
+	$(BIN)/python -m benchmarks.chaos --cycles $(CYCLES) --seed $(SEED) --kafka $(KAFKA)
 
 clean: ## forget the environment and the embedded data
 	rm -rf $(VENV) .meterline build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,7 +35,7 @@ class AlertingSettings:
     flush_timeout_seconds: float = 35
     """Longer than the producer's own delivery timeout, so that its error is the one heard."""
     crash_at: str = ""
-    """Test only: a CrashPoint at which the process kills itself."""
+    """Test only: a CrashPoint, or `NAME:N`, at which the process kills itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,18 @@ class NotifySettings:
     """Undelivered messages in memory, over all channels; the worker reads no more alerts while
     there are as many. Every one of them is also in the delivery log."""
     crash_at: str = ""
-    """Test only: a CrashPoint at which the process kills itself."""
+    """Test only: a CrashPoint, or `NAME:N`, at which the process kills itself."""
+
+
+_passed: Counter[CrashPoint] = Counter()
 
 
 def crash_if(crash_at: str, point: CrashPoint) -> None:
-    """Die as by kill -9 if a test asked for this point."""
-    if crash_at == point:
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Die as by kill -9 if a test asked for this point: `NAME`, or `NAME:N` for the Nth pass."""
+    if not crash_at:
+        return
+    name, _, times = crash_at.partition(":")
+    if name == point:
+        _passed[point] += 1
+        if _passed[point] == int(times or 1):
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -15,8 +15,9 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -42,7 +43,7 @@ from embedded.clickhouse import answers_ping
 from embedded.kafka import prepare
 from embedded.processes import free_port, require_free_port
 from embedded.protocol import answers_kafka
-from embedded.supervision import ProcessSpec, ProcessState
+from embedded.supervision import ProcessSpec, ProcessState, RestartPolicy
 from embedded.supervisor import Supervisor
 from schemas.policy import RULES_ID, PolicyObject, RuleSet
 
@@ -73,6 +74,9 @@ class StackOptions:
     streams_workers: int = 1
     time_zone: str = "UTC"
     log_level: str = "info"
+    environment: Mapping[str, MutableMapping[str, str]] = field(default_factory=dict)
+    """More environment variables of a worker, by its name; read anew whenever it is started."""
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 class Stack:
@@ -117,6 +121,7 @@ class Stack:
             environment=base_environment(),
             state_file=data_dir / STATE_FILE,
             log_file=data_dir / LOG_FILE,
+            policy=self.options.restart,
         )
         self._supervisor.start(before=self._set_up)
         runtime = self._runtime(kafka_port, clickhouse_port)
@@ -244,7 +249,10 @@ class Stack:
             yield ProcessSpec(
                 name=name,
                 argv=(sys.executable, "-m", "app.cli", command),
-                env=_environment(self.settings, name, port),
+                env=ChainMap(
+                    self.options.environment.get(name, {}),
+                    _environment(self.settings, name, port),
+                ),
                 order=WORKERS,
                 ready=_ready_check(port),
                 ready_timeout_seconds=WORKER_READY_SECONDS,
@@ -277,7 +285,7 @@ def _ready_check(port: int) -> Callable[[], bool]:
     return ready
 
 
-def _environment(settings: Settings, name: str, metrics_port: int) -> dict[str, str]:
+def _environment(settings: Settings, name: str, metrics_port: int) -> MutableMapping[str, str]:
     """What a worker process is told; the same names an operator sets in production."""
     return {
         "METERLINE_KAFKA__BOOTSTRAP": settings.kafka.bootstrap,

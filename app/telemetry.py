@@ -7,6 +7,7 @@ with `/ready`, which answers 200 once the worker has caught up and 503 before.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -151,7 +152,9 @@ class MetricsServer:
                 self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                # Who asked may have lost patience: that is no event either.
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(body)
 
             @override
             def log_message(self, format: str, *args: object) -> None:

@@ -25,15 +25,28 @@ from schemas.usage import UsageEvent
 class RelayClient:
     """Emitter, gate and subscriber of one relay process."""
 
-    def __init__(self, settings: RelaySettings, clock: Clock, meter: Meter) -> None:
+    def __init__(
+        self,
+        settings: RelaySettings,
+        clock: Clock,
+        meter: Meter,
+        *,
+        emitter: Emitter | None = None,
+    ) -> None:
         """Open the spool; no thread runs and no connection is made before `start`.
+
+        Args:
+            settings: the relay's.
+            clock: the present, UTC ms.
+            meter: where metrics go.
+            emitter: by default one of `settings`; tests give one with faults.
 
         Raises:
             SpoolInUseError: another process has the spool's directory.
             SpoolUnusableError: the directory cannot be used.
         """
         self._clock = clock
-        self.emitter = Emitter(settings, clock, meter)
+        self.emitter = emitter if emitter is not None else Emitter(settings, clock, meter)
         self.gate = Gate(settings.gate)
         self._subscriber = Subscriber(settings.kafka, settings.relay_id, self.gate, clock, meter)
 

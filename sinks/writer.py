@@ -40,12 +40,26 @@ class SinkError(Exception):
     """The sink cannot go on; the message says what to do."""
 
 
+CRASH_POINTS = ("before_insert", "after_insert", "after_dead_letters", "after_commit")
+
+
+class UnknownCrashPointError(ValueError):
+    """A crash point that no code passes: the test would prove nothing."""
+
+
 class CrashPoints:
     """Test only: kills this process at a named effect, the Nth time it is reached."""
 
     def __init__(self, crash_at: str) -> None:
-        """Take `NAME` or `NAME:N`; empty for never."""
+        """Take `NAME` or `NAME:N`; empty for never.
+
+        Raises:
+            UnknownCrashPointError: no such point, or not a count after the colon.
+        """
         self._name, _, count = crash_at.partition(":")
+        if crash_at and (self._name not in CRASH_POINTS or (count and not count.isdigit())):
+            message = f"no crash point {crash_at!r}; there are {', '.join(CRASH_POINTS)}"
+            raise UnknownCrashPointError(message)
         self._left = int(count or 1)
         self.reached: Counter[str] = Counter()
 

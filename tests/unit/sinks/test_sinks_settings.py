@@ -11,7 +11,7 @@ from sinks.batch import Poison
 from sinks.settings import SinkSettings
 from sinks.shapes import shapes
 from sinks.usage_rows import RatedEvent
-from sinks.writer import Backoff, CrashPoints, letter_of
+from sinks.writer import Backoff, CrashPoints, UnknownCrashPointError, letter_of
 
 
 def unused(_: object) -> RatedEvent:
@@ -61,3 +61,10 @@ def test_letter_of_the_largest_message_fits() -> None:
     """A letter about a message of any size is below the broker's limit."""
     record = Record("usage.events", 2, 7, 1_000, None, b"x" * MESSAGE_BYTES_MAX)
     assert len(encode_dead_letter(letter_of(Poison(record, -1, "d")))) < DEAD_LETTER_BYTES_MAX
+
+
+def test_an_unknown_crash_point_is_refused() -> None:
+    """A misspelt point would never be reached, and its test would prove nothing."""
+    for crash_at in ("before_lunch", "after_insert:soon"):
+        with pytest.raises(UnknownCrashPointError, match=crash_at):
+            CrashPoints(crash_at)

@@ -1,0 +1,93 @@
+"""An emitter that kills its process at a named effect: wrappers around the real spool and broker."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from typing_extensions import override
+
+from backends.kafka import KafkaDoorError
+from benchmarks.chaos_suite.schedule import RELAY_POINTS
+from relay.emitter import Emitter
+from relay.sender import Connection, KafkaConnection, OnDone
+from relay.settings import RelaySettings
+from relay.spool import Batch, Spool, SpooledBatch
+from schemas.clock import Clock
+from schemas.metrics import Meter
+
+
+class Crash:
+    """SIGKILL of this process at the Nth pass of one point."""
+
+    def __init__(self, crash_at: str) -> None:
+        """Take `NAME:N`; empty for never."""
+        self._name, _, times = crash_at.partition(":")
+        assert not crash_at or self._name in RELAY_POINTS, crash_at
+        self._left = int(times or 1)
+
+    def reach(self, name: str) -> None:
+        """Die here, if this is the place."""
+        if name == self._name:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CrashingSpool(Spool):
+    """Effects 1 and 4."""
+
+    def __init__(self, settings: RelaySettings, crash: Crash) -> None:
+        super().__init__(settings.spool)
+        self._crash = crash
+
+    @override
+    def append(self, batch: Batch) -> SpooledBatch:
+        self._crash.reach("relay.before_spool")
+        place = super().append(batch)
+        self._crash.reach("relay.spooled")
+        return place
+
+    @override
+    def drop(self, place: SpooledBatch) -> None:
+        super().drop(place)
+        self._crash.reach("relay.dropped")
+
+
+class CrashingConnection:
+    """Effects 2 and 3."""
+
+    def __init__(self, inner: KafkaConnection, crash: Crash) -> None:
+        self._inner = inner
+        self._crash = crash
+
+    @property
+    def partitions(self) -> int:
+        """The real one's."""
+        return self._inner.partitions
+
+    def send(self, key: bytes, value: bytes, partition: int, on_done: OnDone) -> None:
+        """Send as the real one does."""
+
+        def done(error: KafkaDoorError | None) -> None:
+            if error is None:
+                self._crash.reach("relay.acknowledged")
+            on_done(error)
+
+        self._crash.reach("relay.before_send")
+        self._inner.send(key, value, partition, done)
+        self._crash.reach("relay.sent")
+
+    def close(self) -> None:
+        """Close the real one."""
+        self._inner.close()
+
+
+def crashing_emitter(settings: RelaySettings, clock: Clock, meter: Meter, crash_at: str) -> Emitter:
+    """The real emitter around a spool and a connection that kill."""
+    crash = Crash(crash_at)
+
+    def connect() -> Connection:
+        return CrashingConnection(KafkaConnection(settings.kafka), crash)
+
+    return Emitter(settings, clock, meter, connect=connect, spool=CrashingSpool(settings, crash))
