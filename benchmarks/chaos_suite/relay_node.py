@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ RECORD_AGAIN_MS = 15_000
 EMIT_PAUSE_SECONDS = 0.005
 LATE_SECONDS = (120, 20 * 3600)
 RECENT_MAX = 2_000
+SEND_AGAIN_SECONDS = 0.5
 PEER_TAIL_BYTES = 65_536
 
 
@@ -103,7 +105,9 @@ class Node:
         meter = NoMeter()
         emitter = crashing_emitter(relay, now_ms, meter, options.crash_at)
         self._client = RelayClient(relay, now_ms, meter, emitter=emitter)
-        self._producer = Producer(kafka, linger_ms=0)
+        self._open_producer = partial(Producer, kafka, linger_ms=0)
+        self._producer: Producer | None = None
+        self._send_again_at = 0.0
         self._left = self._journal.entries
         self._serving = sum(entry.kind is Kind.EVENT for entry in self._left)
         self._draw = random.Random(f"{options.seed} {options.name} {len(self._left)}")
@@ -173,7 +177,10 @@ class Node:
 
     def look_after_broken(self) -> None:
         """Journal what the broker took, send again what it did not."""
-        while not self._failed.empty():
+        if self._failed.empty() or time.monotonic() < self._send_again_at:
+            return
+        self._send_again_at = time.monotonic() + SEND_AGAIN_SECONDS
+        for _ in range(self._failed.qsize()):
             self._send_broken(self._broken[self._failed.get()])
 
     def stop(self) -> None:
@@ -198,7 +205,8 @@ class Node:
     def close(self) -> None:
         """Let everything go."""
         self._client.close(1)
-        self._producer.close(1)
+        if self._producer is not None:
+            self._producer.close(1)
         self._journal.close()
 
     def _write(self, entry: Entry) -> None:
@@ -229,8 +237,8 @@ class Node:
 
     def _malformed(self, number: int, event: UsageEvent, at_ms: int) -> None:
         """Half are messages of their own, half stand in batches among good events."""
-        # Served and refused requests alike come here: the time makes the id unique.
-        name = f"{self._options.run_id}-broken-{number}-{at_ms}"
+        # Refused requests, which all have the next one's number, come here as well.
+        name = f"{self._options.run_id}-broken-{number}-{self._draw.getrandbits(48):x}"
         if self._draw.random() < 0.5:
             reason, value = broken_message(self._draw, name, at_ms, event.organisation)
             entry = Entry(kind=Kind.BROKEN, at_ms=at_ms, id=name, reason=reason, value=value)
@@ -273,6 +281,9 @@ class Node:
             self._broken.pop(entry.id, None)
 
         try:
+            if self._producer is None:
+                # A relay starts without a broker too.
+                self._producer = self._open_producer()
             self._producer.send("usage.events", entry.id.encode(), entry.value, on_done=done)
         except KafkaDoorError:
             self._failed.put(entry.id)
