@@ -7,7 +7,7 @@ import sys
 import stamina
 import typer
 
-from app.commands import demo, policy, rates, rebuild, setup, status, traffic, up, workers
+from app.commands import demo, policy, rates, rebuild, report, setup, status, traffic, up, workers
 from app.failures import told_plainly
 from app.telemetry import set_up_logging
 
@@ -32,6 +32,7 @@ cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
 cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)
 cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
 cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
+cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
 cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
 cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)

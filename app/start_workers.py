@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from app.clock import now_ms
 from app.settings import BrokerKind, Settings, secret
 from app.telemetry import PrometheusMeter
@@ -50,12 +52,28 @@ def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
 
 
 def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
-    """Store topics until SIGTERM."""
+    """Store topics until SIGTERM, and keep the roll-up by day up to date beside it."""
     from backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
     from sinks.consumer import run_sink  # noqa: PLC0415 - loads the drivers
+    from sinks.rollup import run_rollup  # noqa: PLC0415 - loads the driver
     from sinks.settings import SinkSettings  # noqa: PLC0415 - loads the drivers
 
     config = clickhouse_config(settings)
+    stop = stop_on_signals()
+    # A daemon: a count that the server is slow to answer must not hold up a stop; what it leaves
+    # is stale and counted again.
+    threading.Thread(
+        target=run_rollup,
+        args=(
+            lambda: Client(config),
+            settings.time_zone,
+            now_ms,
+            stop,
+            settings.clickhouse.cluster,
+        ),
+        name="rollup",
+        daemon=True,
+    ).start()
     return run_sink(
         SinkSettings(epoch=settings.log_epoch, crash_at=settings.crash_at),
         kafka_config(settings, "sink"),
@@ -63,7 +81,7 @@ def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
         catalogue(settings).rate,
         now_ms,
         meter,
-        stop_on_signals(),
+        stop,
     )
 
 

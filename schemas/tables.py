@@ -49,6 +49,9 @@ class TableName(StrEnum):
     DELIVERIES = "deliveries"
     USAGE_BATCHES = "usage_batches"
     CONTROL_RECORDS = "control_records"
+    USAGE_CHANGES = "usage_changes"
+    USAGE_DAYS = "usage_days"
+    USAGE_DAY_CELLS = "usage_day_cells"
     SCHEMA_MIGRATIONS = "schema_migrations"
 
 
@@ -263,6 +266,46 @@ CONTROL_RECORDS = _table(
     ("at", TIME),
     ("version", "UInt64"),
 )
+USAGE_CHANGES = _table(
+    TableName.USAGE_CHANGES,
+    ("organisation", LABEL),
+    ("department", LABEL),
+    ("cell_day", "Date"),
+    ("shard", LABEL),
+    ("version", "UInt64"),
+)
+USAGE_DAYS = _table(
+    TableName.USAGE_DAYS,
+    ("grain", LABEL),
+    ("organisation", LABEL),
+    ("department", LABEL),
+    ("cell_day", "Date"),
+    ("time_zone", LABEL),
+    ("attempt", "UInt64"),
+    ("day", "Date"),
+    ("project", LABEL),
+    ("environment", LABEL),
+    ("key", TEXT),
+    ("model", LABEL),
+    ("provider", LABEL),
+    ("cost_usd", MONEY_SUM),
+    ("input_tokens", COUNT),
+    ("output_tokens", COUNT),
+    ("cache_read_tokens", COUNT),
+    ("cache_write_tokens", COUNT),
+    ("reasoning_tokens", COUNT),
+    ("events", COUNT),
+    ("unpriced_events", COUNT),
+)
+USAGE_DAY_CELLS = _table(
+    TableName.USAGE_DAY_CELLS,
+    ("organisation", LABEL),
+    ("department", LABEL),
+    ("cell_day", "Date"),
+    ("time_zone", LABEL),
+    ("version", "UInt64"),
+    ("attempt", "UInt64"),
+)
 
 TABLES: tuple[Table, ...] = (
     USAGE_EVENTS,
@@ -275,4 +318,7 @@ TABLES: tuple[Table, ...] = (
     DELIVERIES,
     USAGE_BATCHES,
     CONTROL_RECORDS,
+    USAGE_CHANGES,
+    USAGE_DAYS,
+    USAGE_DAY_CELLS,
 )

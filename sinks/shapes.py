@@ -25,6 +25,7 @@ from sinks.control_rows import (
     spend_block,
     spend_window,
 )
+from sinks.marks import Touched, cells_of, cells_of_identities, changes_block
 from sinks.usage_rows import Block, Rate, UsageRows, retraction_block, usage_block, usage_rows
 from sinks.versions import first_version
 
@@ -48,6 +49,10 @@ class Shape(Protocol):
 
 def _place(record: Record) -> Hashable:
     return record.partition, record.offset
+
+
+def _source(record: Record) -> str:
+    return f"{record.topic}-{record.partition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,23 @@ class UsageShape:
             batch.add(Entry(record, rows, rows.rows), _place(record))
 
     def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
-        """The events, then the batches: a batch that is there has all its events."""
+        """The events, the marks of what they touched, then the batches.
+
+        A batch that is there has all its events, and a roll-up that saw a mark has seen the rows.
+        A crash in between commits nothing, so all are written again.
+        """
         messages: list[UsageRows] = [entry.item for entry in entries]
-        blocks = [TableBlock(TableName.USAGE_EVENTS, usage_block(messages))]
+        marks = changes_block(
+            self.epoch,
+            (
+                Touched(cells_of(entry.item), _source(entry.record), entry.record.offset)
+                for entry in entries
+            ),
+        )
+        blocks = [
+            TableBlock(TableName.USAGE_EVENTS, usage_block(messages)),
+            TableBlock(TableName.USAGE_CHANGES, marks),
+        ]
         batches = [batch_row(entry, self.epoch) for entry in entries if entry.item.lane]
         if batches:
             blocks.append(TableBlock(TableName.USAGE_BATCHES, rows_block(USAGE_BATCHES, batches)))
@@ -206,13 +225,26 @@ class LetterShape:
         batch.add(Entry(record, letter, 1 + len(letter.retracted)), _place(record))
 
     def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
-        """Retractions first: a letter that is shown has taken effect."""
+        """Retractions and their marks first: a letter that is shown has taken effect."""
         letters: list[Letter] = [entry.item for entry in entries]
         identities = [each for letter in letters for each in letter.retracted]
-        blocks = [TableBlock(TableName.DEAD_LETTERS, letters_block(letters))]
+        blocks = []
         if identities:
-            blocks.insert(0, TableBlock(TableName.USAGE_EVENTS, retraction_block(identities)))
-        return blocks
+            marks = changes_block(
+                self.epoch,
+                (
+                    Touched(
+                        cells_of_identities(entry.item.retracted),
+                        _source(entry.record),
+                        entry.record.offset,
+                    )
+                    for entry in entries
+                    if entry.item.retracted
+                ),
+            )
+            blocks.append(TableBlock(TableName.USAGE_EVENTS, retraction_block(identities)))
+            blocks.append(TableBlock(TableName.USAGE_CHANGES, marks))
+        return [*blocks, TableBlock(TableName.DEAD_LETTERS, letters_block(letters))]
 
 
 def shapes(epoch: int, rate: Rate) -> Mapping[Topic, Shape]:

@@ -34,6 +34,7 @@ EPOCH_MAX: Final = 2**EPOCH_BITS - 1
 OFFSET_MAX: Final = 2**OFFSET_BITS - 1
 POSITION_MAX: Final = 2 ** (INDEX_BITS + OFFSET_BITS + EPOCH_BITS) - 1
 _TOTALS_OFFSET_BITS: Final = 48
+_MARK_OFFSET_BITS: Final = 40
 
 assert EVENTS_PER_BATCH_MAX <= 2**INDEX_BITS
 
@@ -90,3 +91,12 @@ def totals_version(epoch: int, offset: int) -> int:
     Also the version of records of topics in which the last one of a key stands.
     """
     return (epoch << _TOTALS_OFFSET_BITS) + offset + 1
+
+
+def mark_version(epoch: int, offset: int) -> int:
+    """The version of a mark of usage_changes; rises with (epoch, offset) of its shard.
+
+    Offsets below 2**40 (35 years of 1,000 messages a second), so that the sum over 16,384 shards
+    of any epoch still fits into 64 bits.
+    """
+    return (epoch << _MARK_OFFSET_BITS) + offset + 1

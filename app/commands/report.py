@@ -1,0 +1,228 @@
+"""`meterline report ...`: questions about spend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import DataDir
+from app.failures import UserError, explain
+from app.policy_store import read_policies
+from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from app.wiring import clickhouse_config, kafka_config
+from backends.clickhouse import Client
+from reports.attribution.answer import Answer, ask, with_peaks, with_policies
+from reports.attribution.period import Granularity, PeriodError, read_period
+from reports.attribution.question import (
+    Attribution,
+    QuestionError,
+    read_axis,
+    read_filter,
+)
+from reports.attribution.table import columns_of, rows_of
+from reports.tabular import Column, Format, Kind, percent_text, write_table
+from schemas.money import usd_display
+from schemas.periods import Calendar, rfc3339
+from schemas.policy import ScopePolicy
+
+_out = Console(highlight=False)
+_progress = Console(stderr=True, highlight=False)
+report = typer.Typer(help="Who spent what.", no_args_is_help=True)
+
+# Lines on a screen; files get all.
+SCREEN_ROWS_MAX = 40
+POLICY_SECONDS = 5.0
+
+
+class Shape(StrEnum):
+    """How a report is given."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+@report.callback()
+def _keep_subcommands() -> None:
+    """Who spent what."""
+
+
+@report.command("attribution")
+def attribution(
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: organisation, department, project, key, user, team, model, "
+            "provider, environment, tag:NAME."
+        ),
+    ] = "department,model",
+    period: Annotated[
+        str,
+        typer.Option(
+            help="current_month, previous_month, 7d, 30d, 90d, all, 2026-10, 2026-10-31 or "
+            "2026-10-01..2026-10-15."
+        ),
+    ] = "current_month",
+    granularity: Annotated[Granularity, typer.Option(help="Rows per.")] = Granularity.TOTAL,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE[,VALUE]: only these. May be repeated."),
+    ] = None,
+    peaks: Annotated[  # noqa: FBT002 - an option of the command line
+        bool, typer.Option("--peaks", help="Add the busiest minute, beside the limits.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="Rows at most.")] = 100_000,
+    form: Annotated[Shape, typer.Option("--format", help="Form of the answer.")] = Shape.TABLE,
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Requests, tokens, cost, budgets and projections by any combination of dimensions."""
+    settings = load_settings(data)
+    calendar = Calendar(settings.time_zone)
+    at_ms = now_ms()
+    try:
+        question = Attribution(
+            read_period(period, calendar, at_ms),
+            calendar,
+            tuple(read_axis(each.strip()) for each in by.split(",") if each.strip()),
+            granularity,
+            tuple(read_filter(each) for each in where or ()),
+            limit,
+        )
+    except (PeriodError, QuestionError) as error:
+        raise UserError(str(error)) from error
+    client = Client(clickhouse_config(settings))
+    try:
+        with waiting("asking ClickHouse"):
+            answer = ask(client, question)
+        if peaks:
+            with waiting("finding the busiest minutes"):
+                answer = with_peaks(client, answer)
+    finally:
+        client.close()
+    answer = with_policies(answer, policies_of(settings), at_ms)
+    if form is Shape.TABLE and out is None:
+        show(_out, answer)
+    else:
+        write_answer(answer, Format.CSV if form is Shape.TABLE else Format(form.value), out)
+
+
+@contextmanager
+def waiting(doing: str) -> Iterator[None]:
+    """A spinner on standard error, where a person watches."""
+    if not _progress.is_terminal:
+        yield
+        return
+    with _progress.status(f"{doing} ..."):
+        yield
+
+
+def policies_of(settings: Settings) -> list[ScopePolicy]:
+    """Every scope's policy; none, with a word on standard error, where no broker answers."""
+    try:
+        objects = read_policies(kafka_config(settings, "report"), POLICY_SECONDS)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        _progress.print(f"[yellow]without budgets:[/] {line}", soft_wrap=True)
+        return []
+    return [item for item in objects.values() if isinstance(item, ScopePolicy)]
+
+
+def write_answer(answer: Answer, form: Format, out: Path | None) -> None:
+    """To a file, whole or not at all, or to standard output."""
+    if out is None:
+        if form is Format.PARQUET and sys.stdout.isatty():
+            message = "parquet is for files: add --out FILE"
+            raise UserError(message)
+        write_table(form, columns_of(answer), rows_of(answer), sys.stdout.buffer)
+        sys.stdout.flush()
+        return
+    part = out.with_name(out.name + ".part")
+    with part.open("wb") as file:
+        write_table(form, columns_of(answer), rows_of(answer), file)
+    part.replace(out)
+    _progress.print(f"{len(answer.lines):,} rows in {out}")
+
+
+# Too wide for a screen and rarely asked for there; files have them.
+_NOT_ON_SCREEN = frozenset({"cache_read_tokens", "cache_write_tokens", "reasoning_tokens"})
+_SHORT = {
+    "input_tokens": "in",
+    "output_tokens": "out",
+    "cost_usd": "cost",
+    "share_percent": "share",
+    "budget_usd": "budget",
+    "remaining_usd": "left",
+    "used_percent": "used",
+    "projected_end_usd": "projected",
+    "projected_exhaustion": "exhausted",
+}
+
+
+def show(out: Console, answer: Answer) -> None:
+    """Print the top of an answer for people."""
+    columns = columns_of(answer)
+    rows = list(rows_of(answer))
+    shown = [
+        number
+        for number, column in enumerate(columns)
+        if column.name not in _NOT_ON_SCREEN
+        and any(_worth_showing(column, row[number], answer) for row in rows)
+    ]
+    table = Table(title=_title(answer), title_justify="left", box=None, pad_edge=False)
+    for number in shown:
+        column = columns[number]
+        right = column.kind is not Kind.TEXT
+        name = _SHORT.get(column.name, column.name)
+        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    for row in rows[:SCREEN_ROWS_MAX]:
+        table.add_row(*(_cell(columns[number], row[number]) for number in shown))
+    out.print(table)
+    if len(rows) > SCREEN_ROWS_MAX:
+        more = len(rows) - SCREEN_ROWS_MAX
+        out.print(f"[dim]{more:,} more rows; --format csv --out FILE has all[/]")
+    requests = sum(line.requests for line in answer.lines)
+    out.print(
+        f"total {usd_display(answer.cost_nano_usd)}, {requests:,} requests "
+        f"[dim](from {answer.source.value})[/]"
+    )
+
+
+def _title(answer: Answer) -> str:
+    by = ", ".join(str(axis) for axis in answer.question.by) or "everything"
+    zone = answer.question.calendar.time_zone
+    return f"{by}, {answer.question.period.name} ({zone})"
+
+
+def _worth_showing(column: Column, value: Any, answer: Answer) -> bool:
+    if column.name == "period":
+        return answer.question.granularity is not Granularity.TOTAL
+    return value is not None and (column.name != "unpriced" or value != 0)
+
+
+def _cell(column: Column, value: Any) -> str:
+    if value is None:
+        return ""
+    match column.kind:
+        case Kind.MONEY:
+            return usd_display(value)
+        case Kind.PPM:
+            return f"{percent_text(value).partition('.')[0]} %"
+        case Kind.COUNT:
+            return f"{value} %" if column.name == "used_percent" else f"{value:,}"
+        case Kind.TIME:
+            return rfc3339(value)[:16]
+        case Kind.TEXT:
+            return str(value).replace("[", r"\[") or "[dim]none[/]"

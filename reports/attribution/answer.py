@@ -1,0 +1,249 @@
+"""Asks an attribution question and gives its rows, with shares, budgets and projections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from backends.clickhouse import Client
+from reports.attribution.period import Granularity
+from reports.attribution.question import Attribution, Dimension, Source, windows_of
+from reports.attribution.sql import Cell, Stale, build, build_peaks, build_stale
+from schemas.money import NanoUsd, divide_half_even, nano_from_usd
+from schemas.periods import WindowKind
+from schemas.policy import ScopePolicy
+from schemas.scopes import Scope, ScopeType
+
+# A day of which more cells are stale is read from the events whole: shorter SQL, as fast.
+STALE_CELLS_PER_DAY_MAX = 50
+# More stale cells than this, and the roll-up is not worth reading; 300 KB of parameters.
+STALE_CELLS_MAX = 2_000
+STALE_DAYS_MAX = 40
+PPM = 1_000_000
+
+
+class Peaks(NamedTuple):
+    """The busiest minute of a row's window."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+
+
+class Budget(NamedTuple):
+    """A budget of the row's window, and where spending leads."""
+
+    scope: str
+    budget_nano_usd: NanoUsd
+    remaining_nano_usd: NanoUsd
+    """Negative when overspent."""
+    used_percent: int
+    """Rounded down."""
+    projected_end_nano_usd: NanoUsd
+    """At the window's end if spending goes on as so far; what was spent, for a past window."""
+    exhausted_at_ms: int | None
+    """When the budget will end if spending goes on as so far; None if not within the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of an answer."""
+
+    start_ms: int
+    """Start of its window."""
+    end_ms: int
+    group: tuple[str, ...]
+    """One value per axis of the question."""
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    unpriced: int
+    """Requests without a price: their cost is not in the sum."""
+    cost_nano_usd: NanoUsd
+    share_ppm: int
+    """Cost in parts per million of its window's, all rows counted, shown or not."""
+    peaks: Peaks | None = None
+    policy: ScopePolicy | None = None
+    """Policy of the scope that the row is about, if it is about one."""
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All of it."""
+
+    question: Attribution
+    source: Source
+    """Where it came from."""
+    lines: tuple[Line, ...]
+
+    @property
+    def cost_nano_usd(self) -> NanoUsd:
+        """Sum of the lines."""
+        return sum(line.cost_nano_usd for line in self.lines)
+
+
+def ask(client: Client, question: Attribution) -> Answer:
+    """Ask ClickHouse; from `usage_days` only as far as it is up to date.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    stale = Stale()
+    if question.chosen is Source.USAGE_DAYS:
+        found = stale_of(client.query(*build_stale(question)))
+        if found is None:
+            question = replace(question, source=Source.USAGE_EVENTS)
+        else:
+            stale = found
+    ends = {window.start_ms: window.end_ms for window in windows_of(question)}
+    axes = len(question.by)
+    lines = [_line(row, axes, ends) for row in client.query(*build(question, stale))]
+    return Answer(question, question.chosen, tuple(lines))
+
+
+def stale_of(rows: Sequence[tuple[Any, ...]]) -> Stale | None:
+    """What to read from the events; None when that is nearly everything."""
+    cells = [Cell(*row) for row in rows]
+    by_day = Counter(cell.day for cell in cells)
+    days = {day for day, number in by_day.items() if number > STALE_CELLS_PER_DAY_MAX}
+    single = [cell for cell in cells if cell.day not in days]
+    if len(single) > STALE_CELLS_MAX or len(days) > STALE_DAYS_MAX:
+        return None
+    return Stale(tuple(sorted(days)), tuple(single))
+
+
+def _counts(rest: Sequence[Any]) -> tuple[int, int, int, int, int, int, int]:
+    requests, tokens_in, tokens_out, read, written, reasoning, unpriced = rest[:7]
+    return requests, tokens_in, tokens_out, read, written, reasoning, unpriced
+
+
+def _line(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> Line:
+    start_ms, group, rest = row[0], row[1 : 1 + axes], row[1 + axes :]
+    cost = nano_from_usd(str(rest[7]))
+    window_cost = nano_from_usd(str(rest[8]))
+    return Line(
+        start_ms,
+        ends[start_ms],
+        group,
+        *_counts(rest),
+        cost_nano_usd=cost,
+        share_ppm=divide_half_even(cost * PPM, window_cost) if window_cost > 0 else 0,
+    )
+
+
+def with_peaks(client: Client, answer: Answer) -> Answer:
+    """The same answer with the busiest minute of each row.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    axes = len(answer.question.by)
+    found = {
+        (row[0], *row[1 : 1 + axes]): Peaks(row[-2], row[-1])
+        for row in client.query(*build_peaks(answer.question))
+    }
+    lines = [
+        replace(line, peaks=found.get((line.start_ms, *line.group), Peaks(0, 0)))
+        for line in answer.lines
+    ]
+    return replace(answer, lines=tuple(lines))
+
+
+def with_policies(answer: Answer, policies: Sequence[ScopePolicy], now_ms: int) -> Answer:
+    """The same answer with limits, budgets and projections of the rows that are one scope's.
+
+    Args:
+        answer: rows without.
+        policies: every scope's.
+        now_ms: now, UTC ms: how much of a window is over.
+    """
+    named = _Policies(policies)
+    lines = []
+    for line in answer.lines:
+        policy = named.of(answer.question, line.group)
+        if policy is not None:
+            budget = _budget(answer.question, line, policy, now_ms)
+            lines.append(replace(line, policy=policy, budget=budget))
+        else:
+            lines.append(line)
+    return replace(answer, lines=tuple(lines))
+
+
+_SCOPE_OF = {
+    Dimension.DEPARTMENT: ScopeType.DEPARTMENT,
+    Dimension.PROJECT: ScopeType.PROJECT,
+    Dimension.USER: ScopeType.USER,
+    Dimension.KEY: ScopeType.KEY,
+}
+
+
+class _Policies:
+    """Policies by scope, and by type and id where only one organisation has such an id."""
+
+    def __init__(self, policies: Sequence[ScopePolicy]) -> None:
+        self._by_scope = {policy.scope: policy for policy in policies}
+
+    def of(self, question: Attribution, group: tuple[str, ...]) -> ScopePolicy | None:
+        values = {
+            each.axis.dimension: each.values[0]
+            for each in question.filters
+            if len(each.values) == 1
+        } | {axis.dimension: value for axis, value in zip(question.by, group, strict=True)}
+        several = any(len(each.values) > 1 for each in question.filters)
+        organisation = values.pop(Dimension.ORGANISATION, "")
+        if several or len(values) > 1 or not values.keys() <= _SCOPE_OF.keys():
+            return None
+        if not values:
+            return self._by_scope.get(str(Scope(ScopeType.ORGANISATION, organisation)))
+        [(dimension, identifier)] = values.items()
+        kind = _SCOPE_OF[dimension]
+        if organisation:
+            return self._by_scope.get(str(Scope(kind, organisation, identifier)))
+        found = [
+            policy
+            for scope, policy in self._by_scope.items()
+            if scope.startswith(f"{kind.value}:") and scope.partition("/")[2] == identifier
+        ]
+        return found[0] if len(found) == 1 else None
+
+
+def _budget(question: Attribution, line: Line, policy: ScopePolicy, now_ms: int) -> Budget | None:
+    """The budget of a row whose window is one whole billing month or day."""
+    if line.start_ms < question.period.start_ms or line.end_ms > question.period.end_ms:
+        return None
+    calendar = question.calendar
+    amount: NanoUsd | None = None
+    for kind, budget in (
+        (WindowKind.MONTH, policy.budget.month_nano_usd),
+        (WindowKind.DAY, policy.budget.day_nano_usd),
+    ):
+        window = calendar.window(kind, line.start_ms)
+        if (window.start_ms, window.end_ms) == (line.start_ms, line.end_ms):
+            amount = budget
+    if amount is None or question.granularity is Granularity.HOUR:
+        return None
+    return project(line, amount, now_ms, policy.scope)
+
+
+def project(line: Line, budget_nano_usd: NanoUsd, now_ms: int, scope: str) -> Budget:
+    """Where a window's spending leads: linear, from what was spent in the part that is over."""
+    spent = line.cost_nano_usd
+    elapsed_ms = min(now_ms, line.end_ms) - line.start_ms
+    projected, exhausted_at_ms = spent, None
+    if 0 < elapsed_ms < line.end_ms - line.start_ms:
+        projected = divide_half_even(spent * (line.end_ms - line.start_ms), elapsed_ms)
+        if 0 < spent <= budget_nano_usd < projected:
+            exhausted_at_ms = line.start_ms + budget_nano_usd * elapsed_ms // spent
+    return Budget(
+        scope,
+        budget_nano_usd,
+        budget_nano_usd - spent,
+        100 * spent // budget_nano_usd if budget_nano_usd else 100,
+        projected,
+        exhausted_at_ms,
+    )

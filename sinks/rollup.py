@@ -1,0 +1,207 @@
+"""Keeps usage_days up to date: counts again the cells that were touched since they were counted.
+
+A count of cells takes four steps:
+
+    1. Read the cells' marks (usage_changes). Rows of a mark are in usage_events before the mark.
+    2. Count the cells from usage_events FINAL into rows of a new attempt. A crash leaves rows
+       that no cell names: nobody reads them, and step 4 of a later round removes them.
+    3. Name the attempt and the marks of step 1 in usage_day_cells: from here on reports read the
+       new rows, all of a cell at once. Marks that came after step 1 make the cell stale again.
+    4. Now and then remove the rows of earlier attempts, an hour after they were replaced, so that
+       a report that is running still finds them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
+
+import structlog
+
+from backends.clickhouse import ClickHouseError, Client
+from schemas.clock import Clock
+from schemas.periods import DAY_MS, HOUR_MS
+
+_log = structlog.get_logger("rollup")
+
+# Cells of one statement: 60 KB of parameters, and some million events at most.
+CELLS_PER_COUNT = 500
+# Cells of one round: 20 s of work, after which what is stale is read anew.
+CELLS_PER_ROUND = 20_000
+# Cells of the present UTC day change all the time: counted again this often at most.
+HOT_SECONDS = 600
+ROUND_SECONDS = 30.0
+# No report runs as long; see STATEMENT_SECONDS_MAX of the door.
+KEEP_REPLACED_MS = HOUR_MS
+REMOVE_EVERY_SECONDS = 3_600.0
+# An attempt is a time and random bits: no two counts share one, and later ones are greater.
+_RANDOM_BITS = 20
+_EPOCH = date(1970, 1, 1)
+
+
+class StaleCell(NamedTuple):
+    """A cell to count, with its marks."""
+
+    organisation: str
+    department: str
+    day: date
+    version: int
+
+
+_STALE = """
+SELECT organisation, department, cell_day, changed
+FROM (
+    SELECT organisation, department, cell_day, sum(newest) AS changed
+    FROM (
+        SELECT organisation, department, cell_day, shard, max(version) AS newest
+        FROM usage_changes
+        GROUP BY organisation, department, cell_day, shard
+    )
+    GROUP BY organisation, department, cell_day
+) AS marks
+LEFT JOIN (
+    SELECT organisation, department, cell_day, version, attempt
+    FROM usage_day_cells FINAL
+    WHERE time_zone = {time_zone:String}
+) AS counted USING (organisation, department, cell_day)
+WHERE counted.version != changed
+  AND (cell_day < {today:Date} OR counted.attempt < {hot_before:UInt64})
+ORDER BY organisation, department, cell_day
+LIMIT {cells_max:UInt64}"""
+
+_CELLS = (
+    "(SELECT arrayJoin(arrayZip({organisations:Array(String)}, {departments:Array(String)}, "
+    "{days:Array(Date)})))"
+)
+
+# Both grains in one reading of the events.
+_COUNT = f"""
+INSERT INTO usage_days
+    (grain, organisation, department, cell_day, time_zone, attempt, day, project, environment, key,
+     model, provider, cost_usd, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+     reasoning_tokens, events, unpriced_events)
+SELECT if(grouping(key) = 1, 'department', 'key'), organisation, department,
+       toDate(event_time) AS cell_day, {{time_zone:String}}, {{attempt:UInt64}},
+       toDate(event_time, {{time_zone:String}}) AS billing_day, project, environment, key, model,
+       provider, sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens),
+       sum(cache_write_tokens + cache_write_1h_tokens), sum(reasoning_tokens), count(),
+       countIf(NOT priced)
+FROM usage_events FINAL
+WHERE event_time >= toDateTime64({{first:Date}}, 3, 'UTC')
+  AND event_time < toDateTime64({{after:Date}}, 3, 'UTC')
+  AND (organisation, department, toDate(event_time)) IN {_CELLS}
+GROUP BY GROUPING SETS (
+    (organisation, department, cell_day, billing_day, model, provider),
+    (organisation, department, cell_day, billing_day, project, environment, key, model, provider)
+)"""  # noqa: S608 - only fixed text is put in; values are bound
+
+_NAME = """
+INSERT INTO usage_day_cells (organisation, department, cell_day, time_zone, version, attempt)
+SELECT tupleElement(cell, 1), tupleElement(cell, 2), tupleElement(cell, 3), {time_zone:String},
+       tupleElement(cell, 4), {attempt:UInt64}
+FROM (
+    SELECT arrayJoin(arrayZip({organisations:Array(String)}, {departments:Array(String)},
+                              {days:Array(Date)}, {versions:Array(UInt64)})) AS cell
+)"""
+
+
+def attempt_at(now_ms: int) -> int:
+    """A new attempt: greater than every one of an earlier millisecond."""
+    return now_ms << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+
+
+def refresh(client: Client, time_zone: str, now_ms: int, *, hot_seconds: int = HOT_SECONDS) -> int:
+    """Count what is stale; how many cells.
+
+    Args:
+        client: the store.
+        time_zone: of the billing days.
+        now_ms: now, UTC ms.
+        hot_seconds: cells of the present day are left alone for so long after a count.
+
+    Raises:
+        ClickHouseError: as the door says; what was counted stays, the rest is still stale.
+    """
+    rows = client.query(
+        _STALE,
+        {
+            "time_zone": time_zone,
+            "today": _EPOCH + timedelta(days=now_ms // DAY_MS),
+            "hot_before": (now_ms - hot_seconds * 1000) << _RANDOM_BITS,
+            "cells_max": CELLS_PER_ROUND,
+        },
+    )
+    cells = [StaleCell(*row) for row in rows]
+    for first in range(0, len(cells), CELLS_PER_COUNT):
+        _count(client, time_zone, now_ms, cells[first : first + CELLS_PER_COUNT])
+    return len(cells)
+
+
+def _count(client: Client, time_zone: str, now_ms: int, cells: Sequence[StaleCell]) -> None:
+    parameters: dict[str, object] = {
+        "organisations": [cell.organisation for cell in cells],
+        "departments": [cell.department for cell in cells],
+        "days": [cell.day for cell in cells],
+        "time_zone": time_zone,
+        "attempt": attempt_at(now_ms),
+    }
+    # 2. Count.
+    client.command(
+        _COUNT,
+        parameters
+        | {
+            "first": min(cell.day for cell in cells),
+            "after": max(cell.day for cell in cells) + timedelta(days=1),
+        },
+    )
+    # 3. Only now do they stand.
+    client.command(_NAME, parameters | {"versions": [cell.version for cell in cells]})
+
+
+def remove_replaced(client: Client, now_ms: int, cluster: str = "") -> None:
+    """Remove the rows of attempts that no cell names, once no report can be reading them.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    suffix = "_local" if cluster else ""
+    on_cluster = f" ON CLUSTER '{cluster}'" if cluster else ""
+    client.command(
+        f"ALTER TABLE usage_days{suffix}{on_cluster} DELETE WHERE attempt < {{before:UInt64}} "  # noqa: S608 - a cluster's name is checked by the settings
+        f"AND (organisation, department, cell_day, time_zone, attempt) NOT IN (SELECT "
+        f"organisation, department, cell_day, time_zone, attempt "
+        f"FROM usage_day_cells{suffix} FINAL)",
+        {"before": (now_ms - KEEP_REPLACED_MS) << _RANDOM_BITS},
+    )
+
+
+def run_rollup(
+    client: Callable[[], Client],
+    time_zone: str,
+    clock: Clock,
+    stop: threading.Event,
+    cluster: str = "",
+) -> None:
+    """Refresh every ROUND_SECONDS until `stop` is set; a failed round is logged and repeated.
+
+    It runs beside a sink. Several sinks may run it at once: they count some cells twice and agree.
+    """
+    store = client()
+    removed_at = time.monotonic()
+    try:
+        while not stop.wait(ROUND_SECONDS):
+            try:
+                counted = refresh(store, time_zone, clock())
+                if time.monotonic() - removed_at > REMOVE_EVERY_SECONDS:
+                    remove_replaced(store, clock(), cluster)
+                    removed_at = time.monotonic()
+            except ClickHouseError as error:
+                _log.warning("rollup.waiting", reason=str(error))
+            else:
+                _log.debug("rollup.counted", cells=counted)
+    finally:
+        store.close()
