@@ -51,13 +51,7 @@ from backends.kafka import (
 from schemas.alert import AlertError, decode_alert, encode_alert
 from schemas.clock import Clock
 from schemas.metrics import Meter, Metric
-from schemas.policy import (
-    NotifyPolicy,
-    PolicyRecordError,
-    RuleSet,
-    ScopePolicy,
-    decode_policy,
-)
+from schemas.policy import PolicyObject, PolicyRecordError, decode_policy
 from schemas.spend import SnapshotError, decode_snapshot
 from schemas.throttle import ThrottleError, decode_command, encode_command
 from schemas.topics import Topic
@@ -248,7 +242,7 @@ class _Round:
     """The records of one poll, taken apart."""
 
     commands: list[CommandSeen] = field(default_factory=list)
-    policies: dict[str, ScopePolicy | RuleSet | NotifyPolicy | None] = field(default_factory=dict)
+    policies: dict[str, PolicyObject | None] = field(default_factory=dict)
     changed: dict[WindowKey, None] = field(default_factory=dict)
     """The windows whose sums changed, once each, in the order of their first change."""
 
@@ -334,7 +328,7 @@ def _report(doors: Doors, effects: Sequence[Effect]) -> None:
     doors.meter.gauge(Metric.LAST_FLUSH_MS, doors.clock())
 
 
-def _policy(record: Record) -> ScopePolicy | RuleSet | NotifyPolicy | None:
+def _policy(record: Record) -> PolicyObject | None:
     return decode_policy(record.value) if record.value else None
 
 

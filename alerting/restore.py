@@ -23,7 +23,7 @@ from alerting.state import Effect, PolicyChanged, PublishAlert, ScopeState, Stat
 from alerting.totals import SpendTotals
 from schemas.alert import Alert, AlertStatus, RuleType
 from schemas.periods import HOUR_MS
-from schemas.policy import RULES_ID, NotifyPolicy, RuleSet, ScopePolicy
+from schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
 from schemas.throttle import BreakerState, ThrottleCommand
 
 _FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
@@ -35,7 +35,7 @@ class Memory:
 
     def __init__(self) -> None:
         """Remember nothing."""
-        self.policies: dict[str, ScopePolicy | RuleSet | NotifyPolicy] = {}
+        self.policies: dict[str, PolicyObject] = {}
         self.totals = SpendTotals()
         self.greatest_epoch = 0
         self._newest: dict[str, ThrottleCommand] = {}
@@ -43,7 +43,7 @@ class Memory:
         self._episodes: dict[tuple[str, str], dict[tuple[str, int], Episode]] = {}
         self._incidents: dict[str, dict[str, tuple[int, int]]] = {}
 
-    def add_policy(self, object_id: str, item: ScopePolicy | RuleSet | NotifyPolicy | None) -> None:
+    def add_policy(self, object_id: str, item: PolicyObject | None) -> None:
         """One record of control.policies."""
         if item is None:
             self.policies.pop(object_id, None)

@@ -20,7 +20,7 @@ from alerting.scope_rules import ScopeRules
 from alerting.totals import SpendSum
 from schemas.alert import Alert
 from schemas.periods import Calendar, Window, WindowKind
-from schemas.policy import NotifyPolicy, RuleSet, ScopePolicy
+from schemas.policy import PolicyObject, RuleSet, ScopePolicy
 from schemas.throttle import ThrottleCommand
 
 
@@ -33,7 +33,7 @@ class PolicyChanged:
     """
 
     object_id: str
-    item: ScopePolicy | RuleSet | NotifyPolicy | None
+    item: PolicyObject | None
     spend: tuple[SpendSum, ...] = ()
 
 

@@ -7,7 +7,19 @@ import sys
 import stamina
 import typer
 
-from app.commands import demo, policy, rates, rebuild, report, setup, status, traffic, up, workers
+from app.commands import (
+    close,
+    demo,
+    policy,
+    rates,
+    rebuild,
+    report,
+    setup,
+    status,
+    traffic,
+    up,
+    workers,
+)
 from app.failures import told_plainly
 from app.telemetry import set_up_logging
 
@@ -30,6 +42,9 @@ cli.command("rebuild", rich_help_panel=_OPERATE)(rebuild.rebuild)
 cli.command("status", rich_help_panel=_OPERATE)(status.status)
 cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
 cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)
+cli.command("close", rich_help_panel=_OPERATE)(close.close)
+cli.command("reopen", rich_help_panel=_OPERATE)(close.reopen)
+cli.command("periods", rich_help_panel=_OPERATE)(close.periods)
 cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
 cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
 cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)

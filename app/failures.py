@@ -19,6 +19,10 @@ from backends.clickhouse import ClickHouseError
 from backends.kafka import KafkaDoorError
 from embedded.errors import EmbeddedError
 from pricing.rate_card import CatalogueError
+from reports.close.close import CloseError
+from reports.close.files import FilesError
+from reports.close.months import PeriodError
+from reports.erp.journal import JournalError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
 from sinks.migrate import MigrationError
@@ -37,9 +41,13 @@ class UserError(Exception):
 _TOLD = (
     CatalogueError,
     ClickHouseError,
+    CloseError,
     EmbeddedError,
+    FilesError,
+    JournalError,
     KafkaDoorError,
     MigrationError,
+    PeriodError,
     PolicyFileError,
     ReplayError,
     ScopeError,

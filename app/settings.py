@@ -70,6 +70,22 @@ class ClickHouseSection(BaseModel):
     """Name of the cluster for ON CLUSTER and Replicated tables; empty on a single server."""
 
 
+class ReportsSection(BaseModel):
+    """Where closed months stand, and who may fetch them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    directory: Path | None = None
+    """Default: `closes` in the data directory."""
+    exports_host: str = "127.0.0.1"
+    exports_port: int = Field(default=0, ge=0, le=65_535)
+    """Port of the pull endpoint; 0 for none."""
+    exports_token_env: str = Field(
+        default="METERLINE_SECRET_EXPORTS", pattern=r"^METERLINE_SECRET_[A-Z0-9_]{1,64}$"
+    )
+    """Variable with the bearer token; without a token nothing is served."""
+
+
 class Settings(BaseSettings):
     """All of it; the defaults are those of one machine."""
 
@@ -79,6 +95,7 @@ class Settings(BaseSettings):
 
     kafka: KafkaSection = KafkaSection()
     clickhouse: ClickHouseSection = ClickHouseSection()
+    reports: ReportsSection = ReportsSection()
     time_zone: str = "UTC"
     """Billing time zone of all calendar windows; must equal the policy's."""
     catalogues: tuple[Path, ...] = ()
@@ -196,6 +213,7 @@ def _refuse_unknown() -> None:
     known = {f"METERLINE_{name.upper()}" for name in Settings.model_fields}
     known |= {f"METERLINE_KAFKA__{name.upper()}" for name in KafkaSection.model_fields}
     known |= {f"METERLINE_CLICKHOUSE__{name.upper()}" for name in ClickHouseSection.model_fields}
+    known |= {f"METERLINE_REPORTS__{name.upper()}" for name in ReportsSection.model_fields}
     free = ("METERLINE_SECRET_", "METERLINE_TEST_")
     strange = sorted(
         name

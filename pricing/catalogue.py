@@ -105,6 +105,10 @@ class Catalogue:
                     return self._cards[seller, names[candidate]]
         return UnratedReason.UNKNOWN_MODEL
 
+    def tariffs(self, model: str, provider: str, service_tier: str) -> tuple[TariffPeriod, ...]:
+        """All periods by which a model of a seller is charged; none where it has no price."""
+        return self._plan(provider, model, "", service_tier).periods
+
     def _plan(self, provider: str, model: str, response_model: str, service_tier: str) -> Plan:
         card = self.find(model, provider)
         if isinstance(card, UnratedReason) and response_model:

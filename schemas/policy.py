@@ -1,7 +1,8 @@
 """Policy objects as published to control.policies: one compacted record per object.
 
 The YAML file people write is read by `schemas.policy_file`, checked, and compiled to these.
-Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy.
+Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy,
+`finance` for FinancePolicy.
 A record without a value deletes the object.
 """
 
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from schemas.finance import FINANCE_ID, FinancePolicy
 from schemas.policy_notify import (
     OPEN_BREAKER_MUTES_BELOW,
     Channel,
@@ -128,15 +130,17 @@ class NotifyPolicy(_Wire):
     maintenance: tuple[Maintenance, ...] = ()
 
 
-PolicyObject = Annotated[ScopePolicy | RuleSet | NotifyPolicy, Field(discriminator="kind")]
-_adapter: TypeAdapter[ScopePolicy | RuleSet | NotifyPolicy] = TypeAdapter(PolicyObject)
+PolicyObject = Annotated[
+    ScopePolicy | RuleSet | NotifyPolicy | FinancePolicy, Field(discriminator="kind")
+]
+_adapter: TypeAdapter[PolicyObject] = TypeAdapter(PolicyObject)
 
 
 class PolicyRecordError(ValueError):
     """A record that is no policy object."""
 
 
-def object_id(item: ScopePolicy | RuleSet | NotifyPolicy) -> str:
+def object_id(item: PolicyObject) -> str:
     """The record key."""
     match item:
         case ScopePolicy():
@@ -145,14 +149,16 @@ def object_id(item: ScopePolicy | RuleSet | NotifyPolicy) -> str:
             return RULES_ID
         case NotifyPolicy():
             return NOTIFY_ID
+        case FinancePolicy():
+            return FINANCE_ID
 
 
-def encode_policy(item: ScopePolicy | RuleSet | NotifyPolicy) -> bytes:
+def encode_policy(item: PolicyObject) -> bytes:
     """The record value."""
     return item.model_dump_json().encode()
 
 
-def decode_policy(value: bytes) -> ScopePolicy | RuleSet | NotifyPolicy:
+def decode_policy(value: bytes) -> PolicyObject:
     """Read one record value; PolicyRecordError if it is not one."""
     try:
         return _adapter.validate_json(value)

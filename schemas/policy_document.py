@@ -9,6 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.policy import BreakerPolicy
 from schemas.policy_entry import Count, Entry, Percent, Text
 from schemas.policy_fields import Usd
+from schemas.policy_finance_document import (
+    AccountsEntry,
+    ExchangeRateEntry,
+    FinanceEntry,
+    JournalEntry,
+    PushEntry,
+    SharedEntry,
+)
 from schemas.policy_notify_document import (
     ChannelEntry,
     InhibitionEntry,
@@ -122,6 +130,7 @@ class PolicyDocument(Entry):
     organisations: tuple[OrganisationEntry, ...] = ()
     rules: RulesEntry = RulesEntry()
     notify: NotifyEntry = NotifyEntry()
+    finance: FinanceEntry = FinanceEntry()
 
 
 ENTRIES: dict[str, type[BaseModel]] = {
@@ -144,5 +153,11 @@ ENTRIES: dict[str, type[BaseModel]] = {
     "routes": RouteEntry,
     "inhibit": InhibitionEntry,
     "maintenance": MaintenanceEntry,
+    "finance": FinanceEntry,
+    "rates": ExchangeRateEntry,
+    "accounts": AccountsEntry,
+    "journals": JournalEntry,
+    "shared": SharedEntry,
+    "push": PushEntry,
 }
 """The field that holds a mapping, or a list of them -> its shape."""

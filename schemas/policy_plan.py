@@ -11,6 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from schemas.audit import AuditEntry
+from schemas.finance import FinancePolicy
 from schemas.policy import (
     BreakerPolicy,
     Budget,
@@ -23,6 +24,7 @@ from schemas.policy import (
 from schemas.policy_checks import PlacedEntry, placed_entries
 from schemas.policy_document import DepartmentEntry, PolicyDocument
 from schemas.policy_fields import plain_usd
+from schemas.policy_finance_document import FinanceEntry
 from schemas.policy_notify_plan import compile_notify
 from schemas.policy_rules_document import (
     burn_rate_rule,
@@ -104,6 +106,8 @@ def compile_policy(document: PolicyDocument) -> dict[str, PolicyObject]:
         ),
         compile_notify(document.notify),
     ]
+    if document.finance != FinanceEntry():
+        objects.append(FinancePolicy.model_validate(document.finance.model_dump()))
     objects += [_compile_scope(placed) for placed in placed_entries(document)]
     return {object_id(item): item for item in objects}
 
@@ -177,7 +181,7 @@ def _rearms(before: ScopePolicy, after: ScopePolicy) -> bool:
 def _rank(name: str) -> tuple[int, str]:
     kind, _, _ = name.partition(":")
     ranks = {kind.value: position for position, kind in enumerate(ScopeType)}
-    # `rules` and `notify` come first: they hold for every scope that follows.
+    # `rules`, `notify` and `finance` come first: they hold for every scope that follows.
     return ranks.get(kind, -1), name
 
 
@@ -214,8 +218,8 @@ def _field_name(name: str) -> str:
 
 
 def _show(name: str, value: Any) -> str:
-    if value is None or value == "":
-        return "none"
+    if value is None or value == "" or name.endswith("url"):
+        return "set" if value else "none"  # a URL may carry a token
     if name.endswith(_NANO_SUFFIX):
         return plain_usd(value)
     if isinstance(value, list):

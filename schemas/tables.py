@@ -52,6 +52,9 @@ class TableName(StrEnum):
     USAGE_CHANGES = "usage_changes"
     USAGE_DAYS = "usage_days"
     USAGE_DAY_CELLS = "usage_day_cells"
+    CLOSED_LINES = "closed_lines"
+    CLOSED_PERIODS = "closed_periods"
+    ERP_DELIVERIES = "erp_deliveries"
     SCHEMA_MIGRATIONS = "schema_migrations"
 
 
@@ -306,6 +309,66 @@ USAGE_DAY_CELLS = _table(
     ("version", "UInt64"),
     ("attempt", "UInt64"),
 )
+CLOSED_LINES = _table(
+    TableName.CLOSED_LINES,
+    ("booked_period", LABEL),
+    ("run", "UInt64"),
+    ("draft", "UInt8"),
+    ("kind", LABEL),
+    ("origin_period", LABEL),
+    ("day", "Date"),
+    ("organisation", LABEL),
+    ("department", LABEL),
+    ("project", LABEL),
+    ("team", LABEL),
+    ("environment", LABEL),
+    ("key", TEXT),
+    ("model", LABEL),
+    ("provider", LABEL),
+    ("service_tier", LABEL),
+    ("tier_floor", COUNT),
+    ("price_version", LABEL),
+    ("correction_reason", LABEL),
+    ("tags", TEXT),
+    ("key_name", TEXT),
+    ("events", COUNT),
+    ("unpriced_events", COUNT),
+    ("input_tokens", COUNT),
+    ("output_tokens", COUNT),
+    ("cache_read_tokens", COUNT),
+    ("cache_write_tokens", COUNT),
+    ("cache_write_1h_tokens", COUNT),
+    ("input_audio_tokens", COUNT),
+    ("output_audio_tokens", COUNT),
+    ("cost_usd", MONEY_SUM),
+    ("written_at", "DateTime"),
+)
+CLOSED_PERIODS = _table(
+    TableName.CLOSED_PERIODS,
+    ("period", LABEL),
+    ("seq", "UInt64"),
+    ("state", LABEL),
+    ("revision", "UInt32"),
+    ("run", "UInt64"),
+    ("at", TIME),
+    ("actor", TEXT),
+    ("reason", TEXT),
+    ("inputs", TEXT),
+    ("manifest", TEXT),
+    ("version", "UInt64"),
+)
+ERP_DELIVERIES = _table(
+    TableName.ERP_DELIVERIES,
+    ("idempotency_key", TEXT),
+    ("period", LABEL),
+    ("run", "UInt64"),
+    ("department", TEXT),
+    ("at", TIME),
+    ("outcome", LABEL),
+    ("http_status", "Int32"),
+    ("attempts", "UInt32"),
+    ("version", "UInt64"),
+)
 
 TABLES: tuple[Table, ...] = (
     USAGE_EVENTS,
@@ -321,4 +384,7 @@ TABLES: tuple[Table, ...] = (
     USAGE_CHANGES,
     USAGE_DAYS,
     USAGE_DAY_CELLS,
+    CLOSED_LINES,
+    CLOSED_PERIODS,
+    ERP_DELIVERIES,
 )

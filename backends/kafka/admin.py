@@ -143,6 +143,12 @@ class Admin:
                 message = f"{doing}: {partition.topic}: {error.__name__}; stop its workers first"
                 raise Stop(message)
 
+    def held(self, topic: str) -> Mapping[int, int]:
+        """Records that a topic holds, by partition."""
+        with mapped(f"asking for the ends of {topic}"):
+            ends, beginnings = self._ends(topic)
+        return {number: end - beginnings[number] for number, end in ends.items()}
+
     def brokers(self) -> tuple[str, ...]:
         """`host:port` of every broker that the cluster names."""
         with mapped("asking for the brokers"):

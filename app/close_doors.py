@@ -1,0 +1,84 @@
+"""What a close works with, wired to the real parts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.overview import LAG_GROUPS
+from app.policy_store import read_policies
+from app.settings import Settings
+from app.wiring import catalogue, clickhouse_config, kafka_config
+from backends.clickhouse import Client
+from backends.kafka import Admin, Producer
+from pricing.catalogue import load_catalogue
+from reports.close.close import CloseDoors
+from schemas.audit import AuditEntry, encode_audit
+from schemas.policy import PolicyObject
+from schemas.topics import Topic
+
+# A month of 30 million events is added up in less than two minutes.
+STATEMENT_SECONDS_MAX = 1_800
+READ_SECONDS_MAX = 30.0
+CLOSES_DIRECTORY = "closes"
+
+
+def closes_directory(settings: Settings) -> Path:
+    """Where closed months stand."""
+    return settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY
+
+
+@contextmanager
+def close_doors(settings: Settings, on_step: Callable[[str], None]) -> Iterator[CloseDoors]:
+    """Doors of one close; closed afterwards."""
+    config = dataclasses.replace(
+        clickhouse_config(settings), statement_seconds_max=STATEMENT_SECONDS_MAX
+    )
+    client = Client(config)
+    try:
+        yield CloseDoors(
+            client=client,
+            root=closes_directory(settings),
+            time_zone=settings.time_zone,
+            policies=lambda: _policies(settings),
+            lag=lambda: lag(settings),
+            audit=lambda entry: _audit(settings, entry),
+            contracted=catalogue(settings),
+            listed=load_catalogue(()),
+            on_step=on_step,
+        )
+    finally:
+        client.close()
+
+
+def _policies(settings: Settings) -> Mapping[str, PolicyObject]:
+    return read_policies(kafka_config(settings, "close"), READ_SECONDS_MAX)
+
+
+def lag(settings: Settings) -> Sequence[str]:
+    """Workers that have not taken in everything that is in usage.events now."""
+    admin = Admin(kafka_config(settings, "close"))
+    found: list[str] = []
+    try:
+        for name, (group, topic) in LAG_GROUPS.items():
+            behind = admin.group_lag(group, topic.value)
+            if behind is None:  # it never committed: everything there is waits for it
+                behind = admin.held(topic.value)
+            waiting = {number: count for number, count in behind.items() if count}
+            if waiting:
+                parts = ", ".join(f"partition {number}: {n:,}" for number, n in waiting.items())
+                found.append(f"{name} is behind in {topic.value} ({parts} messages)")
+    finally:
+        admin.close()
+    return found
+
+
+def _audit(settings: Settings, entry: AuditEntry) -> None:
+    producer = Producer(kafka_config(settings, "close"))
+    try:
+        producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
+        producer.flush(READ_SECONDS_MAX)
+    finally:
+        producer.close()

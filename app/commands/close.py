@@ -1,0 +1,156 @@
+"""`meterline close`, `meterline reopen` and `meterline periods`: the monthly close."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.close_doors import close_doors
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import clickhouse_config
+from backends.clickhouse import Client
+from reports.close.close import CloseDoors, CloseResult, Outcome, close_month, reopen_month
+from reports.close.ledger import PeriodHistory, read_ledger
+from schemas.periods import rfc3339
+
+_out = Console(highlight=False, soft_wrap=True)
+EXIT_REFUSED = 3
+_COLOURS = {
+    Outcome.CLOSED: "green",
+    Outcome.ALREADY: "green",
+    Outcome.DRAFT: "yellow",
+    Outcome.REFUSED: "red",
+}
+PeriodArgument = Annotated[str, typer.Argument(help="A month such as 2026-10.")]
+Actor = Annotated[str, typer.Option(help="Who does it; default the user of this machine.")]
+
+
+def close(
+    period: PeriodArgument,
+    data: DataDir = DEFAULT_DATA_DIR,
+    actor: Actor = "",
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write draft files whatever stands in the way.")
+    ] = False,
+    early: Annotated[
+        bool, typer.Option("--early", help="Do not wait for the cut-off; the month must be over.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Close a month: bills, journals, FOCUS file, manifest. Exit code 3 if it is refused."""
+    with _doors(data, quiet=json_output) as doors:
+        result = close_month(
+            doors, period, now_ms(), actor=actor or _user(), dry_run=dry_run, early=early
+        )
+    if json_output:
+        print_json(_as_json(result))
+    else:
+        show(_out, result)
+    raise typer.Exit(EXIT_REFUSED if result.outcome is Outcome.REFUSED else 0)
+
+
+def reopen(
+    period: PeriodArgument,
+    reason: Annotated[str, typer.Option(help="Why; goes to the audit log.")],
+    data: DataDir = DEFAULT_DATA_DIR,
+    actor: Actor = "",
+) -> None:
+    """Let a closed month be closed again, as a revision that books only the differences."""
+    with _doors(data, quiet=True) as doors:
+        entry = reopen_month(doors, period, now_ms(), actor=actor or _user(), reason=reason)
+    _out.print(f"{period} is reopened; `meterline close {period}` makes revision {entry.revision}")
+
+
+def periods(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
+    """List the months that were closed, refused or reopened."""
+    client = Client(clickhouse_config(load_settings(data)))
+    try:
+        ledger = read_ledger(client)
+    finally:
+        client.close()
+    months = [ledger.months[name] for name in sorted(ledger.months)]
+    if json_output:
+        print_json([_month_json(each) for each in months])
+        return
+    if not months:
+        _out.print("no month was closed yet: `meterline close 2026-10`")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("month", "state", "rev", "since", "by", "reason"):
+        table.add_column(name, overflow="fold")
+    for each in months:
+        last = each.entries[-1]
+        table.add_row(
+            each.period,
+            last.state.value,
+            str(last.revision),
+            rfc3339(last.at_ms)[:16],
+            last.actor,
+            last.reason,
+        )
+    Console(highlight=False).print(table)
+
+
+def show(out: Console, result: CloseResult) -> None:
+    """Print a result for people."""
+    colour = _COLOURS[result.outcome]
+    head = f"[bold {colour}]{result.outcome.value}[/] {result.period}"
+    if result.outcome is Outcome.REFUSED:
+        out.print(f"{head}: the month stays open")
+    else:
+        out.print(f"{head} revision {result.revision}  manifest {result.manifest_sha256[:16]}")
+    for blocker in result.blockers:
+        out.print(f"  [red]✗[/] {blocker}", markup=True)
+    if result.directory is not None:
+        out.print(f"  {result.directory}")
+
+
+def _as_json(result: CloseResult) -> dict[str, object]:
+    return {
+        "period": result.period,
+        "outcome": result.outcome.value,
+        "revision": result.revision,
+        "blockers": [{"kind": each.kind.value, "detail": each.detail} for each in result.blockers],
+        "directory": None if result.directory is None else str(result.directory),
+        "manifest_sha256": result.manifest_sha256,
+    }
+
+
+def _month_json(history: PeriodHistory) -> dict[str, object]:
+    last = history.entries[-1]
+    return {
+        "period": history.period,
+        "state": last.state.value,
+        "revision": last.revision,
+        "at_ms": last.at_ms,
+        "actor": last.actor,
+        "reason": last.reason,
+    }
+
+
+@contextmanager
+def _doors(data: Path, *, quiet: bool) -> Iterator[CloseDoors]:
+    def step(name: str) -> None:
+        if not quiet:
+            _out.print(f"[dim]{name}[/]")
+
+    with close_doors(load_settings(data), step) as doors:
+        yield doors
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

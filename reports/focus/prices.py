@@ -1,0 +1,112 @@
+"""Unit prices of booked lines, frozen with a close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from backends.clickhouse import Client
+from pricing.catalogue import Catalogue
+from pricing.rating import Tariff, TariffPeriod
+from reports.close.inputs import PriceInput
+from reports.close.months import day_start_ms
+from schemas.periods import DAY_MS
+
+Prices = tuple[int, int, int, int, int, int, int]
+
+
+class PricedModel(NamedTuple):
+    """What lines of one run have in common that share prices."""
+
+    provider: str
+    model: str
+    service_tier: str
+    tier_floor: int
+    from_ms: int
+    to_ms: int
+
+
+def tier_floors(catalogue: Catalogue) -> list[int]:
+    """The least input tokens of every context tier of any model, 0 first.
+
+    A tier applies above its start, so its floor is the start plus one.
+    """
+    starts = {
+        tier.start_input_tokens + 1
+        for card in catalogue.cards
+        for period in card.periods
+        for tier in period.tiers
+        if tier.start_input_tokens
+    }
+    return [0, *sorted(starts)]
+
+
+def read_models(client: Client, run: int, time_zone: str) -> list[PricedModel]:
+    """The models of a run, with the days on which they were used."""
+    rows = client.query(
+        """
+SELECT provider, model, service_tier, tier_floor, min(day), max(day)
+FROM closed_lines WHERE run = {run:UInt64}
+GROUP BY provider, model, service_tier, tier_floor
+ORDER BY provider, model, service_tier, tier_floor""",
+        {"run": run},
+    )
+    return [
+        PricedModel._make(
+            (*row[:4], day_start_ms(row[4], time_zone), day_start_ms(row[5], time_zone) + DAY_MS)
+        )
+        for row in rows
+    ]
+
+
+def prices_of(
+    models: Iterable[PricedModel], contracted: Catalogue, listed: Catalogue
+) -> list[PriceInput]:
+    """The prices in force on those days; a model that has none is left out."""
+    found: list[PriceInput] = []
+    for one in models:
+        ours = contracted.tariffs(one.model, one.provider, one.service_tier)
+        public = listed.tariffs(one.model, one.provider, one.service_tier)
+        for period in sorted(ours):
+            if period.from_ms >= one.to_ms or period.to_ms <= one.from_ms:
+                continue
+            found.append(
+                PriceInput(
+                    provider=one.provider,
+                    model=one.model,
+                    service_tier=one.service_tier,
+                    tier_floor=one.tier_floor,
+                    from_ms=period.from_ms,
+                    to_ms=period.to_ms,
+                    contracted=_prices(_tier(period, one.tier_floor)),
+                    listed=_listed(public, max(period.from_ms, one.from_ms), one.tier_floor),
+                )
+            )
+    return found
+
+
+def _listed(periods: Sequence[TariffPeriod], at_ms: int, tier_floor: int) -> Prices | None:
+    for period in periods:
+        if period.from_ms <= at_ms < period.to_ms:
+            return _prices(_tier(period, tier_floor))
+    return None
+
+
+def _tier(period: TariffPeriod, tier_floor: int) -> Tariff:
+    """The tariff of requests with at least `tier_floor` input tokens, below the next floor."""
+    for tier in period.tiers:
+        if tier_floor > tier.above_input_tokens:
+            return tier
+    return period.base
+
+
+def _prices(tariff: Tariff) -> Prices:
+    return (
+        tariff.input,
+        tariff.output,
+        tariff.cache_read,
+        tariff.cache_write,
+        tariff.cache_write_1h,
+        tariff.input_audio,
+        tariff.output_audio,
+    )
