@@ -10,7 +10,7 @@ CYCLES ?= 20
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit functional integration lint format types architecture thin-relay compose bench chaos clean
+.PHONY: help demo test sim unit functional integration lint format types architecture thin-relay compose bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: $(VENV)/.embedded ## the whole pipeline on this machine, told as a story (
 
 test: $(VENV)/.dev ## unit, property, contract and functional tests on the embedded servers
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup tests --ignore=tests/integration
+
+sim: $(VENV)/.dev ## seeded simulation until a schedule fails; SCHEDULE=n plays that one with its trace
+	$(BIN)/python -m tests.simulation --processes $(JOBS) $(if $(SCHEDULE),--seed $(SCHEDULE))
 
 unit: $(VENV)/.dev ## only the fast tests: no server is started
 	$(BIN)/pytest -q -m 'not functional' tests/unit tests/property tests/golden tests/scenario

@@ -1,0 +1,183 @@
+"""Controllers and gates, around the real engine, restore and gate."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from alerting import engine
+from alerting.restore import Memory, restore
+from alerting.state import (
+    CommandSeen,
+    Effect,
+    Fenced,
+    Observation,
+    PolicyChanged,
+    PublishAlert,
+    PublishThrottle,
+    Tick,
+)
+from relay.decision import Decision, GateRequest
+from relay.gate import Gate
+from schemas.alert import Alert, decode_alert, encode_alert
+from schemas.policy import RULES_ID, RuleSet, ScopePolicy
+from schemas.scopes import scopes_of
+from schemas.throttle import ThrottleCommand, decode_command, encode_command
+from tests.simulation.control_audit import ControlAudit, GateAudit
+from tests.simulation.usage_side import Logs
+
+
+class Policy(NamedTuple):
+    """One record of control.policies."""
+
+    object_id: str
+    item: ScopePolicy | RuleSet | None
+
+
+@dataclass
+class Topics:
+    """Policies, commands and alerts, in the order of their logs."""
+
+    audit: ControlAudit
+    policies: list[Policy] = field(default_factory=list)
+    commands: list[ThrottleCommand] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+
+    def append_command(self, writer: int, command: ThrottleCommand) -> None:
+        """A controller's command is in the log; as bytes, so that nothing else passes."""
+        self.audit.command_written(writer, command)
+        self.commands.append(decode_command(encode_command(command)))
+
+    def append_alert(self, writer_read: int, alert: Alert) -> None:
+        """A controller's alert is in the log."""
+        self.audit.alert_written(writer_read, len(self.alerts), alert)
+        self.alerts.append(decode_alert(encode_alert(alert)))
+
+    def append_policy(self, object_id: str, item: ScopePolicy | RuleSet | None) -> None:
+        """An operator's change is in the log."""
+        self.policies.append(Policy(object_id, item))
+
+
+class Controller:
+    """An alerts worker: what it has read, what it knows, and effects still to be carried out."""
+
+    def __init__(self, number: int, logs: Logs, topics: Topics, now_ms: int) -> None:
+        self.number = number
+        self.logs = logs
+        self.topics = topics
+        self.fenced = False
+        self.effects: deque[Effect] = deque()
+        self.policies_read = len(topics.policies)
+        self.commands_read = len(topics.commands)
+        self.alerts_read = len(topics.alerts)
+        self.snapshots_read = [len(log) for log in logs.snapshots]
+        memory = Memory()
+        for policy in topics.policies:
+            memory.add_policy(*policy)
+        for command in topics.commands:
+            memory.add_command(command)
+        for alert in topics.alerts:
+            memory.add_alert(alert)
+        for log in logs.snapshots:
+            for snapshot in log:
+                if snapshot is not None:
+                    memory.totals.apply(snapshot)
+        self.totals = memory.totals
+        self.state, effects = restore(memory, now_ms, complete=True)
+        self.effects += effects
+
+    def round(self, now_ms: int, drawn: random.Random, *, all_of_it: bool = False) -> None:
+        """Read some of what is new and decide; effects are carried out one by one afterwards."""
+        commands = self._commands(all_of_it, drawn)
+        policies = self._policies()
+        changed: dict[tuple[str, str, int], None] = {}
+        behind = False
+        for partition, log in enumerate(self.logs.snapshots):
+            begin = self.snapshots_read[partition]
+            end = len(log) if all_of_it else drawn.randint(begin, len(log))
+            behind = behind or end < len(log)
+            for snapshot in log[begin:end]:
+                window = None if snapshot is None else self.totals.apply(snapshot)
+                if window is not None:
+                    changed[window] = None
+            self.snapshots_read[partition] = end
+        self.totals.drop_ended(now_ms)
+        seen: list[Observation] = [CommandSeen(command) for command in commands]
+        seen += [PolicyChanged(name, item, self.totals.of(name)) for name, item in policies]
+        seen += self.totals.sums(changed)
+        seen.append(Tick(not behind))
+        effects: list[Effect] = []
+        for observation in seen:
+            self.state, found = engine.step(self.state, observation, now_ms)
+            effects += found
+        self.effects += engine.ordered(effects)
+
+    def _commands(self, all_of_it: bool, drawn: random.Random) -> list[ThrottleCommand]:
+        begin, end = self.commands_read, len(self.topics.commands)
+        if not all_of_it:
+            end = drawn.randint(begin, end)
+        self.commands_read = end
+        return self.topics.commands[begin:end]
+
+    def _policies(self) -> list[Policy]:
+        begin, self.policies_read = self.policies_read, len(self.topics.policies)
+        return self.topics.policies[begin:]
+
+    def step(self) -> str:
+        """Carry out the next effect."""
+        if not self.effects:
+            return "nothing"
+        effect = self.effects.popleft()
+        match effect:
+            case PublishThrottle(command):
+                self.topics.append_command(self.number, command)
+                return f"command {command.scope} {command.state.value} {command.version}"
+            case PublishAlert(alert):
+                self.topics.append_alert(self.alerts_read, alert)
+                return f"alert {alert.status.value} {alert.dedup_key}"
+            case Fenced():
+                self.fenced = True
+                self.effects.clear()
+                return "fenced"
+
+
+class RelayGate:
+    """A relay's gate and how far it has read."""
+
+    def __init__(self, name: str, topics: Topics) -> None:
+        self.name = name
+        self.topics = topics
+        self.skew_ms = 0
+        self.start()
+
+    def start(self) -> None:
+        """A new process: everything from the beginning, to its end before it serves."""
+        self.gate = Gate()
+        self.audit = GateAudit()
+        self.commands_read = self.policies_read = 0
+
+    def read(self, now_ms: int, count: int = 1_000_000) -> None:
+        """Take up to `count` commands and all policies over."""
+        for object_id, item in self.topics.policies[self.policies_read :]:
+            if isinstance(item, ScopePolicy):
+                self.gate.apply_policy(item, now_ms + self.skew_ms)
+            elif object_id != RULES_ID:
+                self.gate.remove_policy(object_id, now_ms + self.skew_ms)
+        self.policies_read = len(self.topics.policies)
+        for command in self.topics.commands[self.commands_read : self.commands_read + count]:
+            applied = self.gate.apply(command, now_ms + self.skew_ms)
+            self.audit.applied(self.gate, command, applied)
+            self.commands_read += 1
+        self.gate.set_ready()
+
+    def decide(self, request: GateRequest, now_ms: int) -> Decision:
+        """Decide, under the auditor's eyes."""
+        at_ms = now_ms + self.skew_ms
+        decision = self.gate.decide(request, at_ms)
+        scopes = scopes_of(
+            request.organisation, request.department, request.project, request.user, request.key
+        )
+        self.audit.decided(scopes, decision, at_ms)
+        return decision
