@@ -50,6 +50,8 @@ class LedgerAudit:
         self.owed: set[str] = set()
         """Ids of events that a relay has in its spool or has sent."""
         self.counted: set[str] = set()
+        self.in_order: dict[int, list[UsageEvent]] = defaultdict(list)
+        """The counted events of each partition, in the order of its log."""
         self.letters: set[tuple[int, int, int, str]] = set()
         """Dead letters that must be there: partition, offset, index, reason."""
         self.written_letters: set[tuple[int, int, int, str]] = set()
@@ -89,6 +91,7 @@ class LedgerAudit:
             if before is None:
                 self._bodies[partition, event.id] = event
                 self.counted.add(event.id)
+                self.in_order[partition].append(event)
                 self._add(partition, offset, event)
             elif before != event:
                 self._expect(parcel, offset, index if parcel.lane else -1, RejectReason.CONFLICT)

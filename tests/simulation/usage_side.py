@@ -242,7 +242,8 @@ class Worker:
         """
         rows = flush.entries
         cut = drawn.randint(0, len(rows))
-        pieces = (rows[:cut], rows[cut:]) if drawn.random() < 0.5 else (rows[1::2], rows[::2])
+        ordered, mixed = [rows[:cut], rows[cut:]], [rows[1::2], rows[::2]]
+        pieces = drawn.choice((ordered, mixed, mixed[::-1]))
         for piece in pieces:
             if piece:
                 yield Step("entries", partial(self.logs.append_changes, partition, piece))

@@ -260,13 +260,9 @@ class World:
     def do_repeat(self) -> None:
         """A recent event again, by another way: the same bytes, or another body."""
         partition = self._partition()
-        recent: list[UsageEvent] = []
-        reach = 0
-        for stored in reversed(self.logs.usage[partition]):
-            reach += len(stored.parcel.events)
-            if reach > min(self.horizon - BATCH_EVENTS_MAX, 60):
-                break
-            recent += stored.parcel.events
+        # Further back than the horizon an id may be forgotten, and is then new again.
+        reach = min(self.horizon - BATCH_EVENTS_MAX, 60)
+        recent = self.ledger_audit.in_order[partition][-reach:]
         if recent:
             event = self.drawn.choice(recent)
             if self.drawn.random() < 0.3:
@@ -327,6 +323,8 @@ class World:
         """A worker that has done some of a flush, or nothing, or all."""
         worker = self.drawn.choice(self.workers)
         if self.drawn.random() < 0.7:
+            for partition in worker.next:
+                worker.apply(partition, self.drawn.randint(0, 4))
             worker.begin_flush(self.drawn)
             for _ in range(self.drawn.randint(0, len(worker.steps))):
                 worker.step()
