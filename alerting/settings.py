@@ -18,6 +18,8 @@ class CrashPoint(StrEnum):
     COMMANDS_DURABLE = "alerts.commands_durable"
     ALERTS_SENT = "alerts.alerts_sent"
     ALERTS_DURABLE = "alerts.alerts_durable"
+    MESSAGE_DURABLE = "notify.message_durable"
+    """A group's message is written down and not yet sent."""
     BEFORE_DELIVERY = "notify.before_delivery"
     DELIVERED = "notify.delivered"
     """The receiver has it, the delivery log does not."""

@@ -14,6 +14,12 @@ import msgspec
 class DeliveryOutcome(StrEnum):
     """What became of an attempt."""
 
+    PENDING = "pending"
+    """Written down before its first attempt (number 0): a group's message, a fallback's or a
+    replay's, which no alert record alone could give back after a crash."""
+    MUTED = "muted"
+    """Not told: silenced, in maintenance, or explained by something else; `error` says which. Told
+    when that ends, if it still fires."""
     DELIVERED = "delivered"
     RETRY = "retry"
     """Failed in a way that time may heal: tried again at `next_attempt_ms`."""
@@ -27,7 +33,11 @@ class DeliveryOutcome(StrEnum):
     """The last attempt of the schedule failed."""
 
 
-FINAL = frozenset(DeliveryOutcome) - {DeliveryOutcome.RETRY}
+FINAL = frozenset(DeliveryOutcome) - {
+    DeliveryOutcome.RETRY,
+    DeliveryOutcome.PENDING,
+    DeliveryOutcome.MUTED,
+}
 """Outcomes after which the message is not tried again."""
 
 
@@ -39,7 +49,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     alert_id: str
     channel: str
     attempt: int
-    """From 1."""
+    """From 1; 0 where nothing was tried."""
     at_ms: int
     outcome: DeliveryOutcome
     http_status: int = 0
@@ -56,6 +66,12 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[msgspec.Raw, ...] = ()
     """The alerts that the message tells of, as JSON: what a restarted notifier sends again, and
     what a replay sends."""
+    alert_ids: tuple[str, ...] = ()
+    """The ids of `alerts`; `alert_id` is the first."""
+    route: str = ""
+    """Id of the route that chose the channel; empty where every channel is told."""
+    replayed_at_ms: int = 0
+    """When somebody asked for it again; 0 for the first time. Not stored in ClickHouse."""
     queue: str = ""
     """Messages of one queue leave in order: the incident's key, or the group's."""
 

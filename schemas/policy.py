@@ -2,7 +2,7 @@
 
 The YAML file people write is read by `schemas.policy_file`, checked, and compiled to these.
 Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy,
-`finance` for FinancePolicy.
+`finance` for FinancePolicy, `silence:ID` for a Silence, which no file holds.
 A record without a value deletes the object.
 """
 
@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from schemas.finance import FINANCE_ID, FinancePolicy
 from schemas.policy_notify import (
     OPEN_BREAKER_MUTES_BELOW,
+    SILENCE_PREFIX,
     Channel,
     Inhibition,
     Maintenance,
     Route,
+    Silence,
 )
 from schemas.policy_rules import (
     DEFAULT_DEVIATIONS,
@@ -131,7 +133,7 @@ class NotifyPolicy(_Wire):
 
 
 PolicyObject = Annotated[
-    ScopePolicy | RuleSet | NotifyPolicy | FinancePolicy, Field(discriminator="kind")
+    ScopePolicy | RuleSet | NotifyPolicy | FinancePolicy | Silence, Field(discriminator="kind")
 ]
 _adapter: TypeAdapter[PolicyObject] = TypeAdapter(PolicyObject)
 
@@ -151,6 +153,8 @@ def object_id(item: PolicyObject) -> str:
             return NOTIFY_ID
         case FinancePolicy():
             return FINANCE_ID
+        case Silence():
+            return f"{SILENCE_PREFIX}{item.id}"
 
 
 def encode_policy(item: PolicyObject) -> bytes:

@@ -144,6 +144,25 @@ class Maintenance(_Wire):
     """The window recurs no more from here on; 0: until it is taken out of the file."""
 
 
+class Silence(_Wire):
+    """Alerts that somebody does not want to hear of for a while: one object each.
+
+    Published by `meterline silence`, not by the policy file; an end in the past is how one ends.
+    """
+
+    kind: Literal["silence"] = "silence"
+    version: int = 1
+    id: str
+    match: tuple[str, ...] = Field(min_length=1)
+    starts_at_ms: int
+    ends_at_ms: int
+    author: str
+    reason: str
+
+
+SILENCE_PREFIX = "silence:"
+"""Object ids of silences: `silence:ID`."""
+
 OPEN_BREAKER_MUTES_BELOW = Inhibition(
     id="open-breaker",
     source=("rule=breaker", "state=open"),

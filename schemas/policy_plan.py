@@ -25,6 +25,7 @@ from schemas.policy_checks import PlacedEntry, placed_entries
 from schemas.policy_document import DepartmentEntry, PolicyDocument
 from schemas.policy_fields import plain_usd
 from schemas.policy_finance_document import FinanceEntry
+from schemas.policy_notify import Silence
 from schemas.policy_notify_plan import compile_notify
 from schemas.policy_rules_document import (
     burn_rate_rule,
@@ -149,7 +150,16 @@ def plan(
     and deletions last, children before parents; equal arguments give equal plans.
     """
     kept = sorted(desired, key=_rank)
-    gone = sorted(current.keys() - desired.keys(), key=_rank, reverse=True)
+    # Silences are not the file's: `meterline silence` makes and ends them.
+    gone = sorted(
+        (
+            name
+            for name in current.keys() - desired.keys()
+            if not isinstance(current[name], Silence)
+        ),
+        key=_rank,
+        reverse=True,
+    )
     changes = [_change(name, current.get(name), desired[name]) for name in kept]
     changes += [PolicyChange(ChangeAction.DELETED, name, current[name], None, ()) for name in gone]
     return tuple(change for change in changes if change is not None)

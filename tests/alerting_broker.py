@@ -14,7 +14,11 @@ from schemas.alert import Alert, decode_alert, encode_alert
 from schemas.delivery import Delivery, decode_delivery
 from schemas.money import nano_from_usd
 from schemas.periods import Calendar, WindowKind
-from schemas.policy import NotifyPolicy, RuleSet, ScopePolicy, encode_policy, object_id
+from schemas.policy import (
+    PolicyObject,
+    encode_policy,
+    object_id,
+)
 from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from schemas.throttle import ThrottleCommand, decode_command, encode_command
 from schemas.topics import TOPICS, Topic
@@ -38,7 +42,7 @@ class Log:
         self.deliveries: list[Delivery] = []
         self._offset = 0
 
-    def policy(self, item: ScopePolicy | RuleSet | NotifyPolicy) -> None:
+    def policy(self, item: PolicyObject) -> None:
         """Write a policy object."""
         self._write(Topic.POLICIES, object_id(item).encode(), encode_policy(item))
 

@@ -7,8 +7,6 @@ does not bring back what was resolved since.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from alerting.notify.messages import incident_key
 from schemas.alert import Alert, AlertStatus
 
@@ -20,6 +18,7 @@ class ActiveAlerts:
         """Start with none."""
         self._firing: dict[str, Alert] = {}
         self._incidents: dict[str, set[str]] = {}
+        self._scopes: dict[str, set[str]] = {}
         self._next_offset = 0
 
     def fold(self, alert: Alert, offset: int) -> None:
@@ -31,12 +30,14 @@ class ActiveAlerts:
         if alert.status is AlertStatus.FIRING:
             self._firing[key] = alert
             self._incidents.setdefault(incident, set()).add(key)
+            self._scopes.setdefault(alert.scope, set()).add(key)
             return
         self._firing.pop(key, None)
-        known = self._incidents.get(incident, set())
-        known.discard(key)
-        if not known:
-            self._incidents.pop(incident, None)
+        for index, name in ((self._incidents, incident), (self._scopes, alert.scope)):
+            known = index.get(name, set())
+            known.discard(key)
+            if not known:
+                index.pop(name, None)
 
     def is_firing(self, alert: Alert) -> bool:
         """Whether an alert was not resolved since."""
@@ -47,6 +48,6 @@ class ActiveAlerts:
         keys = self._incidents.get(incident_key(alert), ())
         return tuple(self._firing[key] for key in sorted(keys))
 
-    def __iter__(self) -> Iterator[Alert]:
-        """Everything that fires."""
-        return iter(self._firing.values())
+    def of_scope(self, scope: str) -> tuple[Alert, ...]:
+        """The firing alerts of one scope."""
+        return tuple(self._firing[key] for key in sorted(self._scopes.get(scope, ())))

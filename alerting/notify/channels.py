@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from alerting.notify.alertmanager import alertmanager_body, alertmanager_url
 from alerting.notify.answers import attempted_by, done, mailed_by
+from alerting.notify.decide import LOG_CHANNEL
 from alerting.notify.mail import mail_content
 from alerting.notify.messages import body_of
 from alerting.notify.outbox import Job
 from alerting.notify.pace import EMAIL_PACE, PAGERDUTY_PACE, SLACK_PACE, UNLIMITED, PaceLimit
 from alerting.notify.pagerduty import pagerduty_body
-from alerting.notify.routing import LOG_CHANNEL
 from alerting.notify.schedule import Attempt
 from alerting.notify.slack import slack_body
 from backends.mail import MailDoor, MailRequest

@@ -34,8 +34,10 @@ class Job:
     attempt: int = 1
     """The number of the next attempt."""
     due_ms: int = 0
-    began_ms: int = 0
-    """When its first alert was read: what the delivery's delay is counted from."""
+    route: str = ""
+    """Id of the route that chose the channel."""
+    replayed_at_ms: int = 0
+    """When somebody asked for it again; 0 for the first time."""
 
     @property
     def alert(self) -> Alert:

@@ -1,14 +1,16 @@
 """The notify worker: alerts to receivers, nothing lost, nothing told twice under two ids.
 
 Per round, numbered, each with its guarantee:
-    1. read alerts and route them into the outbox
-    2. send what is due. A receiver may hear a message again after a crash, always under the same
+    1. read alerts and decide who is told (`alerting.notify.desk`)
+    2. write down what their alerts alone could not give back: the messages of groups, and who was
+       not told and why, flushed. From here a group's message has its id and content for good.
+    3. send what is due. A receiver may hear a message again after a crash, always under the same
        webhook-id.
-    3. record every attempt on `deliveries`, flushed. From here a retry survives a restart: its
-       record carries the alert.
-    4. commit the offsets of the alerts whose deliveries are all recorded. A crash before this
+    4. record every attempt on `deliveries`, flushed, a fallback's message before the failure that
+       asks for it. From here a retry survives a restart: its record carries the alerts.
+    5. commit the offsets of the alerts whose deliveries are all recorded. A crash before this
        reads them again, and the delivery log says that they are done or waiting.
-Never blocks on a receiver: attempts run in the webhook door's thread, a bounded number a channel.
+Never blocks on a receiver: attempts run in the doors' threads, a bounded number a channel.
 
 The group gives the topic's one partition to one worker; the one that gets it reads the delivery
 log to its end first, so a standby goes on where the other stopped.
@@ -30,11 +32,10 @@ from alerting.notify.active import ActiveAlerts
 from alerting.notify.answers import done
 from alerting.notify.channels import Channel, Doors, Secrets, registry
 from alerting.notify.delivery_log import DeliveryLog
-from alerting.notify.messages import incident_key, message_id
-from alerting.notify.outbox import Job, Outbox
-from alerting.notify.progress import Progress
-from alerting.notify.routing import channels_for
-from alerting.notify.schedule import Attempt, after
+from alerting.notify.desk import Desk
+from alerting.notify.knowledge import Knowledge
+from alerting.notify.outbox import Job
+from alerting.notify.schedule import Attempt
 from alerting.settings import CrashPoint, NotifySettings, crash_if
 from backends.kafka import (
     BrokerUnavailable,
@@ -49,7 +50,7 @@ from backends.kafka import (
 )
 from backends.mail import MailDoor
 from backends.webhook import WebhookDoor
-from schemas.alert import Alert, AlertError, decode_alert
+from schemas.alert import AlertError, decode_alert
 from schemas.clock import Clock
 from schemas.delivery import (
     Delivery,
@@ -59,7 +60,8 @@ from schemas.delivery import (
     encode_delivery,
 )
 from schemas.metrics import Meter, Metric
-from schemas.policy import NOTIFY_ID, NotifyPolicy, PolicyRecordError, decode_policy
+from schemas.policy import PolicyRecordError, decode_policy
+from schemas.throttle import ThrottleError, decode_command
 from schemas.topics import Topic
 
 EXIT_OK = 0
@@ -71,6 +73,10 @@ DRAIN_SECONDS_MAX = 2.0
 # Each attempt already lasts the producer's whole delivery timeout with its own retries.
 PUBLISH_ATTEMPTS_MAX = 3
 RECORDS_PER_ROUND_MAX = 500
+# How soon after the end of a silence what it kept back is told.
+REVIEW_MS = 1_000
+# A round is never shorter: time alone gives nothing to do twice in a millisecond.
+WAIT_SECONDS_MIN = 0.005
 
 _log = structlog.get_logger()
 
@@ -80,7 +86,6 @@ class _Sending:
     job: Job
     future: Future[Attempt]
     began_ms: int
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +141,16 @@ class _Notifier:
         self._doors = Doors(
             WebhookDoor(timeout, settings.ca_file), MailDoor(timeout, settings.ca_file), secrets
         )
-        self._policy = NotifyPolicy()
-        self._channels: dict[str, Channel] = registry(self._policy, self._doors)
-        self._active = ActiveAlerts()
-        self._delivered = DeliveryLog()
-        self._outbox = Outbox()
-        self._progress = Progress()
+        self._log = DeliveryLog()
+        self._knowledge = Knowledge()
+        self._channels: dict[str, Channel] = {}
+        self._desk = Desk(self._log, self._knowledge, ActiveAlerts())
+        self._set_channels()
         self._sending: list[_Sending] = []
         self._changed_hands = False
         self._in_charge = False
         self._paused = False
+        self._reviewed_ms = 0
 
     def run(self, kafka: KafkaConfig, stop: threading.Event) -> None:
         """Open the doors, go round, drain, close."""
@@ -153,7 +158,9 @@ class _Notifier:
         try:
             producer = Producer(kafka, linger_ms=0)
             try:
-                control = LogReader(kafka, (Topic.POLICIES, Topic.DELIVERIES))
+                control = LogReader(
+                    kafka, (Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.DELIVERIES)
+                )
                 try:
                     consumer = self._join(kafka)
                     try:
@@ -195,34 +202,43 @@ class _Notifier:
 
     def _round(self, topics: _Topics) -> None:
         self._follow(topics.control.poll(0))
-        busy = bool(self._sending)
-        wait = BUSY_POLL_SECONDS if busy else self._settings.poll_seconds
-        records = topics.consumer.poll(wait, RECORDS_PER_ROUND_MAX)
+        records = topics.consumer.poll(self._wait_seconds(), RECORDS_PER_ROUND_MAX)
         if self._changed_hands:
             self._take_over(topics)
-        # 1. Into the outbox.
+        # 1. Who is told.
         for record in records:
-            self._enqueue(record)
+            self._read(record)
+        self._review()
         self._limit(topics)
-        # 2. Out to the receivers.
+        # 2. What must be written before it is sent.
+        self._write_first(topics)
+        # 3. Out to the receivers.
         self._send()
-        # 3. Into the delivery log.
+        # 4. Into the delivery log.
         self._record(topics, [one for one in self._sending if one.future.done()])
-        # 4. Done with these alerts.
+        # 5. Done with these alerts.
         self._commit(topics)
+
+    def _wait_seconds(self) -> float:
+        wait = BUSY_POLL_SECONDS if self._sending else self._settings.poll_seconds
+        next_ms = self._desk.next_ms(self._clock())
+        if next_ms is None:
+            return wait
+        return max(WAIT_SECONDS_MIN, min(wait, (next_ms - self._clock()) / 1000))
 
     def _take_over(self, topics: _Topics) -> None:
         """Begin anew from the delivery log, with the partition or without it."""
         self._changed_hands = False
-        self._outbox, self._progress, self._paused = Outbox(), Progress(), False
-        self._set_paces()
         self._record_orphans(topics)
+        active = ActiveAlerts()
         if self._in_charge:
-            self._active = self._read_active()
+            active = self._read_active()
             self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
-            for job in self._delivered.waiting():
-                self._outbox.add(job)
-            _log.info("notify.in_charge", waiting=len(self._outbox))
+        self._desk = Desk(self._log if self._in_charge else DeliveryLog(), self._knowledge, active)
+        self._paused = False
+        self._set_channels()
+        if self._in_charge:
+            _log.info("notify.in_charge", waiting=len(self._desk))
 
     def _read_active(self) -> ActiveAlerts:
         """What fires, from the topic's beginning."""
@@ -236,122 +252,116 @@ class _Notifier:
             history.close()
         return active
 
-    def _set_paces(self) -> None:
-        for name, channel in self._channels.items():
-            self._outbox.limit_pace(name, channel.pace)
+    def _set_channels(self) -> None:
+        self._channels = registry(self._knowledge.policy, self._doors)
+        self._desk.set_channels(self._channels)
 
     def _record_orphans(self, topics: _Topics) -> None:
-        """Attempts under way for an outbox that is gone: let their answers be recorded still."""
+        """Attempts under way for a desk that is gone: let their answers be recorded still."""
         orphans, self._sending = self._sending, []
         answered = [one for one in orphans if one.future.done()]
-        self._publish(topics, [self._delivery(one)[0] for one in answered])
+        self._publish(topics, [each for one in answered for each in self._records(one)])
 
     def _follow(self, records: Iterable[Record]) -> None:
         for record in records:
             try:
-                if record.topic == Topic.DELIVERIES and record.value:
-                    self._delivered.fold(decode_delivery(record.value))
-                elif record.topic == Topic.POLICIES and record.key == NOTIFY_ID.encode():
-                    item = decode_policy(record.value) if record.value else NotifyPolicy()
-                    if isinstance(item, NotifyPolicy):
-                        self._policy = item
-                        self._channels = registry(item, self._doors)
-                        self._set_paces()
-            except (PolicyRecordError, msgspec.MsgspecError) as error:
+                self._follow_one(record)
+            except (PolicyRecordError, ThrottleError, msgspec.MsgspecError) as error:
                 self._refuse(record, error)
 
-    def _enqueue(self, record: Record) -> None:
+    def _follow_one(self, record: Record) -> None:
+        match record.topic:
+            case Topic.DELIVERIES if record.value:
+                delivery = decode_delivery(record.value)
+                # Somebody asked for it again while this worker is in charge.
+                if self._log.fold(delivery) and self._in_charge:
+                    self._desk.resend(delivery)
+            case Topic.POLICIES:
+                item = decode_policy(record.value) if record.value else None
+                name = (record.key or b"").decode(errors="replace")
+                if self._knowledge.fold_policy(name, item):
+                    self._set_channels()
+            case Topic.THROTTLE_COMMANDS if record.value:
+                self._knowledge.fold_command(decode_command(record.value))
+
+    def _read(self, record: Record) -> None:
         try:
             alert = decode_alert(record.value or b"")
         except AlertError as error:
             self._refuse(record, error)
-            self._progress.read(record.partition, record.offset, ())
+            self._desk.progress.read(record.partition, record.offset, ())
             return
-        self._active.fold(alert, record.offset)
-        name = message_id([alert])
-        outstanding = []
-        for channel in channels_for(alert, self._policy):
-            if self._delivered.knows(name, channel):
-                continue
-            outstanding.append((name, channel))
-            self._outbox.add(
-                Job(name, channel, (alert,), incident_key(alert), due_ms=self._clock())
-            )
-        self._progress.read(record.partition, record.offset, outstanding)
+        self._desk.read(alert, record.partition, record.offset, self._clock())
+
+    def _review(self) -> None:
+        now_ms = self._clock()
+        if now_ms - self._reviewed_ms >= REVIEW_MS:
+            self._reviewed_ms = now_ms
+            self._desk.review_muted(now_ms)
 
     def _limit(self, topics: _Topics) -> None:
-        """Read no more alerts while the outbox is full: they are safe where they are."""
-        full = len(self._outbox) >= self._settings.pending_max
+        """Read no more alerts while the desk is full: they are safe where they are."""
+        full = len(self._desk) >= self._settings.pending_max
         if full is not self._paused:
             self._paused = full
             change = topics.consumer.pause if full else topics.consumer.resume
             change(topics.consumer.assignment())
-            _log.warning("notify.paused" if full else "notify.resumed", waiting=len(self._outbox))
+            _log.warning("notify.paused" if full else "notify.resumed", waiting=len(self._desk))
+
+    def _write_first(self, topics: _Topics) -> None:
+        deliveries = self._desk.written_first(self._clock())
+        if not deliveries:
+            return
+        self._publish(topics, deliveries)
+        crash_if(self._settings.crash_at, CrashPoint.MESSAGE_DURABLE)
+        self._desk.recorded(deliveries)
 
     def _send(self) -> None:
         now_ms = self._clock()
-        for job in self._outbox.take_due(now_ms):
+        for job in self._desk.outbox.take_due(now_ms):
             crash_if(self._settings.crash_at, CrashPoint.BEFORE_DELIVERY)
             channel = self._channels.get(job.channel)
-            fingerprint = channel.fingerprint if channel else ""
             if channel is None:
                 refused = Attempt(DeliveryOutcome.REFUSED, error="the channel was removed")
                 future = done(refused)
-            elif self._delivered.is_gone(job.channel, fingerprint):
+            elif self._log.is_gone(job.channel, channel.fingerprint):
                 future = done(Attempt(DeliveryOutcome.GONE, error="the channel answered 410"))
             else:
-                future = channel.send(job, self._active.of_incident(job.alert), now_ms)
-            self._sending.append(_Sending(job, future, now_ms, fingerprint))
+                firing = self._desk.active.of_incident(job.alert)
+                future = channel.send(job, firing, now_ms)
+            self._sending.append(_Sending(job, future, now_ms))
 
     def _record(self, topics: _Topics, answered: list[_Sending]) -> None:
         if not answered:
             return
         crash_if(self._settings.crash_at, CrashPoint.DELIVERED)
-        outcomes = [(one, *self._delivery(one)) for one in answered]
-        self._publish(topics, [delivery for _, delivery, _ in outcomes])
+        outcomes = [(one, self._records(one)) for one in answered]
+        self._publish(topics, [each for _, records in outcomes for each in records])
         crash_if(self._settings.crash_at, CrashPoint.DELIVERY_DURABLE)
         self._sending = [one for one in self._sending if one not in answered]
-        for one, delivery, hold_ms in outcomes:
-            self._delivered.fold(delivery)
-            self._progress.recorded(one.job.key)
-            if delivery.outcome is DeliveryOutcome.RETRY:
-                self._outbox.retry(one.job, delivery.next_attempt_ms)
-                if hold_ms:
-                    self._outbox.hold(one.job.channel, hold_ms)
-            else:
-                self._outbox.settle(one.job)
+        for one, records in outcomes:
+            self._desk.recorded(records)
+            self._desk.settle(one.job, one.future.result(), records[-1], self._clock())
 
-    def _delivery(self, sending: _Sending) -> tuple[Delivery, int]:
-        """The record of an attempt, and until when its receiver asked for a pause."""
-        now_ms = self._clock()
-        job, attempt = sending.job, sending.future.result()
-        following = after(
-            attempt, job.attempt, job.message_id, self._settings.retry_seconds, now_ms
+    def _records(self, sending: _Sending) -> list[Delivery]:
+        """The records of an attempt, its own the last."""
+        return list(
+            self._desk.records(
+                sending.job,
+                sending.future.result(),
+                self._settings.retry_seconds,
+                sending.began_ms,
+                self._clock(),
+            )
         )
-        delivery = Delivery(
-            message_id=job.message_id,
-            alert_id=job.alert.id,
-            channel=job.channel,
-            attempt=job.attempt,
-            at_ms=sending.began_ms,
-            outcome=following.outcome,
-            http_status=attempt.http_status,
-            error=attempt.error,
-            next_attempt_ms=following.at_ms,
-            dedup_key=job.alert.dedup_key,
-            duration_ms=max(0, now_ms - sending.began_ms),
-            channel_fingerprint=sending.fingerprint,
-            alerts=tuple(_raw(alert) for alert in job.alerts),
-            queue=job.queue,
-        )
-        self._meter.count(Metric.DELIVERIES, reason=following.outcome)
-        if following.outcome is not DeliveryOutcome.DELIVERED:
-            _tell(delivery)
-        return delivery, following.at_ms if attempt.retry_after_seconds else 0
 
     def _publish(self, topics: _Topics, deliveries: list[Delivery]) -> None:
         if not deliveries:
             return
+        for one in deliveries:
+            self._meter.count(Metric.DELIVERIES, reason=one.outcome)
+            if one.outcome not in _QUIET:
+                _tell(one)
         for attempt in range(1, PUBLISH_ATTEMPTS_MAX + 1):
             try:
                 for one in deliveries:
@@ -366,7 +376,7 @@ class _Notifier:
         self._meter.gauge(Metric.LAST_FLUSH_MS, self._clock())
 
     def _commit(self, topics: _Topics) -> None:
-        moved = self._progress.take_committable()
+        moved = self._desk.progress.take_committable()
         offsets = {TopicPartition(Topic.ALERTS, each): at for each, at in moved.items()}
         try:
             topics.consumer.commit(offsets)
@@ -396,8 +406,7 @@ class _Notifier:
         )
 
 
-def _raw(alert: Alert) -> msgspec.Raw:
-    return msgspec.Raw(alert.model_dump_json().encode())
+_QUIET = frozenset({DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING, DeliveryOutcome.MUTED})
 
 
 def _tell(delivery: Delivery) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -18,7 +19,7 @@ from schemas.alert import Alert
 from schemas.delivery import Delivery, DeliveryOutcome
 from schemas.metrics import NoMeter
 from schemas.policy import NotifyPolicy
-from schemas.policy_notify import WebhookChannel
+from schemas.policy_notify import Route, Silence, SlackChannel, WebhookChannel
 from schemas.topics import Topic
 from tests.alerting_broker import (
     PATIENCE_SECONDS,
@@ -29,6 +30,7 @@ from tests.alerting_broker import (
 )
 from tests.alerting_story import RESEARCH, Story
 from tests.alerting_worker import now_ms
+from tests.channel_receivers import slack
 from tests.webhook_receiver import SECRET, Answer, Receiver, running_receiver
 
 pytestmark = pytest.mark.functional
@@ -286,3 +288,85 @@ def test_a_waiting_message_survives_a_kill(
     assert [delivery.attempt for delivery in of(log, "ops")] == [1, 2]
     documents = [json.loads(request.body) for request in receiver.of("/ops")]
     assert documents[0] == documents[1]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [CrashPoint.MESSAGE_DURABLE, CrashPoint.DELIVERED, CrashPoint.DELIVERY_DURABLE],
+)
+def test_a_group_killed_between_steps_keeps_its_message(
+    log: Log, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, point: CrashPoint
+) -> None:
+    """After kill -9 every alert of a group arrives, and what arrives twice has the same id."""
+    monkeypatch.setenv("SLACK_URL", slack(receiver, "/chat"))
+    chat = SlackChannel(id="chat", url_env="SLACK_URL", allow_private_address=True)
+    route = Route(
+        id="all",
+        channels=("chat",),
+        group_by=("organisation",),
+        group_wait_seconds=0,
+        group_interval_seconds=0,
+    )
+    log.policy(NotifyPolicy(channels=(chat,), routes=(route,)))
+    told = alerts(3)
+    for alert in told:
+        log.alert(alert)
+    with running_process("notify", log.config, point) as killed:
+        assert killed.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    with running_process("notify", log.config):
+        log.until(
+            lambda: (
+                {
+                    alert_id
+                    for one in of(log, "chat")
+                    if one.outcome is DeliveryOutcome.DELIVERED
+                    for alert_id in one.alert_ids
+                }
+                == {alert.id for alert in told}
+            ),
+            "all alerts",
+        )
+    bodies = {request.headers["webhook-id"]: request.body for request in receiver.of("/chat")}
+    assert all(
+        bodies[request.headers["webhook-id"]] == request.body for request in receiver.of("/chat")
+    )
+    shown = b"".join(bodies.values())
+    for alert in told:
+        assert shown.count(f"*{alert.scope} has".encode()) == 1
+
+
+def test_a_silence_holds_and_ends_on_the_topics(log: Log, receiver: Receiver) -> None:
+    """A silence published while the worker runs mutes; its early end lets the alert through."""
+    log.policy(NotifyPolicy(channels=(channel(receiver, "ops"),)))
+    silence = Silence(
+        id="s1",
+        match=("scope_type=department",),
+        starts_at_ms=0,
+        ends_at_ms=now_ms() + 3_600_000,
+        author="ana",
+        reason="migration",
+    )
+    log.policy(silence)
+    with running_thread(lambda stop: notify(log, stop)):
+        log.alert(alerts()[0])
+        log.until(lambda: outcomes(log, "ops") == [DeliveryOutcome.MUTED], "the muted record")
+        log.policy(silence.model_copy(update={"ends_at_ms": now_ms(), "version": 2}))
+        log.until(lambda: DeliveryOutcome.DELIVERED in outcomes(log, "ops"), "the delivery")
+    assert len(receiver.of("/ops")) == 1
+
+
+def test_slack_is_told_once_a_second(log: Log, receiver: Receiver) -> None:
+    """Slack's limit holds without a 429."""
+    url = slack(receiver, "/paced")
+    chat = SlackChannel(id="chat", url_env="SLACK_URL", allow_private_address=True)
+    log.policy(NotifyPolicy(channels=(chat,)))
+
+    def run(stop: threading.Event) -> int:
+        return run_notify(QUICK, log.config, {"SLACK_URL": url}.get, now_ms, NoMeter(), stop)
+
+    with running_thread(run):
+        for alert in alerts(3):
+            log.alert(alert)
+        log.until(lambda: len(of(log, "chat")) == 3, "three messages")
+    times = [delivery.at_ms for delivery in of(log, "chat")]
+    assert all(later - earlier >= 1_000 for earlier, later in pairwise(times))

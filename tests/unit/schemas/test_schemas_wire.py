@@ -15,6 +15,7 @@ from schemas.dead_letter import (
 from schemas.policy import (
     Budget,
     NotifyPolicy,
+    PolicyObject,
     PolicyRecordError,
     RuleSet,
     ScopePolicy,
@@ -129,7 +130,7 @@ def test_a_dead_letter_reads_back_and_is_bounded() -> None:
         (NotifyPolicy(), "notify"),
     ],
 )
-def test_policy_objects_read_back(item: ScopePolicy | RuleSet | NotifyPolicy, key: str) -> None:
+def test_policy_objects_read_back(item: PolicyObject, key: str) -> None:
     """Each kind of object is told apart by its content and has one record key."""
     assert decode_policy(encode_policy(item)) == item
     assert object_id(item) == key

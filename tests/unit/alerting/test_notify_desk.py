@@ -1,0 +1,506 @@
+"""The notifier's desk: grouping, silences, inhibition, fallbacks and replays, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import msgspec
+import pytest
+
+from alerting.notify.active import ActiveAlerts
+from alerting.notify.channels import Channel
+from alerting.notify.decide import LOG_CHANNEL
+from alerting.notify.delivery_log import DeliveryLog
+from alerting.notify.desk import Desk
+from alerting.notify.health import FAILURES_UNTIL_PAUSE, FIRST_PAUSE_MS
+from alerting.notify.knowledge import Knowledge
+from alerting.notify.outbox import Job
+from alerting.notify.pace import UNLIMITED, PaceLimit
+from alerting.notify.schedule import Attempt
+from schemas.alert import Alert, AlertStatus, Severity
+from schemas.delivery import Delivery, DeliveryOutcome, decode_delivery, encode_delivery
+from schemas.periods import parse_rfc3339
+from schemas.policy import NotifyPolicy, ScopePolicy
+from schemas.policy_notify import (
+    Inhibition,
+    Maintenance,
+    Route,
+    Silence,
+    SlackChannel,
+    WebhookChannel,
+)
+from schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
+from tests.alerting_story import RESEARCH, Story
+
+NOW = parse_rfc3339("2026-10-05T12:00:00Z")
+KEY = "key:acme/k-1"
+DELAYS = (0, 5, 300)
+DELIVERED = Attempt(DeliveryOutcome.DELIVERED, 200)
+FAILED = Attempt(DeliveryOutcome.RETRY, 503, "answered 503")
+
+
+class Silent:
+    """A channel of which the desk only asks what it is."""
+
+    def __init__(self, *, groups: bool, fallback: str = "", pace: PaceLimit = UNLIMITED) -> None:
+        self.groups = groups
+        self.fallback = fallback
+        self.pace = pace
+        self.fingerprint = "f"
+
+    def send(self, _job: Job, _firing: Sequence[Alert], _now_ms: int, /) -> Future[Attempt]:
+        """Never called."""
+        raise AssertionError
+
+
+class Office:
+    """A desk and the log it writes, with a clock that the test moves."""
+
+    def __init__(self, policy: NotifyPolicy, **channels: Channel) -> None:
+        self.now_ms = NOW
+        self.policy = policy
+        self.channels = {LOG_CHANNEL: Silent(groups=False), **channels}
+        self.written: list[Delivery] = []
+        self.alerts: list[Alert] = []
+        self.objects: list[tuple[str, ScopePolicy | Silence | None]] = []
+        self.commands: list[ThrottleCommand] = []
+        self.desk = self.opened()
+
+    def opened(self) -> Desk:
+        """A desk made of the topics alone, as after a restart."""
+        log, knowledge, active = DeliveryLog(), Knowledge(), ActiveAlerts()
+        for delivery in self.written:
+            log.fold(decode_delivery(encode_delivery(delivery)))
+        knowledge.fold_policy("notify", self.policy)
+        for name, item in self.objects:
+            knowledge.fold_policy(name, item)
+        for command in self.commands:
+            knowledge.fold_command(command)
+        for offset, alert in enumerate(self.alerts):
+            active.fold(alert, offset)
+        desk = Desk(log, knowledge, active)
+        desk.set_channels(self.channels)
+        return desk
+
+    def know(self, name: str, item: ScopePolicy | Silence | None) -> None:
+        """A policy object is published."""
+        self.objects.append((name, item))
+        self.desk.knowledge.fold_policy(name, item)
+
+    def command(self, scope: str, state: BreakerState, seconds: int = 900) -> None:
+        """A throttle command is published."""
+        command = ThrottleCommand(
+            scope=scope,
+            epoch=1,
+            seq=len(self.commands) + 1,
+            state=state,
+            limits=ThrottleLimits(),
+            reason="r",
+            reason_code="budget_exhausted",
+            issued_at_ms=self.now_ms,
+            expires_at_ms=self.now_ms + seconds * 1000,
+        )
+        self.commands.append(command)
+        self.desk.knowledge.fold_command(command)
+
+    def read(self, *alerts: Alert) -> None:
+        """Alerts come."""
+        for alert in alerts:
+            self.desk.read(alert, 0, len(self.alerts), self.now_ms)
+            self.alerts.append(alert)
+        self.write(self.desk.written_first(self.now_ms))
+
+    def wait(self, seconds: float) -> None:
+        """Time goes by."""
+        self.now_ms += int(seconds * 1000)
+        self.desk.review_muted(self.now_ms)
+        self.write(self.desk.written_first(self.now_ms))
+
+    def write(self, deliveries: list[Delivery]) -> None:
+        """Records become durable."""
+        self.written += deliveries
+        self.desk.recorded(deliveries)
+
+    def send(self, attempt: Attempt = DELIVERED) -> list[Job]:
+        """What leaves now, and comes to this; the log's own lines are left out."""
+        jobs = self.desk.outbox.take_due(self.now_ms)
+        for job in jobs:
+            of = DELIVERED if job.channel == LOG_CHANNEL else attempt
+            records = list(self.desk.records(job, of, DELAYS, self.now_ms, self.now_ms))
+            self.write(records)
+            self.desk.settle(job, of, records[-1], self.now_ms)
+        return [job for job in jobs if job.channel != LOG_CHANNEL]
+
+    def of(self, channel: str) -> list[DeliveryOutcome]:
+        """The outcomes on a channel."""
+        return [one.outcome for one in self.written if one.channel == channel]
+
+
+def alert_of(scope: str = RESEARCH, percent: str = "92", severity: Severity | None = None) -> Alert:
+    """A budget's alert."""
+    story = Story("2026-10-05T12:00:00Z")
+    story.policy(scope, month="100")
+    story.spend(scope, percent)
+    changes = {} if severity is None else {"severity": severity}
+    return story.alerts[0].model_copy(update=changes)
+
+
+def over(alert: Alert) -> Alert:
+    """Its resolution."""
+    changes = {"status": AlertStatus.RESOLVED, "id": f"over-{alert.id}", "ends_at_ms": NOW + 1}
+    return alert.model_copy(update=changes)
+
+
+def slack_grouped(*by: str, wait: int = 10, interval: int = 300) -> NotifyPolicy:
+    """One Slack channel whose alerts are grouped."""
+    route = Route(
+        id="r",
+        channels=("chat",),
+        group_by=by,
+        group_wait_seconds=wait,
+        group_interval_seconds=interval,
+    )
+    return NotifyPolicy(channels=(SlackChannel(id="chat", url_env="U"),), routes=(route,))
+
+
+def hook(name: str = "hook", fallback: str = "") -> WebhookChannel:
+    """A webhook channel."""
+    return WebhookChannel(id=name, url="https://x.test/", fallback=fallback)
+
+
+def office(policy: NotifyPolicy) -> Office:
+    """An office whose Slack channels group."""
+    made: dict[str, Channel] = {
+        channel.id: Silent(groups=isinstance(channel, SlackChannel), fallback=channel.fallback)
+        for channel in policy.channels
+    }
+    return Office(policy, **made)
+
+
+def test_alerts_of_a_group_come_in_one_message() -> None:
+    """What comes within group_wait waits for it; other groups have messages of their own."""
+    desk = office(slack_grouped("organisation"))
+    desk.read(alert_of("key:acme/a"))
+    desk.wait(5)
+    desk.read(alert_of("key:acme/b"), alert_of("key:other/c"))
+    assert desk.send() == []
+    desk.wait(5)
+    (first,) = desk.send()
+    assert [alert.scope for alert in first.alerts] == ["key:acme/a", "key:acme/b"]
+    desk.wait(5)
+    (second,) = desk.send()
+    assert [alert.scope for alert in second.alerts] == ["key:other/c"]
+
+
+def test_a_group_that_was_told_waits_for_its_interval() -> None:
+    """The second message of a group comes group_interval after the first, also over a restart."""
+    desk = office(slack_grouped("organisation", wait=10, interval=300))
+    desk.read(alert_of("key:acme/a"))
+    desk.wait(10)
+    assert len(desk.send()) == 1
+    desk.desk = desk.opened()
+    desk.read(alert_of("key:acme/b"))
+    desk.wait(200)
+    assert desk.send() == []
+    desk.wait(100)
+    assert len(desk.send()) == 1
+
+
+def test_a_critical_alert_does_not_wait() -> None:
+    """It takes the group with it at once, within the interval too."""
+    desk = office(slack_grouped("organisation"))
+    desk.read(alert_of("key:acme/a"))
+    desk.read(alert_of("key:acme/b", "100"))
+    (told,) = desk.send()
+    assert len(told.alerts) == 2
+    desk.read(alert_of("key:acme/c", "100"))
+    assert len(desk.send()) == 1
+
+
+def test_a_groups_message_has_its_id_and_content_for_good() -> None:
+    """Killed after the message was written, the next worker sends the same, though more came."""
+    desk = office(slack_grouped("organisation", wait=0))
+    desk.read(alert_of("key:acme/a"))
+    (before,) = [one for one in desk.written if one.channel == "chat"]
+    desk.alerts = []  # the offsets were not committed: the alert is read again, with another
+    desk.desk = desk.opened()
+    desk.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
+    (told,) = desk.send()
+    assert told.message_id == before.message_id
+    assert [alert.scope for alert in told.alerts] == ["key:acme/a"]
+    desk.wait(300)
+    (later,) = desk.send()
+    assert [alert.scope for alert in later.alerts] == ["key:acme/b"]
+
+
+def silence(*match: str, seconds: int = 600, start: int = 0) -> Silence:
+    """A silence from the story's begin."""
+    return Silence(
+        id="s1",
+        match=match,
+        starts_at_ms=NOW + start * 1000,
+        ends_at_ms=NOW + (start + seconds) * 1000,
+        author="ana",
+        reason="migration",
+    )
+
+
+def test_a_silenced_alert_is_told_when_the_silence_ends_and_it_still_fires() -> None:
+    """Silence delays, it does not lose; the log says who silenced it and why."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.know("silence:s1", silence("department=research"))
+    desk.read(alert_of())
+    assert desk.send() == []
+    (muted,) = [one for one in desk.written if one.channel == "hook"]
+    assert muted.outcome is DeliveryOutcome.MUTED
+    assert muted.error == "silence s1 by ana: migration"
+    desk.wait(599)
+    assert desk.send() == []
+    desk.desk = desk.opened()
+    desk.wait(1)
+    assert [job.alert.scope for job in desk.send()] == [RESEARCH]
+    desk.wait(60)
+    assert desk.send() == []
+
+
+def test_what_was_over_before_its_silence_ended_is_not_told() -> None:
+    """Neither the firing nor the resolution that nobody waits for."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.know("silence:s1", silence("scope_type=department"))
+    alert = alert_of()
+    desk.read(alert)
+    desk.read(over(alert))
+    desk.wait(700)
+    assert desk.send() == []
+    assert desk.of("hook") == [DeliveryOutcome.MUTED] * 2
+
+
+def test_a_resolution_breaks_a_silence_for_whoever_heard_the_firing() -> None:
+    """A page that is open is closed, whatever was silenced since."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    alert = alert_of()
+    desk.read(alert)
+    assert len(desk.send()) == 1
+    desk.know("silence:s1", silence("department=research"))
+    desk.read(over(alert))
+    assert [job.alert.status for job in desk.send()] == [AlertStatus.RESOLVED]
+
+
+def test_a_deleted_silence_is_over() -> None:
+    """A silence that is taken back lets through what it kept."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.know("silence:s1", silence("department=research"))
+    desk.read(alert_of())
+    desk.know("silence:s1", None)
+    desk.wait(1)
+    assert len(desk.send()) == 1
+
+
+@pytest.mark.parametrize(
+    ("moment", "muted"),
+    [
+        ("2026-10-05T20:30:00Z", True),  # Monday 22:30 in Berlin
+        ("2026-10-05T21:59:59Z", True),
+        ("2026-10-05T22:00:00Z", False),
+        ("2026-10-05T19:59:59Z", False),
+        ("2026-10-06T20:30:00Z", False),  # Tuesday
+        ("2027-01-04T20:30:00Z", False),  # beyond `until`
+    ],
+)
+def test_maintenance_windows_recur_in_local_time(moment: str, *, muted: bool) -> None:
+    """Mondays from 22:00 for two hours, in the billing time zone."""
+    window = Maintenance(
+        id="nightly",
+        match=("scope=~.*",),
+        author="ana",
+        reason="upgrade",
+        days=("mon",),
+        start="22:00",
+        minutes=120,
+        until_ms=parse_rfc3339("2027-01-01T00:00:00Z"),
+    )
+    desk = office(NotifyPolicy(channels=(hook(),), maintenance=(window,)))
+    desk.desk.knowledge._time_zone = "Europe/Berlin"
+    desk.now_ms = parse_rfc3339(moment)
+    desk.read(alert_of())
+    assert (desk.send() == []) is muted
+
+
+def test_an_open_breaker_mutes_the_warnings_below_it() -> None:
+    """A department that is shut needs no warnings of its keys; errors and others come through."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    project = "project:acme/bot"
+    desk.know(project, ScopePolicy(scope=project, parent=RESEARCH))
+    desk.know(KEY, ScopePolicy(scope=KEY, parent=project))
+    desk.command(RESEARCH, BreakerState.OPEN)
+    desk.read(alert_of(KEY, "76"), alert_of("key:acme/stranger", "76"))
+    desk.read(alert_of(KEY, "92"))
+    told = [(job.alert.scope, job.alert.severity) for job in desk.send()]
+    assert told == [("key:acme/stranger", Severity.WARNING), (KEY, Severity.ERROR)]
+    (muted,) = [one for one in desk.written if one.outcome is DeliveryOutcome.MUTED]
+    assert muted.error == f"inhibition open-breaker: breaker open on {RESEARCH}"
+    desk.command(RESEARCH, BreakerState.CLOSED)
+    desk.wait(1)
+    assert [job.alert.severity for job in desk.send()] == [Severity.WARNING]
+
+
+def test_an_open_breaker_whose_lease_ended_mutes_nothing() -> None:
+    """A dead controller's last word does not keep people from hearing."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.know(KEY, ScopePolicy(scope=KEY, parent=RESEARCH))
+    desk.command(RESEARCH, BreakerState.OPEN, seconds=10)
+    desk.wait(11)
+    desk.read(alert_of(KEY, "76"))
+    assert len(desk.send()) == 1
+
+
+def test_a_louder_alert_of_the_same_scope_can_explain_a_quieter_one() -> None:
+    """Inhibition by relation `same`, and never of an alert by itself."""
+    rule = Inhibition(
+        id="louder",
+        source=("severity=critical",),
+        target=("severity!=critical",),
+        relation="same",
+    )
+    desk = office(NotifyPolicy(channels=(hook(),), inhibit=(rule,)))
+    day = alert_of(severity=Severity.CRITICAL).model_copy(
+        update={"rule_id": "day_spend", "dedup_key": "d", "id": "d"}
+    )
+    desk.read(day)
+    desk.read(alert_of())
+    assert [job.alert.rule_id for job in desk.send()] == ["day_spend"]
+
+
+def test_routes_choose_channels_in_order() -> None:
+    """The first match ends the search unless it says `continue`; nobody matching is everybody."""
+    routes = (
+        Route(
+            id="audit", match=("severity=~error|critical",), channels=("all",), keep_looking=True
+        ),
+        Route(id="lab", match=("department=research",), channels=("lab",)),
+        Route(id="keys", match=("scope_type=key", 'project!=""'), channels=()),
+    )
+    policy = NotifyPolicy(channels=(hook("all"), hook("lab"), hook("rest")), routes=routes)
+    desk = office(policy)
+    desk.know(KEY, ScopePolicy(scope=KEY, parent="project:acme/bot"))
+    desk.read(alert_of())
+    assert [(job.channel, job.route) for job in desk.send()] == [("all", "audit"), ("lab", "lab")]
+    desk.read(alert_of(KEY, "76"))
+    assert desk.send() == []
+    desk.read(alert_of("department:acme/sales", "76"))
+    assert [job.channel for job in desk.send()] == ["all", "lab", "rest"]
+
+
+def test_a_fallback_hears_what_keeps_failing_once() -> None:
+    """After the second failure, under the same id; the failing channel is still tried."""
+    desk = office(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
+    desk.policy = desk.policy.model_copy(update={"routes": (Route(id="r", channels=("main",)),)})
+    desk.desk = desk.opened()
+    desk.read(alert_of())
+    (first,) = desk.send(FAILED)
+    assert first.channel == "main"
+    desk.wait(6)
+    (second,) = desk.send(FAILED)
+    desk.desk = desk.opened()
+    (told,) = desk.send()
+    assert (told.channel, told.message_id) == ("spare", second.message_id)
+    desk.wait(400)
+    (last,) = desk.send(FAILED)
+    assert (last.channel, last.attempt) == ("main", 3)
+    assert desk.send() == []
+    assert desk.of("main")[-1] is DeliveryOutcome.EXHAUSTED
+
+
+def test_a_fallback_that_is_told_anyway_is_not_told_twice() -> None:
+    """It has its own record of the alert."""
+    desk = office(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
+    desk.read(alert_of())
+    refused = Attempt(DeliveryOutcome.REFUSED, 404, "answered 404")
+    assert len(desk.send(refused)) == 2
+    assert desk.send() == []
+
+
+def test_a_group_falls_back_to_a_machine_alert_by_alert() -> None:
+    """A pager takes no groups: each alert of a lost Slack message pages by itself."""
+    policy = slack_grouped("organisation", wait=0)
+    chat = SlackChannel(id="chat", url_env="U", fallback="pager")
+    policy = policy.model_copy(update={"channels": (chat, hook("pager"))})
+    desk = office(policy)
+    desk.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
+    desk.send(Attempt(DeliveryOutcome.GONE, 410, "answered 410"))
+    pages = desk.send()
+    assert [(job.channel, len(job.alerts)) for job in pages] == [("pager", 1)] * 2
+
+
+def test_a_dead_endpoint_is_left_alone_and_probed() -> None:
+    """After five failures nothing leaves for it until its pause ends, then one message."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.read(*(alert_of(f"key:acme/{n}") for n in range(FAILURES_UNTIL_PAUSE + 3)))
+    tried = 0
+    while jobs := desk.send(FAILED):
+        tried += len(jobs)
+    assert FAILURES_UNTIL_PAUSE <= tried < FAILURES_UNTIL_PAUSE + 4
+    desk.wait(FIRST_PAUSE_MS / 1000 - 1)
+    assert desk.send() == []
+    desk.wait(300)
+    jobs = desk.desk.outbox.take_due(desk.now_ms)
+    assert len([job for job in jobs if job.channel == "hook"]) == 1
+
+
+def test_a_paced_channel_keeps_its_pace() -> None:
+    """One message a second, whatever waits; the desk knows when to look again."""
+    policy = NotifyPolicy(channels=(hook(),))
+    desk = Office(policy, hook=Silent(groups=False, pace=PaceLimit(1, 1_000)))
+    desk.read(*(alert_of(f"key:acme/{n}") for n in range(3)))
+    sent = [len(desk.send())]
+    for _ in range(3):
+        assert desk.desk.next_ms(desk.now_ms) == (desk.now_ms + 1_000 if sum(sent) < 3 else None)
+        desk.wait(1)
+        sent.append(len(desk.send()))
+    assert sent == [1, 1, 1, 0]
+
+
+def test_a_replay_sends_a_done_message_again_under_its_id() -> None:
+    """Also after a restart, and exactly once."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.read(alert_of())
+    (first,) = desk.send(Attempt(DeliveryOutcome.REFUSED, 404, "answered 404"))
+    done = desk.written[-1]
+    wish = msgspec.structs.replace(
+        done,
+        outcome=DeliveryOutcome.PENDING,
+        attempt=0,
+        replayed_at_ms=desk.now_ms,
+        next_attempt_ms=desk.now_ms,
+    )
+    desk.written.append(wish)
+    assert desk.desk.log.fold(wish)
+    assert not desk.desk.log.fold(wish), "its own echo asks for nothing"
+    desk.desk = desk.opened()
+    (again,) = desk.send()
+    assert (again.message_id, again.attempt) == (first.message_id, 1)
+    desk.desk = desk.opened()
+    assert desk.send() == []
+
+
+def test_a_new_alert_of_an_incident_wakes_the_one_that_waits() -> None:
+    """100 % does not stand behind a 75 % that waits minutes for its retry."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.read(alert_of(percent="76"))
+    desk.send(FAILED)
+    desk.wait(6)
+    desk.send(FAILED)
+    desk.read(alert_of(percent="100"))
+    told = [*desk.send(), *desk.send()]
+    assert [job.alert.threshold for job in told] == [75, 100]
+
+
+def test_offsets_are_held_until_every_channel_has_its_record() -> None:
+    """An alert that waits for its group is remembered by its offset alone."""
+    desk = office(slack_grouped("organisation"))
+    desk.read(alert_of("key:acme/a"))
+    desk.send()
+    assert desk.desk.progress.take_committable() == {}
+    desk.wait(10)
+    assert desk.desk.progress.take_committable() == {0: 1}
