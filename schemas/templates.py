@@ -42,6 +42,9 @@ ALERT_FIELDS: Mapping[str, str] = {
     "ends_at": "when it ended; empty while it lasts",
     "resets_at": "when its cause ends by itself; may be empty",
     "commands": "throttle commands given for the same cause",
+    "reminder": "how many times it was told again, 0 for the first time",
+    "explanation": "baseline, score, excess and drivers of a rule that looks back",
+    "driver": "the key and model that drove it; may be empty",
 }
 """Fields of an alert in a template, and what they say."""
 VARIABLES: Mapping[str, str] = {

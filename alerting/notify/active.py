@@ -32,6 +32,8 @@ class ActiveAlerts:
             self._incidents.setdefault(incident, set()).add(key)
             self._scopes.setdefault(alert.scope, set()).add(key)
             return
+        if alert.status is not AlertStatus.RESOLVED:
+            return  # it never fired
         self._firing.pop(key, None)
         for index, name in ((self._incidents, incident), (self._scopes, alert.scope)):
             known = index.get(name, set())

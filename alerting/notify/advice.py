@@ -36,6 +36,18 @@ ADVICE = MappingProxyType(
 """By rule id."""
 _BY_TYPE = MappingProxyType(
     {
+        RuleType.DEVIATION: (
+            "Spend is far above what is usual: ask the owner of the key that drives it; throttle "
+            "it by hand if it is a runaway loop or a stolen key."
+        ),
+        RuleType.BURN_RATE: (
+            "At this pace the budget ends early: find the key with `meterline explain`, then "
+            "throttle it or raise the budget."
+        ),
+        RuleType.NO_DATA: (
+            "No usage came although there usually is some: is the relay up, does it send? Begin "
+            "with `meterline status`."
+        ),
         RuleType.THRESHOLD: "Look at `meterline explain` for the key that spends.",
         RuleType.LIMIT: "Look at `meterline explain` for the key that spends.",
         RuleType.BREAKER: "Requests are being slowed down or refused: see `meterline explain`.",

@@ -45,7 +45,7 @@ def _posted(alert: Alert) -> dict[str, object]:
     }
     annotations = {
         name: str(view[name])
-        for name in ("summary", "action", "observed", "limit", "amount_unit", "percent")
+        for name in ("summary", "action", "observed", "limit", "amount_unit", "percent", "driver")
     }
     return {
         # An empty label does not exist for Alertmanager.

@@ -27,7 +27,7 @@ from alerting.notify.messages import incident_key, message_id
 from alerting.notify.outbox import IN_FLIGHT_PER_CHANNEL_MAX, Job, Outbox
 from alerting.notify.progress import Progress
 from alerting.notify.schedule import Attempt, after
-from schemas.alert import Alert, AlertStatus
+from schemas.alert import TOLD, Alert, AlertStatus
 from schemas.delivery import Delivery, DeliveryOutcome
 
 # Muted alerts looked at in one round: a decision takes tens of microseconds.
@@ -73,6 +73,10 @@ class Desk:
     def read(self, alert: Alert, partition: int, offset: int, now_ms: int) -> None:
         """An alert was read."""
         self.active.fold(alert, offset)
+        if alert.status not in TOLD:
+            # It waits until it has held for long enough: nobody is told yet.
+            self.progress.read(partition, offset, ())
+            return
         decision = decide(alert, self.knowledge.ground(self.active, now_ms), now_ms)
         outstanding = []
         for telling in decision.tellings:

@@ -26,7 +26,8 @@ TEXT = """\
 {% for each in alerts %}{{ each.summary }}
 
   What to do   {{ each.action }}
-  Severity     {{ each.severity }} ({{ each.status }})
+{% if each.driver %}  Driven by    {{ each.driver }}
+{% endif %}  Severity     {{ each.severity }} ({{ each.status }})
   Scope        {{ each.scope }}
   Rule         {{ each.rule }}, threshold {{ each.threshold }} {{ each.threshold_unit }}
   Since        {{ each.starts_at }}{% if each.ends_at %}

@@ -13,7 +13,8 @@ The webhook's body is an alert in the shape of Standard Webhooks:
               "observed": "75.100000000", "limit": "100.000000000", "amount_unit": "usd",
               "percent": 75, "budget_version": 1, "also_crossed": [50],
               "summary": "...", "starts_at": "...", "ends_at": null, "resets_at": "...",
-              "commands": ["department:acme/research@1795264053.1"]}}
+              "commands": ["department:acme/research@1795264053.1"],
+              "reminder": 0, "explanation": null}}
 Amounts and thresholds are decimal strings, because JavaScript loses integers above 2**53.
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 
 from alerting.notify.advice import advice
 from schemas.alert import Alert, AlertStatus, Severity
-from schemas.money import usd_text
+from schemas.money import usd_display, usd_text
 from schemas.periods import rfc3339
 from schemas.templates import TemplateError, render
 
@@ -97,6 +98,7 @@ def alert_view(alert: Alert) -> dict[str, Any]:
     return {
         **data,
         "action": advice(alert),
+        "driver": driver_text(alert),
         "ends_at": data["ends_at"] or "",
         "resets_at": data["resets_at"] or "",
     }
@@ -144,7 +146,41 @@ def _data(alert: Alert) -> dict[str, Any]:
         "ends_at": rfc3339(alert.ends_at_ms) if alert.ends_at_ms else None,
         "resets_at": rfc3339(alert.reset_at_ms) if alert.reset_at_ms else None,
         "commands": list(alert.commands),
+        "reminder": alert.reminder,
+        "explanation": _explanation(alert),
     }
+
+
+def _explanation(alert: Alert) -> dict[str, Any] | None:
+    """Why a rule that looks back spoke; money as decimal strings."""
+    found = alert.explanation
+    if found is None:
+        return None
+    return {
+        "method": found.method,
+        "baseline": usd_text(found.baseline_nano_usd),
+        "excess": usd_text(found.excess_nano_usd),
+        "score": f"{found.score_hundredths / 100:.2f}",
+        "seconds_left": found.seconds_left if found.seconds_left >= 0 else None,
+        "drivers": [
+            {
+                "key": driver.key,
+                "model": driver.model,
+                "spent": usd_text(driver.spent_nano_usd),
+                "usual": usd_text(driver.usual_nano_usd),
+            }
+            for driver in found.drivers
+        ],
+    }
+
+
+def driver_text(alert: Alert) -> str:
+    """Who drove it, in a few words; empty where nobody knows."""
+    if alert.explanation is None or not alert.explanation.drivers:
+        return ""
+    first = alert.explanation.drivers[0]
+    spent, usual = usd_display(first.spent_nano_usd), usd_display(first.usual_nano_usd)
+    return f"{first.key} with {first.model}: {spent}, usually {usual}"
 
 
 def _amount(amount: int, unit: str) -> str:

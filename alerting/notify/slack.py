@@ -77,12 +77,16 @@ def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
     sign = _RESOLVED_SIGN if is_resolved else _SIGNS[alert.severity]
     lines = [f"{sign} *{escaped(cut(alert.summary, LINE_LENGTH_MAX))}*"]
     if not is_resolved:
+        if view["driver"]:
+            lines.append(f"Driven by {escaped(str(view['driver']))}")
         lines.append(escaped(str(view["action"])))
     facts = [f"`{alert.rule_id}`", alert.severity.value, f"since {view['starts_at']}"]
     if is_resolved:
         facts.append(f"ended {view['ends_at']}")
     elif view["resets_at"]:
         facts.append(f"resets {view['resets_at']}")
+    if alert.reminder:
+        facts.append(f"reminder {alert.reminder}")
     if alert.commands:
         facts.append("throttled")
     context = {"type": "mrkdwn", "text": escaped(" · ".join(facts))}

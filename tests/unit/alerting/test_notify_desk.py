@@ -504,3 +504,13 @@ def test_offsets_are_held_until_every_channel_has_its_record() -> None:
     assert desk.desk.progress.take_committable() == {}
     desk.wait(10)
     assert desk.desk.progress.take_committable() == {0: 1}
+
+
+@pytest.mark.parametrize("status", [AlertStatus.PENDING, AlertStatus.INACTIVE])
+def test_nobody_hears_of_an_alert_that_waits(status: AlertStatus) -> None:
+    """An alert that has not held for long enough is read and not told."""
+    desk = office(NotifyPolicy(channels=(hook(),)))
+    desk.read(alert_of().model_copy(update={"status": status}))
+    assert desk.desk.outbox.take_due(desk.now_ms) == []
+    assert desk.desk.progress.take_committable() == {0: 1}
+    assert desk.desk.active.of_scope(RESEARCH) == ()
