@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from app.asyncapi import asyncapi_document
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
 from app.failures import UserError, collecting
@@ -67,6 +70,12 @@ def apply_topics(settings: Settings) -> list[str]:
     finally:
         admin.close()
     return [str(change) for change in changes]
+
+
+@topics.command("describe")
+def topics_describe() -> None:
+    """Print the contract for relays in any language, an AsyncAPI document (docs/asyncapi.json)."""
+    typer.echo(json.dumps(asyncapi_document(version("meterline")), indent=2, ensure_ascii=False))
 
 
 @topics.command("apply")
