@@ -18,6 +18,7 @@ from app.commands import (
     status,
     traffic,
     up,
+    where,
     workers,
 )
 from app.failures import told_plainly
@@ -39,6 +40,7 @@ cli.command("demo", rich_help_panel=_MACHINE)(demo.demo)
 cli.command("replay", rich_help_panel=_MACHINE)(traffic.replay)
 cli.command("verify", rich_help_panel=_OPERATE)(traffic.verify)
 cli.command("rebuild", rich_help_panel=_OPERATE)(rebuild.rebuild)
+cli.command("where", rich_help_panel=_OPERATE)(where.where)
 cli.command("status", rich_help_panel=_OPERATE)(status.status)
 cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
 cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)
