@@ -14,6 +14,7 @@ from app.commands import (
     rates,
     rebuild,
     report,
+    reconcile,
     setup,
     status,
     traffic,
@@ -39,6 +40,7 @@ cli.command("up", rich_help_panel=_MACHINE)(up.up)
 cli.command("demo", rich_help_panel=_MACHINE)(demo.demo)
 cli.command("replay", rich_help_panel=_MACHINE)(traffic.replay)
 cli.command("verify", rich_help_panel=_OPERATE)(traffic.verify)
+cli.command("reconcile", rich_help_panel=_OPERATE)(reconcile.reconcile)
 cli.command("rebuild", rich_help_panel=_OPERATE)(rebuild.rebuild)
 cli.command("where", rich_help_panel=_OPERATE)(where.where)
 cli.command("status", rich_help_panel=_OPERATE)(status.status)

@@ -18,12 +18,12 @@ from schemas.money import nano_from_usd
 from schemas.periods import Window, WindowKind
 
 # Sums of one opening window, in the order of `schemas.spend.Totals` from `cost_nano_usd` on.
-_SUMS = (
+SUMS = (
     "sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), "
     "sum(cache_write_tokens + cache_write_1h_tokens), sum(reasoning_tokens), count(), "
     "countIf(NOT priced), max(toUnixTimestamp64Milli(event_time))"
 )
-_TIMES = (
+TIMES = (
     "event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
     "AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"
 )
@@ -106,9 +106,9 @@ class OpeningSums:
         scopes = ", ".join(SCOPES_OF_EVENT.values())
         sql = f"""
 SELECT roundDown(toUnixTimestamp64Milli(event_time), {{starts:Array(Int64)}}) AS start_ms,
-       arrayJoin(arrayConcat({scopes})) AS scope, source_partition, {_SUMS}
+       arrayJoin(arrayConcat({scopes})) AS scope, source_partition, {SUMS}
 FROM usage_events FINAL
-WHERE {_TIMES} AND source_epoch < {{epoch:UInt16}}
+WHERE {TIMES} AND source_epoch < {{epoch:UInt16}}
 GROUP BY start_ms, scope, source_partition"""  # noqa: S608 - constants; values are bound
         return Query(
             sql,

@@ -132,7 +132,7 @@ def read_event_rows(client: Client, event_id: str) -> list[EventRow]:
         f"""
 SELECT source_epoch, source_offset, source_index, source_partition, is_deleted,
        organisation, department, toString(toDate(event_time)), key,
-       version - is_deleted + 2 * source_index,
+       toUInt64(version - is_deleted + 2 * source_index),
        toUnixTimestamp64Milli(event_time), received_ms, arrayConcat({scopes}),
        cost_usd, priced, price_version, model
 FROM usage_events

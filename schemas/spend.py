@@ -20,6 +20,8 @@ import msgspec
 from schemas.periods import WindowKind
 
 INTERNAL_PREFIX = "~"
+REPAIR_SHARD = "repair"
+"""A shard that is no partition's: what reconciliation found missing, written by `--repair` only."""
 
 
 class SnapshotKey(NamedTuple):

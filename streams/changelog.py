@@ -232,7 +232,7 @@ def newest_states(records: Iterable[RawRecord]) -> dict[int, tuple[int, int]]:
         except msgspec.MsgspecError as error:
             message = f"not a record of spend.snapshots: {error}"
             raise SnapshotError(message) from error
-        present = found.get(record.partition, (-1, -1))
+        present = found.get(record.partition, (tag.epoch, tag.offset))
         found[record.partition] = max(present, (tag.epoch, tag.offset))
     return found
 

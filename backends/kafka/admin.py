@@ -125,6 +125,15 @@ class Admin:
             for number, end in ends.items()
         }
 
+    def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        """The next offset that a group will read, by partition; none where it never committed."""
+        with mapped(f"asking how far {group} is"):
+            return {
+                each.partition: stored.offset
+                for each, stored in self._committed(group).items()
+                if each.topic == topic and stored.offset >= 0
+            }
+
     def set_offsets(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Store where a group without members begins to read.
 

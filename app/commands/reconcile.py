@@ -1,0 +1,91 @@
+"""`meterline reconcile`: stream totals, stored totals and raw events, side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.reconcile import ReconcileReport, month_of
+from app.reconcile import reconcile as run
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import clickhouse_config
+from backends.clickhouse import Client
+from schemas.periods import Calendar
+
+_out = Console(highlight=False)
+WAIT_SECONDS = 30.0
+
+
+def reconcile(
+    period: Annotated[
+        str, typer.Option(help="The month, 2026-10; the present one by default.")
+    ] = "",
+    wait: Annotated[
+        float, typer.Option(help="Seconds the sink may take to catch up.")
+    ] = WAIT_SECONDS,
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Replace totals that differ from the events.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Compare stream totals, stored totals and raw events, and look for lost batches."""
+    settings = load_settings(data)
+    at_ms = now_ms()
+    month = month_of(Calendar(settings.time_zone), period, at_ms)
+    client = Client(clickhouse_config(settings))
+    try:
+        report = run(settings, client, month, at_ms, wait_seconds=wait, mend=repair)
+    finally:
+        client.close()
+    if json_output:
+        print_json(report.as_json())
+    else:
+        show(_out, report)
+    raise typer.Exit(0 if report.exact or report.repaired else 1)
+
+
+def show(out: Console, report: ReconcileReport) -> None:
+    """Print a report for people."""
+    out.print(
+        f"{report.period}: {report.totals:,} totals of {report.events:,} events, "
+        f"USD {report.spent_usd}, in {report.seconds:.1f} s"
+    )
+    if report.exact:
+        out.print("[green]equal[/] to the nano-dollar: streams, stored totals, events")
+    else:
+        out.print(
+            f"[red]{report.drift_windows:,} totals differ[/], "
+            f"{report.drift_nano_usd:,} nano-dollars and {report.drift_events:,} events in all"
+        )
+        out.print(_differences(report))
+    if report.repaired:
+        out.print(f"[green]repaired[/] {report.repaired:,} totals; each has an audit entry")
+    if report.missing_batches:
+        out.print(
+            f"[yellow]{report.missing_batches:,} batches[/] of {report.lanes_with_gaps:,} lanes "
+            "never came, though later ones did:"
+        )
+        for gap in report.gaps:
+            out.print(f"  {gap.lane} #{gap.first} to #{gap.last}", markup=False)
+    else:
+        out.print("no batch is missing in any lane")
+
+
+def _differences(report: ReconcileReport) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("side", "scope", "period", "expected, USD", "found, USD", "events"):
+        right = name in {"expected, USD", "found, USD", "events"}
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for one in report.differences:
+        events = f"{one.found_events - one.expected_events:+,}"
+        scope = one.scope.replace("[", r"\[")
+        table.add_row(one.where, scope, one.period, one.expected_usd, one.found_usd, events)
+    return table

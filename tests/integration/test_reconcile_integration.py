@@ -1,0 +1,157 @@
+"""Reconciliation and receipts on a whole pipeline, with faults made by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.clock import now_ms
+from app.settings import load_settings
+from app.wiring import clickhouse_config, kafka_config
+from backends.clickhouse import Client
+from backends.kafka import Producer
+from relay.lanes import encode_batch
+from schemas.codec import encode
+from schemas.periods import Calendar, WindowKind
+from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from schemas.topics import Topic
+from schemas.usage import UsageEvent
+from tests.pipeline import Pipeline
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+SOON_SECONDS = 30.0
+SCOPE = "department:acme/support"
+
+
+def eventually(holds: Callable[[], Any], what: str) -> None:
+    """Wait, bounded, for something that other processes bring about."""
+    deadline = time.monotonic() + SOON_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.1)
+
+
+def event(name: str, tokens: int = 1_000) -> UsageEvent:
+    return UsageEvent(
+        id=name,
+        time_ms=now_ms() // 60_000 * 60_000,
+        organisation="acme",
+        department="support",
+        key="k-support",
+        provider="openai",
+        model="gpt-4.1",
+        output_tokens=tokens,
+    )
+
+
+def send(pipeline: Pipeline, topic: Topic, key: bytes, *values: bytes) -> None:
+    producer = Producer(kafka_config(load_settings(pipeline.data_dir), "test"))
+    try:
+        for value in values:
+            producer.send(topic, key, value, partition=0)
+        producer.flush(10)
+    finally:
+        producer.close()
+
+
+def execute(pipeline: Pipeline, sql: str) -> list[tuple[Any, ...]]:
+    client = Client(clickhouse_config(load_settings(pipeline.data_dir)))
+    try:
+        if sql.lstrip().startswith("SELECT"):
+            return client.query(sql)
+        client.command(sql)
+        return []
+    finally:
+        client.close()
+
+
+def reconciled(pipeline: Pipeline, *arguments: str) -> dict[str, Any]:
+    done = pipeline.cli("reconcile", *arguments, "--json", check=False)
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if report["exact"] or report["repaired"] else 1)
+    return report
+
+
+def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None:
+    """What a fault changed on either side is named, replaced and audited; then all is equal."""
+    pipeline.json(
+        *("replay", "--format", "synthetic", "--speed", "0", "--limit", "3000"),
+        *("--organisation", "replayed", "--duplicates", "0.02", "--late", "0.02"),
+        *("--malformed", "0.002", "--seed", "3", "--truth", str(tmp_path / "truth.json")),
+    )
+    lane = "relay-gap/boot/0"
+    batches = [encode_batch(lane, seq, [encode(event(f"gap-{seq}"))]) for seq in (1, 2, 5)]
+    send(pipeline, Topic.USAGE_EVENTS, lane.encode(), *batches)
+    eventually(lambda: reconciled(pipeline)["missing_batches"] == 2, "the gap")
+    clean = reconciled(pipeline)
+    assert clean["exact"]
+    assert clean["gaps"] == [{"lane": lane, "first": 3, "last": 4}]
+    assert clean["totals"] > 1_000
+
+    # The streams' side: a total that nobody counted.
+    month = Calendar("UTC").window(WindowKind.MONTH, now_ms())
+    forged = Totals(0, 5, month.end_ms, 777, 0, 0, 0, 0, 0, 1, 0, month.start_ms)
+    key = encode_key(SnapshotKey(SCOPE, "month", month.start_ms, "forged"))
+    send(pipeline, Topic.SPEND_SNAPSHOTS, key, encode_totals(forged))
+    # The copy: another amount under the same version.
+    execute(
+        pipeline,
+        "INSERT INTO spend_windows SELECT * REPLACE (cost_usd + 1 AS cost_usd) FROM spend_windows "
+        "FINAL WHERE scope = 'organisation:replayed' AND window_kind = 'day' "
+        "ORDER BY window_start LIMIT 1",
+    )
+    drifted = reconciled(pipeline)
+    found = {(one["where"], one["scope"], one["window"]) for one in drifted["differences"]}
+    assert found == {
+        ("streams", SCOPE, "month"),
+        ("windows", "organisation:replayed", "day"),
+    }
+    assert drifted["drift_nano_usd"] == 777 + 10**9
+    assert reconciled(pipeline, "--repair")["repaired"] == 2
+    eventually(lambda: reconciled(pipeline)["exact"], "the repair")
+    audits = "SELECT object_id FROM audit_log FINAL WHERE action = 'spend.repaired' ORDER BY ALL"
+    eventually(
+        lambda: execute(pipeline, audits) == [(SCOPE,), ("organisation:replayed",)], "the audit"
+    )
+    pipeline.json("verify", "--truth", str(tmp_path / "truth.json"), "--wait", "60")
+
+
+def test_a_receipt_tells_what_became_of_an_event(pipeline: Pipeline) -> None:
+    """Counted once with its price and windows, sent again, refused for another body, unknown."""
+    lane = "relay-where/boot/0"
+    first = event("where-1")
+    batch = encode_batch(lane, 1, [encode(event("where-0")), encode(first)])
+    other = encode_batch(lane, 2, [encode(event("where-1", tokens=9))])
+    send(pipeline, Topic.USAGE_EVENTS, lane.encode(), batch, batch, other)
+
+    def receipt(name: str) -> dict[str, Any]:
+        done = pipeline.cli("where", name, "--json", check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (1 if found["status"] == "unknown" else 0)
+        return found
+
+    def complete() -> bool:
+        found = receipt("where-1")
+        outcomes = [one["outcome"] for one in found["arrivals"]]
+        all_in = all(line["included"] for line in found["windows"])
+        return outcomes == ["counted", "duplicate", "refused"] and all_in
+
+    eventually(complete, "the receipt")
+    found = receipt("where-1")
+    counted, again, refused = found["arrivals"]
+    assert (counted["lane"], counted["seq"], counted["index"]) == (lane, 1, 1)
+    assert (again["lane"], again["seq"]) == (lane, 1)
+    assert (refused["reason"], refused["seq"]) == ("conflict", 2)
+    assert counted["offset"] < again["offset"] < refused["offset"]
+    assert (found["cost_usd"], found["priced"]) == ("0.008000000", True)
+    # Organisation, department and key, in four windows each.
+    assert len(found["windows"]) == 12
+    assert found["seconds"] < 5
+    assert receipt("never-sent")["status"] == "unknown"
+    assert "counted" in pipeline.cli("where", "where-1").stdout
