@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from kafka import KafkaProducer
+from kafka.producer.transaction_manager import TransactionState
 
 from backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
 from backends.kafka.config import KafkaConfig
@@ -101,6 +102,7 @@ class Producer:
         self._first_error: KafkaDoorError | None = None
         self._closed = False
         self._driver: Any = start_client(KafkaProducer, config, options)
+        _ask_for_ids_again(self._driver._transaction_manager)  # noqa: SLF001 - see there
 
     def send(
         self,
@@ -236,3 +238,23 @@ class Producer:
                 held.on_done(error)
         finally:
             self._give_back(held, error)
+
+
+def _ask_for_ids_again(manager: Any) -> None:
+    """Let an idempotent driver get a new producer id after it gave up its own.
+
+    It gives up its id when a batch that was sent expires unanswered, as it does when a broker dies
+    and stays away for the delivery time. The driver then forgets to go back to the state in which
+    it asks for one (Apache's own client does, KAFKA-7737): it would wait for ever, answer nothing
+    more, and only a new process would send again.
+    """
+    if manager is None:  # not idempotent
+        return
+    give_up = manager.reset_producer_id
+
+    def reset_producer_id() -> None:
+        with manager._lock:  # noqa: SLF001 - there is no public way
+            give_up()
+            manager._current_state = TransactionState.UNINITIALIZED  # noqa: SLF001 - see above
+
+    manager.reset_producer_id = reset_producer_id

@@ -31,7 +31,7 @@ SINK_POINTS = ("before_insert", "after_insert", "after_commit")
 STREAMS_POINTS = tuple(point for point in crash.CRASH_POINTS if point != "flush.before_letters")
 PASSES_MAX = 12
 """A crash point kills at its Nth pass, N drawn up to this: a second or two of the load."""
-RARE_PASSES_MAX = 2
+RARE_PASSES_MAX = 1
 """The same for what happens only now and then: dead letters, alerts, deliveries."""
 PAUSE_SECONDS_MAX = 2.5
 """Between two strikes: long enough to recover at times, short enough to be hit while recovering."""
