@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.overview import LAG_GROUPS
 from app.policy_store import read_policies
-from app.settings import Settings
+from app.settings import CLOSES_DIRECTORY, Settings
 from app.wiring import catalogue, clickhouse_config, kafka_config
 from backends.clickhouse import Client
 from backends.kafka import Admin, Producer
@@ -22,7 +22,6 @@ from schemas.topics import Topic
 # A month of 30 million events is added up in less than two minutes.
 STATEMENT_SECONDS_MAX = 1_800
 READ_SECONDS_MAX = 30.0
-CLOSES_DIRECTORY = "closes"
 
 
 def closes_directory(settings: Settings) -> Path:
@@ -42,7 +41,7 @@ def close_doors(settings: Settings, on_step: Callable[[str], None]) -> Iterator[
             client=client,
             root=closes_directory(settings),
             time_zone=settings.time_zone,
-            policies=lambda: _policies(settings),
+            policies=lambda: read_policy_objects(settings),
             lag=lambda: lag(settings),
             audit=lambda entry: _audit(settings, entry),
             contracted=catalogue(settings),
@@ -53,7 +52,8 @@ def close_doors(settings: Settings, on_step: Callable[[str], None]) -> Iterator[
         client.close()
 
 
-def _policies(settings: Settings) -> Mapping[str, PolicyObject]:
+def read_policy_objects(settings: Settings) -> Mapping[str, PolicyObject]:
+    """The published policy, as of now."""
     return read_policies(kafka_config(settings, "close"), READ_SECONDS_MAX)
 
 

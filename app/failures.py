@@ -23,6 +23,7 @@ from reports.close.close import CloseError
 from reports.close.files import FilesError
 from reports.close.months import PeriodError
 from reports.erp.journal import JournalError
+from reports.scheduler import SchedulerError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
 from sinks.migrate import MigrationError
@@ -50,6 +51,7 @@ _TOLD = (
     PeriodError,
     PolicyFileError,
     ReplayError,
+    SchedulerError,
     ScopeError,
     SinkError,
     TruthError,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 RUNTIME_FILE = "runtime.json"
+CLOSES_DIRECTORY = "closes"
 DEFAULT_DATA_DIR = Path(".meterline")
 
 

@@ -2,7 +2,7 @@
 
     order 0   broker, ClickHouse
     then      topics, tables, policy        (this process, before order 1)
-    order 1   streams, sink, alerts, notify
+    order 1   streams, sink, alerts, notify, reports
 
 Stopping goes the other way round, so that workers drain into servers that still answer.
 """
@@ -28,6 +28,7 @@ from app.failures import UserError
 from app.policy_store import publish, read_policies
 from app.rebuild import is_needed, rebuild
 from app.settings import (
+    CLOSES_DIRECTORY,
     RUNTIME_FILE,
     BrokerKind,
     ClickHouseSection,
@@ -242,7 +243,7 @@ class Stack:
         names = [f"streams-{number}" for number in range(1, self.options.streams_workers + 1)]
         if self.options.streams_workers == 1:
             names = ["streams"]
-        for name in (*names, "sink", "alerts", "notify"):
+        for name in (*names, "sink", "alerts", "notify", "reports"):
             command = "streams" if name.startswith("streams") else name
             port = free_port()
             self._ports[name] = port
@@ -298,6 +299,8 @@ def _environment(settings: Settings, name: str, metrics_port: int) -> MutableMap
         "METERLINE_LOG_LEVEL": settings.log_level,
         "METERLINE_DATA_DIR": str(settings.data_dir / "run" / name),
         "METERLINE_METRICS_PORT": str(metrics_port),
+        # Beside the data, not in the worker's own directory: `meterline close` writes there too.
+        "METERLINE_REPORTS__DIRECTORY": str(settings.data_dir / CLOSES_DIRECTORY),
     }
 
 

@@ -99,6 +99,13 @@ def start_alerts(settings: Settings, meter: PrometheusMeter) -> int:
     )
 
 
+def start_reports(settings: Settings, meter: PrometheusMeter) -> int:
+    """Close months and push them when they are due until SIGTERM; serve their files."""
+    from app.reports_worker import run_reports  # noqa: PLC0415 - loads the scheduler
+
+    return run_reports(settings, meter, stop_on_signals())
+
+
 def start_notify(settings: Settings, meter: PrometheusMeter) -> int:
     """Deliver alerts until SIGTERM."""
     from alerting.notify.worker import run_notify  # noqa: PLC0415 - loads the driver

@@ -71,6 +71,8 @@ class WebhookRequest:
     allow_private_address: bool = False
     bearer: str = field(default="", repr=False)
     """A token for the Authorization header; empty for none."""
+    idempotency_key: str = ""
+    """For receivers that book what they get; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,8 @@ def _headers(request: WebhookRequest) -> dict[str, str]:
         "webhook-id": request.message_id,
         "webhook-timestamp": str(request.at_ms // 1000),
     }
+    if request.idempotency_key:
+        headers["idempotency-key"] = request.idempotency_key
     if request.bearer:
         headers["authorization"] = f"Bearer {request.bearer}"
     if request.secret:

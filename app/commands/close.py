@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from app.clock import now_ms
 from app.close_doors import close_doors
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
+from app.reports_worker import push_due
 from app.settings import DEFAULT_DATA_DIR, load_settings
 from app.wiring import clickhouse_config
 from backends.clickhouse import Client
@@ -70,6 +73,21 @@ def reopen(
     with _doors(data, quiet=True) as doors:
         entry = reopen_month(doors, period, now_ms(), actor=actor or _user(), reason=reason)
     _out.print(f"{period} is reopened; `meterline close {period}` makes revision {entry.revision}")
+
+
+def push(
+    period: PeriodArgument, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
+) -> None:
+    """Push a closed month to the ERP now, what was refused included. Exit code 3 if not all went."""
+    report = push_due(load_settings(data), threading.Event(), now_ms(), period)
+    if json_output:
+        print_json(asdict(report))
+    else:
+        _out.print(
+            f"{period}: {report.delivered} delivered, {report.before} had been before, "
+            f"{report.refused} refused, {report.waiting} waiting"
+        )
+    raise typer.Exit(EXIT_REFUSED if report.refused or report.waiting else 0)
 
 
 def periods(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:

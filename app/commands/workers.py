@@ -55,6 +55,13 @@ def alerts() -> None:
     _run("alerts", start_alerts)
 
 
+def reports() -> None:
+    """Close months at their cut-off, push them to the ERP, serve their files."""
+    from app.start_workers import start_reports  # noqa: PLC0415 - loads the drivers
+
+    _run("reports", start_reports)
+
+
 def notify() -> None:
     """Deliver alerts to their receivers."""
     from app.start_workers import start_notify  # noqa: PLC0415 - loads the drivers

@@ -52,6 +52,7 @@ TOKEN_CLASSES = (
     ("output", "Output Tokens", 1),
     ("output_audio", "Output Audio Tokens", 6),
 )
+PRICED, ALLOCATED = "priced", "allocated"
 _PICO_PER_NANO = 1000
 _MILLION = 6
 
@@ -132,7 +133,7 @@ class Split(NamedTuple):
 def split_cost(line: Line, price: PriceInput | None) -> Split:
     """Divide the exact cost; the parts sum to it."""
     if price is None or line.unpriced == line.events:
-        return Split(_by_weight(line.cost_nano_usd, line.tokens), "allocated")
+        return Split(_by_weight(line.cost_nano_usd, line.tokens), ALLOCATED)
     pico = [
         tokens * price.contracted[place]
         for tokens, (_, _, place) in zip(line.tokens, TOKEN_CLASSES, strict=True)
@@ -144,8 +145,8 @@ def split_cost(line: Line, price: PriceInput | None) -> Split:
         costs = [0] * len(pico)
         for at, part in zip(used, parts, strict=True):
             costs[at] = part
-        return Split(costs, "priced") if used else Split([line.cost_nano_usd, *costs[1:]], "priced")
-    return Split(_by_weight(line.cost_nano_usd, pico), "allocated")
+        return Split(costs, PRICED) if used else Split([line.cost_nano_usd, *costs[1:]], PRICED)
+    return Split(_by_weight(line.cost_nano_usd, pico), ALLOCATED)
 
 
 def _by_weight(cost: int, weights: list[int] | tuple[int, ...]) -> list[int]:
@@ -176,6 +177,8 @@ class RowMaker:
         inputs = self._inputs
         price = self._price(line)
         split = split_cost(line, price)
+        if split.how != PRICED:
+            price = None  # quantity times unit price would not be the cost
         common = self._common(line, split.how)
         first = True
         for at, (name, meter, place) in enumerate(TOKEN_CLASSES):
@@ -184,10 +187,12 @@ class RowMaker:
                 continue
             usd = usd_text(cost)
             contracted = _unit(price.contracted[place]) if price else ""
+            # Where the list prices do not know the model, what is charged is its list price.
             listed = price.listed[place] if price and price.listed else None
             listed_cost = (
                 cost if listed is None else divide_half_even(tokens * listed, _PICO_PER_NANO)
             )
+            list_unit = contracted if listed is None else _unit(listed)
             row = dict(common)
             row |= {
                 "BilledCost": usd,
@@ -199,11 +204,12 @@ class RowMaker:
                 "PricingQuantity": _millions(tokens),
                 "ContractedUnitPrice": contracted,
                 "PricingCurrencyContractedUnitPrice": contracted,
-                "ListUnitPrice": "" if listed is None else _unit(listed),
-                "PricingCurrencyListUnitPrice": "" if listed is None else _unit(listed),
+                "ListUnitPrice": list_unit,
+                "PricingCurrencyListUnitPrice": list_unit,
                 "ChargeDescription": text_cell(f"{line.model}, {meter.lower()}"),
                 "SkuMeter": meter,
-                "SkuPriceId": text_cell(self._sku_price(line, name, price)),
+                # A price id without a price would be a promise; unpriced usage has neither.
+                "SkuPriceId": text_cell(_sku_price(line, name, price)) if price else "",
                 "x_TokenType": name,
                 "x_ReportingCost": inputs.exchange.exact_text(cost),
                 # Once per line, so that the column can be summed.
@@ -279,10 +285,11 @@ class RowMaker:
             best = best or price
         return best
 
-    def _sku_price(self, line: Line, name: str, price: PriceInput | None) -> str:
-        since = _instant(price.from_ms)[:10] if price else "unpriced"
-        tier = line.service_tier or "standard"
-        return f"{line.provider}/{line.model}/{tier}/{line.tier_floor}/{name}/{since}"
+
+def _sku_price(line: Line, name: str, price: PriceInput) -> str:
+    since = _instant(price.from_ms)[:10]
+    tier = line.service_tier or "standard"
+    return f"{line.provider}/{line.model}/{tier}/{line.tier_floor}/{name}/{since}"
 
 
 def _instant(time_ms: int) -> str:

@@ -1,0 +1,117 @@
+"""The reports worker: jobs of the scheduler, and the pull endpoint beside them.
+
+Every job looks up by itself what is due, so a run too many changes nothing. A month that was
+refused is tried again by `close-retry`; the reasons stand in closed_periods and in the log.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+import structlog
+
+from app.clock import now_ms
+from app.close_doors import close_doors, closes_directory, read_policy_objects
+from app.settings import Settings, secret
+from app.telemetry import PrometheusMeter
+from app.wiring import clickhouse_config
+from backends.clickhouse import Client
+from backends.webhook import WebhookDoor
+from reports.close.close import CloseBusyError, Outcome, close_month
+from reports.close.due import due_months
+from reports.close.inputs import mapping_of
+from reports.close.ledger import read_ledger
+from reports.erp.pull import ExportServer
+from reports.erp.push import PushDoors, PushReport, push_closed
+from reports.scheduler import Every, Job, Monthly, Scheduler
+from schemas.metrics import Metric
+
+CLOSE_RETRY_SECONDS = 900
+"""Lag and drift heal by themselves in minutes; people mend a mapping in hours."""
+PUSH_SECONDS = 600
+"""The receiver that was away is asked again this often."""
+ACTOR = "scheduler"
+SCHEDULE_FILE = "schedule.sqlite"
+
+_log = structlog.get_logger()
+
+
+def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Event) -> int:
+    """Run jobs until the event is set.
+
+    Raises:
+        SchedulerError: another reports worker runs.
+        KafkaDoorError: policy cannot be read at the start.
+        OSError: the exports' port is taken.
+    """
+    root = closes_directory(settings)
+    policy = mapping_of(read_policy_objects(settings)).finance
+    hour, minute = map(int, policy.close_time.split(":"))
+    close = functools.partial(close_due, settings)
+    jobs = [
+        Job("close", Monthly(policy.close_day, hour, minute), close),
+        Job("close-retry", Every(CLOSE_RETRY_SECONDS), close),
+        Job("push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop)),
+    ]
+    scheduler = Scheduler(root / SCHEDULE_FILE, jobs, now_ms, settings.time_zone)
+    exports = _exports(settings)
+    scheduler.start()
+    try:
+        if exports is not None:
+            exports.start()
+        meter.gauge(Metric.READY, 1)
+        stop.wait()
+    finally:
+        scheduler.stop()
+        if exports is not None:
+            exports.stop()
+    return 0
+
+
+def close_due(settings: Settings, at_ms: int) -> None:
+    """Close every month that is due; a refused one does not hold up the next."""
+    with close_doors(settings, lambda step: _log.info("close.step", step=step)) as doors:
+        policy = mapping_of(doors.policies()).finance
+        ledger = read_ledger(doors.client)
+        for month in due_months(doors.client, ledger, policy, settings.time_zone, at_ms):
+            try:
+                result = close_month(doors, month.name, now_ms(), actor=ACTOR)
+            except CloseBusyError:
+                _log.info("close.busy", period=month.name)
+                return
+            if result.outcome is Outcome.REFUSED:
+                reasons = [str(each) for each in result.blockers]
+                _log.warning("close.refused", period=month.name, reasons=reasons)
+            else:
+                _log.info("close.closed", period=month.name, manifest=result.manifest_sha256)
+
+
+def push_due(
+    settings: Settings, stop: threading.Event, _at_ms: int, period: str = ""
+) -> PushReport:
+    """Push what was closed and not delivered yet, to the receiver that policy names now."""
+    target = mapping_of(read_policy_objects(settings)).finance.push
+    if target is None:
+        return PushReport()
+    door = WebhookDoor()
+    client = Client(clickhouse_config(settings))
+    try:
+        doors = PushDoors(client, door.post, secret, now_ms, stop.wait)
+        return push_closed(doors, read_ledger(client), target, period)
+    finally:
+        client.close()
+        door.close()
+
+
+def _exports(settings: Settings) -> ExportServer | None:
+    section = settings.reports
+    if not section.exports_port:
+        return None
+    token = secret(section.exports_token_env)
+    if not token:
+        _log.warning("exports.no_token", variable=section.exports_token_env)
+        return None
+    return ExportServer(
+        closes_directory(settings), token, section.exports_host, section.exports_port
+    )

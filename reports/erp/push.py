@@ -1,0 +1,212 @@
+"""Push: one JSON object per department of every closed month, booked once by its receiver.
+
+At least once on the wire: what the receiver acknowledged is recorded in erp_deliveries, and a
+crash between the two sends it again under the same Idempotency-Key. The order:
+    1  send; an answer that says "not now" is tried again, first here, then in the next round
+    2  record the answer; only then it is not sent again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+import structlog
+
+from backends.clickhouse import Client, InsertColumn
+from backends.webhook import WebhookAnswer, WebhookForbidden, WebhookRequest, WebhookUnreachable
+from reports.close.inputs import FrozenInputs, decode_inputs
+from reports.close.ledger import PeriodLedger
+from reports.close.lines import read_sums
+from reports.close.statement import state
+from reports.erp.payload import Payload, payloads
+from schemas.clock import Clock
+from schemas.finance import PushTarget
+from schemas.tables import ERP_DELIVERIES
+
+ATTEMPTS_MAX = 5
+"""In one round: a receiver that restarts is back within the seconds these take."""
+WAIT_SECONDS_FIRST, WAIT_SECONDS_MAX = 1, 30
+"""Doubled each time, and never above: the next round comes in minutes anyway."""
+ANSWER_SECONDS_MAX = 60.0
+"""The door gives up an attempt long before; more means that its thread is gone."""
+_TRY_AGAIN = frozenset({408, 409, 425, 429})
+_SERVER_ERROR, _SUCCESS_END, _SUCCESS = 500, 300, 200
+_COLUMNS = [InsertColumn(*column) for column in ERP_DELIVERIES.columns]
+
+_log = structlog.get_logger()
+
+
+class PushOutcome(StrEnum):
+    """How one delivery ended in one round."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    """The receiver will never take it so: a person has to look."""
+    WAITING = "waiting"
+    """Not now; the next round tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushDoors:
+    """What a round works with."""
+
+    client: Client
+    post: Callable[[WebhookRequest], Future[WebhookAnswer]]
+    token: Callable[[str], str | None]
+    """Secret by the name of its variable."""
+    clock: Clock
+    wait: Callable[[float], object]
+    """Sleeps; ends early when the worker stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What a round did."""
+
+    delivered: int = 0
+    refused: int = 0
+    waiting: int = 0
+    before: int = 0
+    """Had been delivered before."""
+
+
+def push_closed(
+    doors: PushDoors, ledger: PeriodLedger, target: PushTarget | None, period: str = ""
+) -> PushReport:
+    """Deliver what was closed with a receiver in its policy and has not been delivered.
+
+    Args:
+        doors: see there.
+        ledger: of all months.
+        target: the receiver that policy names now; None pushes nothing.
+        period: only this month, what was refused included.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    if target is None:
+        return PushReport()
+    done = _answered(doors.client, refused_too=not period)
+    counts = dict.fromkeys(PushOutcome, 0)
+    before = 0
+    for inputs in _closed(ledger, period):
+        for each in _payloads(doors.client, inputs):
+            if each.key in done:
+                before += 1
+                continue
+            outcome = _deliver(doors, target, inputs, each)
+            counts[outcome] += 1
+            if outcome is PushOutcome.WAITING:
+                # The receiver is away: the rest would only wait as long, each.
+                return _report(counts, before)
+    return _report(counts, before)
+
+
+def _report(counts: dict[PushOutcome, int], before: int) -> PushReport:
+    return PushReport(
+        counts[PushOutcome.DELIVERED],
+        counts[PushOutcome.REFUSED],
+        counts[PushOutcome.WAITING],
+        before,
+    )
+
+
+def _closed(ledger: PeriodLedger, period: str) -> Iterator[FrozenInputs]:
+    for name in sorted(ledger.months):
+        if period and name != period:
+            continue
+        for entry in ledger.months[name].closed:
+            inputs = decode_inputs(entry.inputs)
+            if inputs.policy.push is not None:
+                yield inputs
+
+
+def _payloads(client: Client, inputs: FrozenInputs) -> list[Payload]:
+    statements = state(read_sums(client, [inputs.run]), inputs)
+    return [each for statement in statements for each in payloads(statement, inputs)]
+
+
+def _answered(client: Client, *, refused_too: bool) -> set[str]:
+    final: Sequence[str] = [PushOutcome.DELIVERED.value]
+    if refused_too:
+        final = [*final, PushOutcome.REFUSED.value]
+    rows = client.query(
+        "SELECT idempotency_key FROM erp_deliveries FINAL WHERE outcome IN {final:Array(String)}",
+        {"final": list(final)},
+    )
+    return {row[0] for row in rows}
+
+
+def _deliver(
+    doors: PushDoors, target: PushTarget, inputs: FrozenInputs, payload: Payload
+) -> PushOutcome:
+    """One payload: attempts until an answer that is final, or the round's end."""
+    pause = WAIT_SECONDS_FIRST
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        # 1. Send.
+        status, retry_after = _attempt(doors, target, payload)
+        outcome = _outcome(status)
+        if outcome is not PushOutcome.WAITING:
+            # 2. Record.
+            _record(doors, inputs, payload, (outcome, status, attempt))
+            _log.info("erp.pushed", key=payload.key, outcome=outcome.value, status=status)
+            return outcome
+        _log.warning("erp.push_retried", key=payload.key, status=status, attempt=attempt)
+        if attempt < ATTEMPTS_MAX:
+            doors.wait(min(max(pause, retry_after), WAIT_SECONDS_MAX))
+            pause *= 2
+    return PushOutcome.WAITING
+
+
+def _attempt(doors: PushDoors, target: PushTarget, payload: Payload) -> tuple[int, int]:
+    """Status (0 without an answer) and how long the receiver asks to wait."""
+    request = WebhookRequest(
+        url=target.url,
+        message_id=payload.key,
+        body=msgspec.json.encode(payload.body),
+        at_ms=doors.clock(),
+        allow_private_address=target.allow_private_address,
+        bearer=doors.token(target.token_env) or "" if target.token_env else "",
+        idempotency_key=payload.key,
+    )
+    try:
+        answer = doors.post(request).result(ANSWER_SECONDS_MAX)
+    except (WebhookUnreachable, WebhookForbidden) as error:
+        # A forbidden address is mended in policy, and then the next round goes through.
+        _log.warning("erp.push_failed", key=payload.key, reason=str(error))
+        return 0, 0
+    return answer.status, answer.retry_after_seconds or 0
+
+
+def _outcome(status: int) -> PushOutcome:
+    if _SUCCESS <= status < _SUCCESS_END:
+        return PushOutcome.DELIVERED
+    if status >= _SERVER_ERROR or status in _TRY_AGAIN or not status:
+        return PushOutcome.WAITING
+    return PushOutcome.REFUSED
+
+
+def _record(
+    doors: PushDoors,
+    inputs: FrozenInputs,
+    payload: Payload,
+    answer: tuple[PushOutcome, int, int],
+) -> None:
+    outcome, status, attempts = answer
+    at_ms = doors.clock()
+    row = (
+        payload.key,
+        inputs.period,
+        inputs.run,
+        payload.department,
+        at_ms,
+        outcome.value,
+        status,
+        attempts,
+        at_ms,
+    )
+    doors.client.insert(ERP_DELIVERIES.name, _COLUMNS, [[value] for value in row])

@@ -1,0 +1,117 @@
+"""The scheduler: what was missed is made up for once, one runner, failures do not end it."""
+
+import pickle
+import queue
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from reports.scheduler import Every, Job, Monthly, Scheduler, SchedulerError
+
+NOW_MS = 1_793_685_600_000
+PATIENCE_SECONDS = 20
+
+
+def runs_into(seen: queue.Queue[int], name: str = "close", grace: int = 27 * 86_400) -> Job:
+    return Job(name, Monthly(3, 6, 0), seen.put, grace)
+
+
+def scheduler(folder: Path, *jobs: Job) -> Scheduler:
+    return Scheduler(folder / "schedule.sqlite", jobs, lambda: NOW_MS, "Asia/Shanghai")
+
+
+def set_back(folder: Path, seconds: float) -> None:
+    """Make every planned time lie in the past, as after a long stop."""
+    with sqlite3.connect(folder / "schedule.sqlite") as store:
+        for key, state in store.execute("SELECT id, job_state FROM apscheduler_jobs").fetchall():
+            job = pickle.loads(state)  # noqa: S301 - written by this test
+            job["next_run_time"] = datetime.now(UTC) - timedelta(seconds=seconds)
+            store.execute(
+                "UPDATE apscheduler_jobs SET next_run_time = ?, job_state = ? WHERE id = ?",
+                (job["next_run_time"].timestamp(), pickle.dumps(job), key),
+            )
+    store.close()
+
+
+def test_a_missed_run_is_made_up_for_once(tmp_path: Path) -> None:
+    """Down over several cut-offs: the next start runs the job once, then waits for the next."""
+    seen: queue.Queue[int] = queue.Queue()
+    first = scheduler(tmp_path, runs_into(seen, grace=100 * 86_400))
+    first.start()
+    first.stop()
+    assert seen.empty()
+    set_back(tmp_path, 70 * 86_400)
+    second = scheduler(tmp_path, runs_into(seen, grace=100 * 86_400))
+    second.start()
+    try:
+        assert seen.get(timeout=PATIENCE_SECONDS) == NOW_MS
+    finally:
+        second.stop()
+    assert seen.empty()
+
+
+def test_a_run_too_old_is_left_out(tmp_path: Path) -> None:
+    """What is later than the job's grace is not run; a second job shows that time passed."""
+    seen: queue.Queue[int] = queue.Queue()
+    other: queue.Queue[int] = queue.Queue()
+    jobs = (runs_into(seen, grace=60), runs_into(other, "other"))
+    first = scheduler(tmp_path, *jobs)
+    first.start()
+    first.stop()
+    set_back(tmp_path, 3_600)
+    second = scheduler(tmp_path, *jobs)
+    second.start()
+    try:
+        assert other.get(timeout=PATIENCE_SECONDS) == NOW_MS
+    finally:
+        second.stop()
+    assert seen.empty()
+
+
+def test_one_runner(tmp_path: Path) -> None:
+    """A second scheduler on the same store is refused; after a stop it may start."""
+    first = scheduler(tmp_path)
+    first.start()
+    with pytest.raises(SchedulerError, match="another"):
+        scheduler(tmp_path).start()
+    first.stop()
+    second = scheduler(tmp_path)
+    second.start()
+    second.stop()
+
+
+def test_a_failing_job_runs_again(tmp_path: Path) -> None:
+    """An exception is logged and the interval goes on."""
+    seen: queue.Queue[int] = queue.Queue()
+
+    def fail(now_ms: int) -> None:
+        seen.put(now_ms)
+        message = "on purpose"
+        raise RuntimeError(message)
+
+    running = scheduler(tmp_path, Job("fails", Every(1), fail))
+    running.start()
+    try:
+        for _ in range(2):
+            assert seen.get(timeout=PATIENCE_SECONDS) == NOW_MS
+    finally:
+        running.stop()
+
+
+def test_a_job_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    """The store follows the code: a job that no longer exists is not run."""
+    seen: queue.Queue[int] = queue.Queue()
+    first = scheduler(tmp_path, runs_into(seen))
+    first.start()
+    first.stop()
+    set_back(tmp_path, 60)
+    other: queue.Queue[int] = queue.Queue()
+    second = scheduler(tmp_path, Job("other", Every(1), other.put))
+    second.start()
+    try:
+        other.get(timeout=PATIENCE_SECONDS)
+    finally:
+        second.stop()
+    assert seen.empty()
