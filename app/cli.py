@@ -8,6 +8,7 @@ import stamina
 import typer
 
 from app.commands import (
+    audit,
     close,
     demo,
     policy,
@@ -52,6 +53,7 @@ cli.command("push", rich_help_panel=_OPERATE)(close.push)
 cli.command("periods", rich_help_panel=_OPERATE)(close.periods)
 cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
 cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
+cli.add_typer(audit.audit, name="audit", rich_help_panel=_OPERATE)
 cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
 cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
 cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)

@@ -52,8 +52,9 @@ def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
 
 
 def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
-    """Store topics until SIGTERM, and keep the roll-up by day up to date beside it."""
+    """Store topics until SIGTERM, and keep day roll-up and audit chain up to date beside it."""
     from backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
+    from reports.audit.store import seal  # noqa: PLC0415 - loads the driver
     from sinks.consumer import run_sink  # noqa: PLC0415 - loads the drivers
     from sinks.rollup import run_rollup  # noqa: PLC0415 - loads the driver
     from sinks.settings import SinkSettings  # noqa: PLC0415 - loads the drivers
@@ -70,6 +71,7 @@ def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
             now_ms,
             stop,
             settings.clickhouse.cluster,
+            seal,
         ),
         name="rollup",
         daemon=True,

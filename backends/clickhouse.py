@@ -40,6 +40,8 @@ READ_ATTEMPTS_MAX = 4
 READ_SECONDS_MAX = 10.0
 # A line in a log or on a terminal; the server sometimes quotes whole rows.
 ERROR_TEXT_LENGTH_MAX = 400
+# One read of a streamed answer: large enough to make the loop free, small beside any memory.
+STREAM_BYTES = 1024 * 1024
 # Events since 2020 by month: the server's default of 100 partitions would end in 2028.
 PARTITIONS_PER_INSERT_MAX = 1_000
 
@@ -227,6 +229,54 @@ class Client:
                 answer = self._connected().query(sql, parameters=dict(parameters or {}))
                 return list(answer.result_rows)
         raise AssertionError  # stamina gives the result or raises
+
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None, format_name: str
+    ) -> Iterator[bytes]:
+        """Run a reading statement once; its result in a format of ClickHouse, piece by piece.
+
+        Args:
+            sql: with `{name:Type}` where a parameter belongs, without FORMAT.
+            parameters: values by name.
+            format_name: CSV, JSONEachRow, ...: a format whose rows simply follow each other.
+
+        Raises:
+            ClickHouseError: as of `query`; also after pieces were given, which are then no whole.
+        """
+        with self._mapped("streaming from ClickHouse"):
+            answer = self._connected().raw_stream(
+                sql, parameters=dict(parameters or {}), fmt=format_name
+            )
+            try:
+                # A server that fails after the head of its answer says so in the body.
+                tag = answer.headers.get("X-ClickHouse-Exception-Tag", "")
+                mark = f"__exception__\r\n{tag}".encode()
+                tail = b""
+                while piece := answer.read(STREAM_BYTES):
+                    if tag and mark in tail + piece:
+                        _, _, text = (tail + piece).partition(mark)
+                        message = " ".join(text.decode(errors="replace").split())
+                        raise driver.DatabaseError(message[:ERROR_TEXT_LENGTH_MAX])
+                    tail = piece[-len(mark) :]
+                    yield piece
+            finally:
+                answer.close()
+
+    def blocks(
+        self, sql: str, parameters: Mapping[str, object] | None = None
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        """Run a reading statement once; its result as columns, block by block.
+
+        Raises:
+            ClickHouseError: as of `stream`.
+        """
+        with (
+            self._mapped("streaming from ClickHouse"),
+            self._connected().query_column_block_stream(
+                sql, parameters=dict(parameters or {})
+            ) as stream,
+        ):
+            yield from stream
 
     def command(self, sql: str, parameters: Mapping[str, object] | None = None) -> None:
         """Run a statement that changes something, once; errors as of `query`."""

@@ -155,6 +155,13 @@ def read_window_rows(
         yield WindowRow(kind, first_ms, end_ms, scope, shard)
 
 
+# What events were sent with and is kept apart from them.
+_PERSONS = (
+    " LEFT JOIN (SELECT organisation, person, user_email, client_ip, user_agent FROM persons FINAL) "
+    "AS person_ USING (organisation, person) "
+)
+
+
 def read_newest_events(
     client: Client, columns: Sequence[str], partition: int, epoch: int, limit: int
 ) -> list[tuple[Any, ...]]:
@@ -180,7 +187,7 @@ def read_newest_events(
         bound,
     )[0][0]
     return client.query(
-        f"SELECT {', '.join(columns)} FROM usage_events FINAL "  # noqa: S608 - constants; bound
+        f"SELECT {', '.join(columns)} FROM usage_events FINAL{_PERSONS} "  # noqa: S608 - constants; bound
         f"WHERE {condition} AND version <= {{first:UInt64}} ORDER BY version DESC",
         {**bound, "first": first},
     )

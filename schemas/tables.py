@@ -49,6 +49,8 @@ class TableName(StrEnum):
     DELIVERIES = "deliveries"
     USAGE_BATCHES = "usage_batches"
     CONTROL_RECORDS = "control_records"
+    PERSONS = "persons"
+    AUDIT_CHAIN = "audit_chain"
     USAGE_CHANGES = "usage_changes"
     USAGE_DAYS = "usage_days"
     USAGE_DAY_CELLS = "usage_day_cells"
@@ -110,9 +112,7 @@ USAGE_EVENTS = _table(
     ("stream", "Bool"),
     ("latency_ms", "Int32"),
     ("ttft_ms", "Int32"),
-    ("user_email", TEXT),
-    ("client_ip", TEXT),
-    ("user_agent", LABEL),
+    ("person", "UInt64"),
     ("action", LABEL),
     ("resource_type", LABEL),
     ("resource_id", TEXT),
@@ -269,6 +269,25 @@ CONTROL_RECORDS = _table(
     ("at", TIME),
     ("version", "UInt64"),
 )
+PERSONS = _table(
+    TableName.PERSONS,
+    ("organisation", LABEL),
+    ("person", "UInt64"),
+    ("user", TEXT),
+    ("user_email", TEXT),
+    ("client_ip", TEXT),
+    ("user_agent", TEXT),
+    ("seen", TIME),
+)
+AUDIT_CHAIN = _table(
+    TableName.AUDIT_CHAIN,
+    ("seq", "UInt64"),
+    ("version", "UInt64"),
+    ("id", TEXT),
+    ("day", "Date"),
+    ("row_hash", "FixedString(64)"),
+    ("hash", "FixedString(64)"),
+)
 USAGE_CHANGES = _table(
     TableName.USAGE_CHANGES,
     ("organisation", LABEL),
@@ -381,6 +400,8 @@ TABLES: tuple[Table, ...] = (
     DELIVERIES,
     USAGE_BATCHES,
     CONTROL_RECORDS,
+    PERSONS,
+    AUDIT_CHAIN,
     USAGE_CHANGES,
     USAGE_DAYS,
     USAGE_DAY_CELLS,

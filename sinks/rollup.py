@@ -185,9 +185,11 @@ def run_rollup(
     clock: Clock,
     stop: threading.Event,
     cluster: str = "",
+    also: Callable[[Client], object] = lambda _: None,
 ) -> None:
     """Refresh every ROUND_SECONDS until `stop` is set; a failed round is logged and repeated.
 
+    `also` is run in every round: other work on the stored rows that may be repeated.
     It runs beside a sink. Several sinks may run it at once: they count some cells twice and agree.
     """
     store = client()
@@ -196,6 +198,7 @@ def run_rollup(
         while not stop.wait(ROUND_SECONDS):
             try:
                 counted = refresh(store, time_zone, clock())
+                also(store)
                 if time.monotonic() - removed_at > REMOVE_EVERY_SECONDS:
                     remove_replaced(store, clock(), cluster)
                     removed_at = time.monotonic()

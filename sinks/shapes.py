@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from backends.kafka import Record
 from schemas.spend import newer
-from schemas.tables import CONTROL_RECORDS, USAGE_BATCHES, TableName
+from schemas.tables import CONTROL_RECORDS, PERSONS, USAGE_BATCHES, TableName
 from schemas.topics import KEPT_TOPICS, Topic
 from sinks.batch import Batch, Entry, Poison
 from sinks.control_rows import (
@@ -26,6 +26,7 @@ from sinks.control_rows import (
     spend_window,
 )
 from sinks.marks import Touched, cells_of, cells_of_identities, changes_block
+from sinks.persons import Person, person_rows
 from sinks.usage_rows import Block, Rate, UsageRows, retraction_block, usage_block, usage_rows
 from sinks.versions import first_version
 
@@ -81,7 +82,7 @@ class UsageShape:
             batch.add(Entry(record, rows, rows.rows), _place(record))
 
     def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
-        """The events, the marks of what they touched, then the batches.
+        """Persons, the events, the marks of what they touched, then the batches.
 
         A batch that is there has all its events, and a roll-up that saw a mark has seen the rows.
         A crash in between commits nothing, so all are written again.
@@ -98,6 +99,11 @@ class UsageShape:
             TableBlock(TableName.USAGE_EVENTS, usage_block(messages)),
             TableBlock(TableName.USAGE_CHANGES, marks),
         ]
+        persons = frozenset[Person]().union(*(message.persons for message in messages))
+        if persons:
+            seen_ms = max(max(message.columns["event_time"]) for message in messages)
+            rows = person_rows(persons, seen_ms)
+            blocks.insert(0, TableBlock(TableName.PERSONS, rows_block(PERSONS, rows)))
         batches = [batch_row(entry, self.epoch) for entry in entries if entry.item.lane]
         if batches:
             blocks.append(TableBlock(TableName.USAGE_BATCHES, rows_block(USAGE_BATCHES, batches)))

@@ -17,6 +17,7 @@ from schemas.codec import decode_usage
 from schemas.scopes import UNASSIGNED
 from schemas.tables import LABEL, NANO_USD_LIMIT, TAGS, TEXT, USAGE_EVENTS, Column
 from schemas.usage import UsageBatch, UsageEvent
+from sinks.persons import Person, take_persons
 from sinks.versions import first_version
 
 
@@ -98,6 +99,8 @@ class UsageRows:
     lane: str = ""
     """Of the batch; empty for a single event."""
     seq: int = 0
+    persons: frozenset[Person] = frozenset()
+    """Whom the numbers in the column `person` stand for."""
 
 
 class Block(NamedTuple):
@@ -143,6 +146,7 @@ def usage_rows(
         if not events:
             return UsageRows({}, 0, unstorable, message.lane, message.seq)
     columns = _event_columns(events)
+    persons = take_persons(columns)
     if message.rejects or not _plain(value):
         columns["extra"] = _extra_texts(value, positions)
     _clamp(columns)
@@ -159,7 +163,7 @@ def usage_rows(
     reported = columns["reported_cost_usd"]
     if any(value is not None for value in reported):
         used["reported_cost_usd"] = reported
-    return UsageRows(used, len(events), unstorable, message.lane, message.seq)
+    return UsageRows(used, len(events), unstorable, message.lane, message.seq, persons)
 
 
 def _event_columns(events: tuple[UsageEvent, ...]) -> dict[str, Sequence[Any]]:

@@ -43,7 +43,15 @@ def as_read(event: UsageEvent) -> tuple[Any, ...]:
     rows = usage_rows(msgspec.json.encode(event), NOW_MS, 0, 0, 0, lambda _: Price())
     assert rows is not None
     defaults = {column.name: default_of(column) for column in USAGE_EVENTS.columns}
+    defaults |= dict.fromkeys(("user_email", "client_ip", "user_agent"), "")
     values = {name: column[0] for name, column in rows.columns.items()}
+    # As the question joins them.
+    for person in rows.persons:
+        values |= {
+            "user_email": person.user_email,
+            "client_ip": person.client_ip,
+            "user_agent": person.user_agent,
+        }
     row = []
     for expression in STORED_COLUMNS:
         name = "event_time" if "event_time" in expression else expression.strip("`")

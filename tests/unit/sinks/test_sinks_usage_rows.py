@@ -74,10 +74,29 @@ def test_every_field_has_a_column() -> None:
     }
     rated = {"model": "canonical", "priced": True, "price_version": "v1"}
     computed = {"cost_usd", "extra", "received_delay_ms", "source_partition", "version"}
+    computed |= {"person"}
     for column in row.keys() - rated.keys() - computed - {"is_deleted"}:
         assert row[column] == values[renamed.get(column, column)], column
     assert {name: row[name] for name in rated} == rated
     assert row["cost_usd"] == values["input_tokens"]
+
+
+def test_personal_data_is_apart() -> None:
+    """A row has a number instead of what is personal; the same caller has the same number."""
+    ana = {"user_email": "ana@acme.test", "client_ip": "10.0.0.1", "user_agent": "curl"}
+    message = rows_of(
+        batch(event(**ana), event(id="2", **ana), event(id="3"), event(id="4", user_agent="x"))
+    )
+    assert message is not None
+    first, second, third, fourth = message.columns["person"]
+    assert first == second > 0
+    assert third == 0
+    assert fourth not in {0, first}
+    assert not message.columns.keys() & ana.keys()
+    assert {each.person: each.user_email for each in message.persons} == {
+        first: "ana@acme.test",
+        fourth: "",
+    }
 
 
 def test_source_place() -> None:

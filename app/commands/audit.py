@@ -1,0 +1,252 @@
+"""`meterline audit ...`: what auditors and data protection officers ask for."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+from rich.console import Console
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.failures import UserError
+from app.policy_store import PUBLISH_SECONDS_MAX
+from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from app.wiring import clickhouse_config, kafka_config
+from backends.clickhouse import Client
+from backends.kafka import Producer
+from reports.attribution.period import Period, PeriodError, read_period
+from reports.audit.chain import Root, roots, verify, verify_roots
+from reports.audit.export import (
+    Aggregate,
+    Export,
+    ExportFormat,
+    export_text,
+    write_parquet,
+)
+from reports.audit.store import (
+    DataClass,
+    erase,
+    read_actions,
+    read_links,
+    read_retention,
+    seal,
+    set_retention,
+)
+from schemas.audit import AuditEntry, encode_audit
+from schemas.periods import Calendar
+from schemas.topics import Topic
+
+audit = typer.Typer(help="Exports, the log of actions, erasure.", no_args_is_help=True)
+_out = Console(highlight=False, soft_wrap=True)
+_told = Console(stderr=True, highlight=False)
+# How often a long export says how far it is.
+TELL_BYTES = 64 * 1024 * 1024
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator[Client]:
+    client = Client(clickhouse_config(settings))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@dataclass(slots=True)
+class _Part:
+    """A file under a working name until it is whole."""
+
+    path: Path | None
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        if self.path is None:
+            yield sys.stdout.buffer
+            sys.stdout.flush()
+            return
+        part = self.path.with_name(self.path.name + ".part")
+        with part.open("wb") as file:
+            yield file
+        part.replace(self.path)
+
+
+@audit.command("export")
+def export(
+    period: Annotated[str, typer.Option(help="As of `meterline report`: 2026-10, 7d, ...")],
+    form: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.CSV,
+    aggregate: Annotated[
+        Aggregate, typer.Option(help="One row per request, or per key.")
+    ] = Aggregate.NONE,
+    organisation: Annotated[str, typer.Option(help="Only this one.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Every request with key, user, model, tokens, cost and origin, in constant memory."""
+    settings = load_settings(data)
+    wanted = Export(_period(period, settings), organisation, aggregate)
+    if form is ExportFormat.PARQUET and out is None and sys.stdout.isatty():
+        message = "parquet is for files: add --out FILE"
+        raise UserError(message)
+    with _store(settings) as client, _Part(out).opened() as file:
+        if form is ExportFormat.PARQUET:
+            rows = write_parquet(client, wanted, file)
+            _told.print(f"{rows:,} rows")
+            return
+        written = told = 0
+        for piece in export_text(client, wanted, form):
+            file.write(piece)
+            written += len(piece)
+            if written - told >= TELL_BYTES and _told.is_terminal:
+                told = written
+                _told.print(f"{written // 1_000_000:,} MB ...")
+        if out is not None:
+            _told.print(f"{written / 1_000_000:,.1f} MB in {out}")
+
+
+def _period(text: str, settings: Settings) -> Period:
+    try:
+        return read_period(text, Calendar(settings.time_zone), now_ms())
+    except PeriodError as error:
+        raise UserError(str(error)) from error
+
+
+@audit.command("log")
+def log(
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Administrative actions as JSON lines, each with its number and hashes in the chain."""
+    with _store(load_settings(data)) as client, _Part(out).opened() as file:
+        seal(client)
+        links = {link.version: link for link in read_links(client)}
+        for action in read_actions(client):
+            link = links.get(action.version)
+            chain = {"seq": link.seq, "row_hash": link.row_hash, "hash": link.hash} if link else {}
+            file.write(json.dumps({**action._asdict(), **chain}).encode() + b"\n")
+
+
+@audit.command("seal")
+def seal_actions(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
+    """Add new administrative actions to the hash chain; sinks do it every half minute."""
+    with _store(load_settings(data)) as client:
+        sealed = seal(client)
+    if json_output:
+        print_json({"sealed": sealed})
+    else:
+        _out.print(f"{sealed:,} actions sealed")
+
+
+@audit.command("roots")
+def show_roots(data: DataDir = DEFAULT_DATA_DIR) -> None:
+    """One JSON line per day with its Merkle root: keep them outside this database."""
+    with _store(load_settings(data)) as client:
+        seal(client)
+        for root in roots(read_links(client)):
+            print_json(root._asdict())
+
+
+@audit.command("verify")
+def verify_chain(
+    kept: Annotated[
+        Path | None, typer.Option("--roots", help="Lines of `audit roots`, kept elsewhere.")
+    ] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Recompute the chain over the audit log; says where the first break is."""
+    expected = _kept_roots(kept)
+    with _store(load_settings(data)) as client:
+        links = list(read_links(client))
+        finding = verify(read_actions(client), links) or verify_roots(links, expected)
+    if json_output:
+        broken = finding._asdict() if finding else None
+        print_json({"actions": len(links), "roots": len(expected), "break": broken})
+    elif finding is None:
+        compared = f", {len(expected):,} days as kept" if expected else ""
+        _out.print(f"[green]unbroken:[/] {len(links):,} actions{compared}")
+    else:
+        _out.print(f"[red]broken ({finding.kind.value}) at {finding.seq}:[/] {finding.detail}")
+    raise typer.Exit(1 if finding else 0)
+
+
+def _kept_roots(path: Path | None) -> list[Root]:
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [Root(**json.loads(line)) for line in lines if line]
+    except (ValueError, TypeError) as error:
+        message = f"{path}: not lines of `meterline audit roots`: {error}"
+        raise UserError(message) from error
+
+
+@audit.command("erase")
+def erase_subject(
+    subject: Annotated[str, typer.Argument(help="E-mail, user id or address, as relays send it.")],
+    organisation: Annotated[str, typer.Option(help="Whose user it is.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit log; do not name the subject.")],
+    actor: Annotated[str, typer.Option(help="Who asks, for the audit log.")] = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Remove a person's e-mail, address and software; totals and chains stay as they are."""
+    if subject in reason or not subject:
+        message = "the reason must not name the subject: it would be kept for ever"
+        raise UserError(message)
+    settings = load_settings(data)
+    with _store(settings) as client:
+        # 1. Erase. A crash after it leaves an erasure without an entry: erase again.
+        erased = erase(client, organisation, subject, settings.clickhouse.cluster)
+    # 2. Say that it was done, not to whom.
+    at_ms = now_ms()
+    entry = AuditEntry(
+        id=f"erase-{organisation}-{at_ms}",
+        at_ms=at_ms,
+        actor=actor or getpass.getuser(),
+        action="personal.erased",
+        object_id=f"organisation:{organisation}",
+        reason=reason,
+        after=json.dumps(erased._asdict()),
+    )
+    producer = Producer(kafka_config(settings, "audit"))
+    try:
+        producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
+        producer.flush(PUBLISH_SECONDS_MAX)
+    finally:
+        producer.close()
+    if json_output:
+        print_json(erased._asdict())
+    else:
+        _out.print(f"erased {erased.persons:,} records, cleared {erased.letters:,} dead letters")
+
+
+@audit.command("retention")
+def retention(
+    kind: Annotated[DataClass | None, typer.Option("--class", help="Class to change.")] = None,
+    days: Annotated[int, typer.Option(min=0, help="Days to keep it; 0 for ever.")] = 0,
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Show or set how long each class of data is kept."""
+    settings = load_settings(data)
+    with _store(settings) as client:
+        if kind is not None:
+            set_retention(client, kind, days, settings.clickhouse.cluster)
+        found = read_retention(client, settings.clickhouse.cluster)
+    if json_output:
+        print_json({each.value: ttl for each, ttl in found.items()})
+        return
+    for each, ttl in found.items():
+        _out.print(f"{each.value:<9} {ttl or 'for ever'}")

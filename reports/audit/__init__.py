@@ -1,0 +1,7 @@
+"""What auditors ask for.
+
+Owns: the usage export, the hash chain over administrative actions, erasure of personal data.
+Reads: usage_events under FINAL, persons, audit_log, audit_chain.
+Writes: audit_chain; deletes from persons and clears dead letters that name an erased subject.
+Never: changes an event, a total or an action.
+"""

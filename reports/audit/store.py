@@ -1,0 +1,179 @@
+"""The chain, erasure and retention in ClickHouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from backends.clickhouse import Client, InsertColumn
+from reports.audit.chain import Action, Link, extend
+from schemas.tables import AUDIT_CHAIN
+
+_EPOCH = date(1970, 1, 1)
+# Links of one insert: 20 MB.
+LINKS_PER_INSERT = 50_000
+_COLUMNS = [InsertColumn(*column) for column in AUDIT_CHAIN.columns]
+
+
+def read_actions(client: Client, after_version: int = 0) -> Iterator[Action]:
+    """The audit log by version, once per entry; streamed.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    sql = (
+        "SELECT version, id, toUnixTimestamp64Milli(at), actor, action, object_id, reason, before, "
+        "after FROM audit_log FINAL WHERE version > {after:UInt64} ORDER BY version"
+    )
+    for block in client.blocks(sql, {"after": after_version}):
+        for row in zip(*block, strict=True):
+            yield Action(*row)
+
+
+def read_links(client: Client) -> Iterator[Link]:
+    """The chain by number; streamed.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    sql = (
+        "SELECT seq, version, id, toInt64(day), toString(row_hash), toString(hash) "
+        "FROM audit_chain FINAL ORDER BY seq"
+    )
+    for block in client.blocks(sql):
+        for row in zip(*block, strict=True):
+            yield Link(*row)
+
+
+def seal(client: Client) -> int:
+    """Add the links of actions that have none yet; how many.
+
+    The order is that of the log, so sealing twice, or twice at once, writes the same rows.
+
+    Raises:
+        ClickHouseError: as the door says; what was written stands, the rest is sealed next time.
+    """
+    rows = client.query(
+        "SELECT seq, version, id, toInt64(day), toString(row_hash), toString(hash) "
+        "FROM audit_chain FINAL ORDER BY seq DESC LIMIT 1"
+    )
+    head = Link(*rows[0]) if rows else None
+    waiting: list[Link] = []
+    sealed = 0
+    for link in extend(head, read_actions(client, head.version if head else 0)):
+        waiting.append(link)
+        if len(waiting) == LINKS_PER_INSERT:
+            sealed += _insert(client, waiting)
+            waiting = []
+    return sealed + _insert(client, waiting)
+
+
+def _insert(client: Client, links: list[Link]) -> int:
+    if links:
+        rows = [
+            (each.seq, each.version, each.id, _EPOCH + timedelta(days=each.day), *each[4:])
+            for each in links
+        ]
+        client.insert(AUDIT_CHAIN.name, _COLUMNS, list(zip(*rows, strict=True)))
+    return len(links)
+
+
+class Erased(NamedTuple):
+    """What an erasure removed."""
+
+    persons: int
+    """Rows of persons."""
+    letters: int
+    """Dead letters whose original bytes were cleared."""
+
+
+_IS_SUBJECT = (
+    "organisation = {organisation:String} AND (user_email = {subject:String} "
+    "OR user = {subject:String} OR client_ip = {subject:String})"
+)
+_NAMES_SUBJECT = "original != '' AND position(original, {subject:String}) > 0"
+
+
+def erase(client: Client, organisation: str, subject: str, cluster: str = "") -> Erased:
+    """Delete a subject's personal data; returns when it is gone from the disk.
+
+    Events keep a number that leads nowhere, so totals and chains stay. Dead letters lose their
+    original bytes where these name the subject; their reason, place and event id stay.
+
+    Args:
+        client: the store, as a user that may ALTER.
+        organisation: whose user the subject is.
+        subject: an e-mail, user id or address, exactly as relays send it.
+        cluster: name of the cluster; empty on a single server.
+
+    Raises:
+        ClickHouseError: as the door says; erase again.
+    """
+    suffix, on_cluster = ("_local", f" ON CLUSTER '{cluster}'") if cluster else ("", "")
+    parameters: dict[str, object] = {"organisation": organisation, "subject": subject}
+    [(persons,)] = client.query(
+        f"SELECT count() FROM persons FINAL WHERE {_IS_SUBJECT}",  # noqa: S608 - fixed text; values are bound
+        parameters,
+    )
+    [(letters,)] = client.query(
+        f"SELECT count() FROM dead_letters FINAL WHERE {_NAMES_SUBJECT}",  # noqa: S608 - fixed text; values are bound
+        parameters,
+    )
+    client.command(
+        f"ALTER TABLE persons{suffix}{on_cluster} DELETE WHERE {_IS_SUBJECT} "
+        "SETTINGS mutations_sync = 2",
+        parameters,
+    )
+    client.command(
+        f"ALTER TABLE dead_letters{suffix}{on_cluster} UPDATE original = '' "
+        f"WHERE {_NAMES_SUBJECT} SETTINGS mutations_sync = 2",
+        parameters,
+    )
+    return Erased(persons, letters)
+
+
+class DataClass(StrEnum):
+    """What is kept for how long."""
+
+    EVENTS = "events"
+    PERSONAL = "personal"
+    REJECTED = "rejected"
+
+
+_TABLES = {
+    DataClass.EVENTS: ("usage_events", "event_time"),
+    DataClass.PERSONAL: ("persons", "seen"),
+    DataClass.REJECTED: ("dead_letters", "source_time"),
+}
+# Administrative actions, their chain and closed periods have no class: they are kept for ever.
+
+
+def set_retention(client: Client, kind: DataClass, days: int, cluster: str = "") -> None:
+    """Keep a class of data for so many days after its time; 0 for ever. ClickHouse removes it.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    table, column = _TABLES[kind]
+    suffix, on_cluster = ("_local", f" ON CLUSTER '{cluster}'") if cluster else ("", "")
+    what = f"MODIFY TTL toDateTime({column}) + toIntervalDay({int(days)})" if days else "REMOVE TTL"
+    if days or read_retention(client)[kind]:
+        client.command(f"ALTER TABLE {table}{suffix}{on_cluster} {what}")
+
+
+def read_retention(client: Client, cluster: str = "") -> dict[DataClass, str]:
+    """The TTL of each class as ClickHouse has it; empty for ever.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    suffix = "_local" if cluster else ""
+    rows = dict(
+        client.query(
+            "SELECT name, extract(engine_full, 'TTL (.+?)(?: SETTINGS|$)') FROM system.tables "
+            "WHERE database = currentDatabase()"
+        )
+    )
+    return {kind: rows.get(table + suffix, "") for kind, (table, _) in _TABLES.items()}
