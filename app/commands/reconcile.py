@@ -11,6 +11,7 @@ from rich.table import Table
 from app.clock import now_ms
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
+from app.drift_watch import tell
 from app.reconcile import ReconcileReport, month_of
 from app.reconcile import reconcile as run
 from app.settings import DEFAULT_DATA_DIR, load_settings
@@ -34,6 +35,9 @@ def reconcile(
     repair: Annotated[
         bool, typer.Option("--repair", help="Replace totals that differ from the events.")
     ] = False,
+    alert: Annotated[
+        bool, typer.Option("--alert", help="Publish or resolve the alert pipeline.drift.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Compare stream totals, stored totals and raw events, and look for lost batches."""
@@ -45,6 +49,8 @@ def reconcile(
         report = run(settings, client, month, at_ms, wait_seconds=wait, mend=repair)
     finally:
         client.close()
+    if alert:
+        tell(settings, report, at_ms)
     if json_output:
         print_json(report.as_json())
     else:

@@ -106,7 +106,8 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
         "FINAL WHERE scope = 'organisation:replayed' AND window_kind = 'day' "
         "ORDER BY window_start LIMIT 1",
     )
-    drifted = reconciled(pipeline)
+    drifted = reconciled(pipeline, "--alert")
+    assert reconciled(pipeline, "--alert")["drift_windows"] == 2
     found = {(one["where"], one["scope"], one["window"]) for one in drifted["differences"]}
     assert found == {
         ("streams", SCOPE, "month"),
@@ -114,7 +115,9 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
     }
     assert drifted["drift_nano_usd"] == 777 + 10**9
     assert reconciled(pipeline, "--repair")["repaired"] == 2
-    eventually(lambda: reconciled(pipeline)["exact"], "the repair")
+    eventually(lambda: reconciled(pipeline, "--alert")["exact"], "the repair")
+    told = "SELECT status FROM alerts FINAL WHERE rule_id = 'pipeline.drift' ORDER BY ends_at"
+    eventually(lambda: execute(pipeline, told) == [("firing",), ("resolved",)], "the alerts")
     audits = "SELECT object_id FROM audit_log FINAL WHERE action = 'spend.repaired' ORDER BY ALL"
     eventually(
         lambda: execute(pipeline, audits) == [(SCOPE,), ("organisation:replayed",)], "the audit"
