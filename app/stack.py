@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections import ChainMap
@@ -39,6 +40,7 @@ from app.settings import (
 )
 from app.wiring import clickhouse_config, kafka_config
 from backends.clickhouse import Client
+from backends.kafka import Admin, KafkaDoorError
 from embedded.broker import broker_argv
 from embedded.clickhouse import answers_ping
 from embedded.kafka import prepare
@@ -47,6 +49,8 @@ from embedded.protocol import answers_kafka
 from embedded.supervision import ProcessSpec, ProcessState, RestartPolicy
 from embedded.supervisor import Supervisor
 from schemas.policy import RULES_ID, PolicyObject, RuleSet
+from schemas.topics import KEPT_TOPICS, Topic
+from sinks.settings import SinkSettings
 
 STATE_FILE = "workers.json"
 LOG_FILE = "pipeline.log"
@@ -58,6 +62,10 @@ WORKER_READY_SECONDS = 90
 WORKER_GRACE_SECONDS = 15
 READY_TIMEOUT_SECONDS = 1.0
 POLICY_READ_SECONDS = 60.0
+# At a stop the sink has this long to store what the embedded broker holds: it is at most a second
+# behind as a rule, and relays that go on sending must not keep the pipeline from ending.
+SINK_SECONDS_MAX = 10.0
+SINK_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ class Stack:
         self._lock: TextIO | None = None
         self._ports: dict[str, int] = {}
         self._supervisor: Supervisor | None = None
+        self._started = False
         self.settings = Settings(data_dir=options.data_dir)
 
     def start(self) -> Runtime:
@@ -127,11 +136,35 @@ class Stack:
         self._supervisor.start(before=self._set_up)
         runtime = self._runtime(kafka_port, clickhouse_port)
         runtime.write(data_dir)
+        self._started = True
         return runtime
+
+    def _await_sink(self) -> None:
+        """What the embedded broker holds and ClickHouse does not would be lost with the broker."""
+        if self.options.kafka != "tansu":
+            return
+        group = SinkSettings().group
+        deadline = time.monotonic() + SINK_SECONDS_MAX
+        with contextlib.suppress(KafkaDoorError):
+            admin = Admin(
+                kafka_config(self.settings, "stop"), bootstrap_seconds=READY_TIMEOUT_SECONDS
+            )
+            try:
+                for topic in (Topic.USAGE_EVENTS, *KEPT_TOPICS):
+                    while sum((admin.group_lag(group, topic) or {}).values()):
+                        if time.monotonic() > deadline:
+                            self._say("the sink is behind: some events are lost with the broker")
+                            return
+                        time.sleep(SINK_POLL_SECONDS)
+            finally:
+                admin.close()
 
     def stop(self) -> None:
         """Drain the workers, then stop the servers; may be called twice."""
         if self._supervisor is not None:
+            if self._started:
+                self._started = False
+                self._await_sink()
             self._supervisor.stop()
         if self._lock is not None:
             # Without the lock the file is another pipeline's.

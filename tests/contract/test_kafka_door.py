@@ -744,3 +744,20 @@ def test_settings_that_cannot_work_stop_without_showing_secrets(
             start(config)
         assert says in str(caught.value)
         assert "hunter2" not in str(caught.value)
+
+
+def test_a_group_without_members_can_be_told_where_to_begin(
+    cluster: Cluster, unique: str, closing: Closing
+) -> None:
+    """Its first member reads on from there."""
+    topic = cluster.topic(unique, partitions=1)
+    admin = closing(Admin(cluster.config))
+    producer = closing(Producer(cluster.config))
+    for number in range(5):
+        producer.send(topic, b"k", str(number).encode())
+    producer.flush(PATIENCE_SECONDS)
+    assert admin.committed(unique, topic) == {}
+    admin.set_offsets(unique, {TopicPartition(topic, 0): 3})
+    assert admin.committed(unique, topic) == {0: 3}
+    consumer = closing(GroupConsumer(cluster.config, unique, [topic]))
+    assert [record.value for record in poll_until(consumer, 2)] == [b"3", b"4"]
