@@ -22,10 +22,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 
 from alerting import engine
+from alerting.drivers import Store, explained
+from alerting.inspection import inspect
+from alerting.probes import ProbeThread
 from alerting.restore import Memory, restore
 from alerting.settings import AlertingSettings, CrashPoint, crash_if
 from alerting.state import (
@@ -34,6 +38,7 @@ from alerting.state import (
     Fenced,
     Observation,
     PolicyChanged,
+    ProbesSeen,
     PublishAlert,
     PublishThrottle,
     State,
@@ -48,9 +53,10 @@ from backends.kafka import (
     Producer,
     Record,
 )
-from schemas.alert import AlertError, decode_alert, encode_alert
+from schemas.alert import Alert, AlertError, decode_alert, encode_alert
 from schemas.clock import Clock
 from schemas.metrics import Meter, Metric
+from schemas.periods import WindowKind
 from schemas.policy import PolicyObject, PolicyRecordError, decode_policy
 from schemas.spend import SnapshotError, decode_snapshot
 from schemas.throttle import ThrottleError, decode_command, encode_command
@@ -84,6 +90,14 @@ class Doors:
     producer: Producer
     clock: Clock
     meter: Meter
+    store: Store | None = None
+    """ClickHouse, for who drove an alert and for drift; without it neither is told."""
+
+
+class _Outside(NamedTuple):
+    clock: Clock
+    meter: Meter
+    store: Store | None
 
 
 def run_alerts(
@@ -92,6 +106,7 @@ def run_alerts(
     clock: Clock,
     meter: Meter,
     stop: threading.Event,
+    store: Store | None = None,
 ) -> int:
     """Run until `stop` is set.
 
@@ -100,7 +115,7 @@ def run_alerts(
         than the bounds allow; EXIT_FENCED if another worker has taken over.
     """
     try:
-        _run(settings, kafka, clock, meter, stop)
+        _run(settings, kafka, _Outside(clock, meter, store), stop)
     except _ReplacedError as error:
         _log.error("alerts.replaced", reason=str(error))
         return EXIT_FENCED
@@ -115,13 +130,16 @@ def run_alerts(
 def _run(
     settings: AlertingSettings,
     kafka: KafkaConfig,
-    clock: Clock,
-    meter: Meter,
+    outside: _Outside,
     stop: threading.Event,
 ) -> None:
+    clock, meter, store = outside
     # A command must not wait for company: the linger of a throttle is somebody's money.
     producer = Producer(kafka, linger_ms=0)
-    doors = Doors(producer, clock, meter)
+    doors = Doors(producer, clock, meter, store)
+    probes = ProbeThread(
+        kafka, settings.streams_group, clock, None if store is None else store.stored_hour
+    )
     try:
         reader = LogReader(kafka, _FOLLOWED)
         try:
@@ -136,10 +154,12 @@ def _run(
                 restricted=len(state.active),
             )
             meter.gauge(Metric.READY, 1)
-            _follow(settings, doors, reader, (state, memory.totals), stop)
+            probes.start()
+            _follow(settings, doors, reader, _Known(state, memory, probes), stop)
         finally:
             reader.close()
     finally:
+        probes.stop()
         producer.close()
 
 
@@ -169,6 +189,7 @@ def _remember(memory: Memory, record: Record, meter: Meter) -> None:
             case Topic.ALERTS if record.value:
                 memory.add_alert(decode_alert(record.value))
             case Topic.SPEND_SNAPSHOTS:
+                memory.add_state(record.key, record.value)
                 snapshot = decode_snapshot(record.key, record.value)
                 if snapshot is not None:
                     memory.totals.apply(snapshot)
@@ -182,10 +203,10 @@ def _follow(
     settings: AlertingSettings,
     doors: Doors,
     reader: LogReader,
-    known: tuple[State, SpendTotals],
+    known: _Known,
     stop: threading.Event,
 ) -> None:
-    state, totals = known
+    state, totals = known.state, known.memory.totals
     drop_at_ms = 0
     while not stop.is_set():
         now_ms = doors.clock()
@@ -195,14 +216,37 @@ def _follow(
             totals.drop_ended(now_ms)
             drop_at_ms = now_ms + DROP_ENDED_EVERY_MS
         effects: list[Effect] = []
-        for observation in _observations(records, reader, totals, doors.meter):
+        for observation in _observations(records, reader, known, doors.meter):
             state, found = engine.step(state, observation, now_ms)
+            effects += found
+        inspected = _inspected(known, now_ms)
+        if inspected is not None:
+            state, found = engine.step(state, inspected, now_ms)
             effects += found
         _carry_out(settings, doors, engine.ordered(effects))
         doors.meter.gauge(Metric.HEARTBEAT_MS, now_ms)
         if records:
             doors.meter.count(Metric.MESSAGES, len(records))
             doors.meter.gauge(Metric.LAST_EVENT_MS, totals.last_event_ms)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the loop goes on with."""
+
+    state: State
+    memory: Memory
+    probes: ProbeThread
+
+
+def _inspected(known: _Known, now_ms: int) -> ProbesSeen | None:
+    """The newest look at the pipeline, if there is one."""
+    found = known.probes.take()
+    if found is None:
+        return None
+    hour = known.state.windows[WindowKind.HOUR]
+    memory = known.memory
+    return inspect(memory.totals, memory.lanes(), found, hour.start_ms, now_ms)
 
 
 def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
@@ -213,7 +257,7 @@ def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
 def _observations(
     records: Iterable[Record],
     reader: LogReader,
-    totals: SpendTotals,
+    known: _Known,
     meter: Meter,
 ) -> Iterator[Observation]:
     """Decode one round; commands first (am I still in charge?), then policy, then spend.
@@ -223,8 +267,10 @@ def _observations(
     totals too low.
     """
     taken = _Round()
+    totals = known.memory.totals
     for record in records:
         try:
+            known.memory.add_state(record.key, record.value)
             taken.take(record, totals)
         except (PolicyRecordError, ThrottleError, SnapshotError) as error:
             _refuse(record, error, meter)
@@ -265,7 +311,7 @@ class _Round:
 def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effect]) -> None:
     """Make the effects durable, in the order of the module's docstring."""
     commands: list[tuple[bytes, bytes]] = []
-    alerts: list[tuple[bytes, bytes]] = []
+    alerts: list[Alert] = []
     for effect in effects:
         match effect:
             case Fenced(reason, epoch):
@@ -274,7 +320,7 @@ def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effec
             case PublishThrottle(command):
                 commands.append((command.scope.encode(), encode_command(command)))
             case PublishAlert(alert):
-                alerts.append((alert.dedup_key.encode(), encode_alert(alert)))
+                alerts.append(alert)
     if not effects:
         return
     crash_if(settings.crash_at, CrashPoint.BEFORE_COMMANDS)
@@ -283,7 +329,10 @@ def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effec
         _publish(settings, doors, Topic.THROTTLE_COMMANDS, commands)
     # 2. Alerts: durable before the next round, so that a restart does not tell them again.
     if alerts:
-        _publish(settings, doors, Topic.ALERTS, alerts)
+        # Who drove a deviation is asked after the commands are out, and for a bounded time.
+        told = explained(alerts, doors.store)
+        records = [(alert.dedup_key.encode(), encode_alert(alert)) for alert in told]
+        _publish(settings, doors, Topic.ALERTS, records)
     _report(doors, effects)
 
 

@@ -23,7 +23,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from alerting import breaker as staged
-from alerting import desired, lifecycle, look_back, signals
+from alerting import desired, lifecycle, look_back, pipeline_watch, signals
 from alerting.breaker import Breaker, TripReason
 from alerting.lifecycle import Episode
 from alerting.rules import limits, thresholds
@@ -37,6 +37,7 @@ from alerting.state import (
     FenceReason,
     Observation,
     PolicyChanged,
+    ProbesSeen,
     PublishAlert,
     PublishThrottle,
     ScopeState,
@@ -95,6 +96,8 @@ def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tu
             effects += _observe_completeness(state, complete=complete)
         case CommandSeen(command):
             effects += _observe_command(state, command)
+        case ProbesSeen():
+            effects += map(PublishAlert, pipeline_watch.observe(state, observation))
     return state, ordered(effects) if effects else ()
 
 

@@ -110,6 +110,10 @@ class PastWindows:
         shards = self._series.get(scope, {})
         return sorted({start for series in shards.values() for start in series.starts})
 
+    def scopes(self) -> tuple[str, ...]:
+        """Whoever spent."""
+        return tuple(self._series)
+
     def all_starts(self) -> set[int]:
         """The windows in which anybody spent."""
         return {

@@ -18,14 +18,18 @@ from alerting import engine, look_back, signals
 from alerting.breaker import Breaker
 from alerting.lifecycle import Episode
 from alerting.rules.history import Track
+from alerting.rules.pipeline import ProbeKind
 from alerting.rules.reading import RuleId
 from alerting.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from alerting.totals import SpendTotals
 from schemas.alert import Alert, AlertStatus, RuleType
 from schemas.periods import HOUR_MS
 from schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
+from schemas.spend import decode_stream_state, state_shard
 from schemas.throttle import BreakerState, ThrottleCommand
 
+_PIPELINE = "pipeline."
+_PROBES = frozenset(f"{_PIPELINE}{kind.value}" for kind in ProbeKind)
 _FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
 _BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 
@@ -41,6 +45,7 @@ class Memory:
         self._newest: dict[str, ThrottleCommand] = {}
         self._last: dict[str, ThrottleCommand] = {}
         self._episodes: dict[tuple[str, str], dict[tuple[str, int], Episode]] = {}
+        self._states: dict[str, bytes] = {}
         self._incidents: dict[str, dict[str, tuple[int, int]]] = {}
 
     def add_policy(self, object_id: str, item: PolicyObject | None) -> None:
@@ -63,7 +68,8 @@ class Memory:
     def add_alert(self, alert: Alert) -> None:
         """One record of alerts."""
         family = alert.rule_id.partition(".")[0]
-        if alert.rule_id not in RuleId._value2member_map_ and family not in _FAMILIES:
+        known = alert.rule_id in RuleId._value2member_map_ or alert.rule_id in _PROBES
+        if not known and family not in _FAMILIES:
             return  # a rule of a later version: its alerts are its own business
         if family == RuleType.DEVIATION.value:
             self._add_incident(alert)
@@ -86,6 +92,24 @@ class Memory:
             # The latest period or version that fired or waits stands last.
             episodes.pop(identity, None)
         episodes[identity] = after
+
+    def add_state(self, key: bytes | None, value: bytes | None) -> None:
+        """One state record of streams; others are passed over. Decoded only when it is asked for."""
+        shard = state_shard(key)
+        if shard and value:
+            self._states[shard] = value
+
+    def lanes(self) -> dict[str, int]:
+        """When the last batch of each lane came.
+
+        Raises:
+            SnapshotError: a state record that streams did not write.
+        """
+        found: dict[str, int] = {}
+        for value in self._states.values():
+            for name, lane in decode_stream_state(value).lanes.items():
+                found[name] = max(lane.last_ms, found.get(name, 0))
+        return found
 
     def commands(self) -> Mapping[str, ThrottleCommand]:
         """The command in force per scope."""
@@ -173,6 +197,9 @@ def _recall_alerts(state: State, memory: Memory, now_ms: int) -> list[Effect]:
         *earlier, latest = by_identity.values()
         for episode in earlier:
             effects += [PublishAlert(alert) for alert in signals.abandon(episode, now_ms)]
+        if rule_id.startswith(_PIPELINE):
+            state.pipeline[ProbeKind(rule_id.removeprefix(_PIPELINE)), scope] = latest
+            continue
         known = state.scopes.get(scope, ScopeState())
         episodes = {**known.episodes, rule_id: latest}
         state.scopes[scope] = replace(known, episodes=episodes)

@@ -34,6 +34,8 @@ class AlertingSettings:
     """The longest wait for records: bounds how late a timer fires. Records end the wait."""
     start_timeout_seconds: float = 120
     """The longest that reading the topics at the start may take."""
+    streams_group: str = "meterline-streams"
+    """Consumer group of the streams workers, whose lag is looked at."""
     flush_timeout_seconds: float = 35
     """Longer than the producer's own delivery timeout, so that its error is the one heard."""
     crash_at: str = ""

@@ -15,6 +15,7 @@ from alerting.breaker import Breaker
 from alerting.lifecycle import Episode
 from alerting.rules.deviation import Baseline
 from alerting.rules.history import Track
+from alerting.rules.pipeline import Probe, ProbeKind
 from alerting.rules.reading import RuleId
 from alerting.scope_rules import ScopeRules
 from alerting.totals import SpendSum
@@ -51,7 +52,15 @@ class CommandSeen:
     command: ThrottleCommand
 
 
-Observation = SpendSum | PolicyChanged | Tick | CommandSeen
+@dataclass(frozen=True, slots=True)
+class ProbesSeen:
+    """One look at the pipeline: every probe of the named kinds that is above zero."""
+
+    kinds: frozenset[ProbeKind]
+    probes: tuple[Probe, ...]
+
+
+Observation = SpendSum | PolicyChanged | Tick | CommandSeen | ProbesSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +178,8 @@ class State:
     """Per scope the hour that they hold for, and the baseline of each deviation rule."""
     minutes: dict[str, MinuteWatch] = field(default_factory=dict)
     """Per scope with burn rates."""
+    pipeline: dict[tuple[ProbeKind, str], Episode] = field(default_factory=dict)
+    """What goes on with the pipeline itself, by kind and subject."""
     silent: set[str] = field(default_factory=set)
     """Scopes that are told to have no data: their next spend is news."""
 
@@ -191,5 +202,6 @@ class State:
             tracks={scope: track.copy() for scope, track in self.tracks.items()},
             baselines=dict(self.baselines),
             minutes=dict(self.minutes),
+            pipeline=dict(self.pipeline),
             silent=set(self.silent),
         )

@@ -90,15 +90,23 @@ def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
 def start_alerts(settings: Settings, meter: PrometheusMeter) -> int:
     """Apply the rules until SIGTERM."""
     from alerting.consumer import run_alerts  # noqa: PLC0415 - loads the driver
+    from alerting.drivers import ClickHouseStore  # noqa: PLC0415 - loads the driver
     from alerting.settings import AlertingSettings  # noqa: PLC0415 - loads the driver
+    from backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
 
-    return run_alerts(
-        AlertingSettings(crash_at=settings.crash_at),
-        kafka_config(settings, "alerts"),
-        now_ms,
-        meter,
-        stop_on_signals(),
-    )
+    config = clickhouse_config(settings)
+    store = ClickHouseStore(Client(config), Client(config))
+    try:
+        return run_alerts(
+            AlertingSettings(crash_at=settings.crash_at),
+            kafka_config(settings, "alerts"),
+            now_ms,
+            meter,
+            stop_on_signals(),
+            store,
+        )
+    finally:
+        store.close()
 
 
 def start_reports(settings: Settings, meter: PrometheusMeter) -> int:

@@ -54,7 +54,7 @@ class DeviationRule(_Rule):
     """The deviation counts as at least this amount: what zero variance is replaced by."""
     min_impact_nano_usd: int = Field(default=10_000_000_000, ge=0)
     """Less than this above the expectation wakes nobody."""
-    min_increase_percent: int = Field(default=0, ge=0, le=10_000)
+    min_increase_percent: int = Field(default=50, ge=0, le=10_000)
     """Nor less than this share of the expectation."""
     resolve_after_hours: int = Field(default=3, ge=1, le=24)
     """Normal hours before an hourly or seasonal alert ends."""

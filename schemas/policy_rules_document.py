@@ -81,7 +81,7 @@ class DeviationEntry(RuleEntry):
     floor_percent: Annotated[int, Field(ge=0, le=1000)] = 10
     floor_usd: Usd = NanoUsd(500_000_000)
     min_impact_usd: Usd = NanoUsd(10_000_000_000)
-    min_increase_percent: Annotated[int, Field(ge=0, le=10_000)] = 0
+    min_increase_percent: Annotated[int, Field(ge=0, le=10_000)] = 50
     resolve_after: Duration = 3 * _HOUR
     freeze_max: Duration = 48 * _HOUR
 

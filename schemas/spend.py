@@ -53,6 +53,28 @@ class Totals(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Newest event time counted here."""
 
 
+class LaneSeen(msgspec.Struct, array_like=True, frozen=True):
+    """A relay's lane in the streams' state record; more fields may follow."""
+
+    seq: int
+    last_ms: int
+    """Kafka timestamp of its last batch."""
+
+
+class StreamState(msgspec.Struct, array_like=True, frozen=True):
+    """What others may read of the streams' state record, one per shard; more fields may follow."""
+
+    epoch: int
+    offset: int
+    """Last source offset that is durable."""
+    watermark_ms: int
+    slot: int
+    open_rows: int
+    closed_ms: list[int]
+    evicted_ms: int
+    lanes: dict[str, LaneSeen]
+
+
 class SpendSnapshot(NamedTuple):
     """One record of spend.snapshots, decoded. `totals` is None when the window was expired."""
 
@@ -66,6 +88,8 @@ class SnapshotError(ValueError):
 
 _key_decoder = msgspec.json.Decoder(tuple[str, str, int, str])
 _totals_decoder = msgspec.json.Decoder(Totals)
+_state_decoder = msgspec.json.Decoder(StreamState)
+_STATE_KEY = b'["~state",'
 _encode = msgspec.json.encode
 _KINDS = frozenset(kind.value for kind in WindowKind)
 
@@ -98,6 +122,29 @@ def decode_snapshot(key: bytes | None, value: bytes | None) -> SpendSnapshot | N
         message = f"not a spend snapshot: unknown window kind {kind!r}"
         raise SnapshotError(message)
     return SpendSnapshot(SnapshotKey(scope, kind, start_ms, shard), totals)
+
+
+def state_shard(key: bytes | None) -> str:
+    """The shard whose state record this is the key of; empty if it is another record's."""
+    if key is None or not key.startswith(_STATE_KEY):
+        return ""
+    try:
+        return _key_decoder.decode(key)[3]
+    except msgspec.MsgspecError:
+        return ""
+
+
+def decode_stream_state(value: bytes) -> StreamState:
+    """Read a state record.
+
+    Raises:
+        SnapshotError: not one of ours.
+    """
+    try:
+        return _state_decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        message = f"not a state record of streams: {error}"
+        raise SnapshotError(message) from error
 
 
 def newer(left: Totals, right: Totals) -> bool:

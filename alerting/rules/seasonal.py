@@ -7,7 +7,7 @@ eight days ago: the last two days are what is being judged.
     residual   (log(1 + spent) - expected) / scale       of the last 48 hours and the current one
     holds when the current residual reaches
         the threshold, and one of the two hours before did as well     (a step, a runaway loop)
-        twice the threshold, with three times the impact               (at once)
+        twice the threshold, with five times the impact                (at once)
         what CUSUM lacks: sum of (residual - 1) above 10                (a slow leak)
 """
 
@@ -29,7 +29,7 @@ ALARM = 10.0
 RESIDUAL_MAX = 3.0
 SCALE_MIN = 0.15
 AT_ONCE = 2
-IMPACT_AT_ONCE = 3
+IMPACT_AT_ONCE = 5
 # A dollar amount above e^60 is beyond every sum; exp would overflow at 710.
 _LOG_MAX = 60.0
 
@@ -44,6 +44,9 @@ class Expectation(NamedTuple):
     """Residuals of the two hours before, oldest first."""
     cusum: float
     """Accumulated before the current hour."""
+    carried_nano_usd: int
+    """What the hour before spent above its expectation. A loop that begins at half past has half
+    of its first hour there: without it the stroke of the hour would give it a fresh start."""
 
 
 def log_usd(amount_nano_usd: int) -> float:
@@ -65,25 +68,41 @@ def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
     by_hour: dict[int, float] = {}
     residuals: list[float] = []
     spread: list[float] = []
+    own: list[float] = []
     for hour in range(past.hour - JUDGED_HOURS, past.hour):
         slot = (past.hour - hour) % 24
         if slot not in by_hour:
             known = _samples(rule, past, past.hour - slot if slot else past.hour)
             by_hour[slot] = sum(known) / len(known) if known else 0.0
-            spread += [abs(sample - by_hour[slot]) for sample in known]
+            apart = [abs(sample - by_hour[slot]) for sample in known]
+            spread += apart
+            own = own or apart  # the current hour of day comes first: 48 hours ago
         usable = hour in past.alive and hour >= past.track.first_hour
         residuals.append(log_usd(ring.get(hour)) - by_hour[slot] if usable else 0.0)
     centre = by_hour[0]
     # The mean absolute deviation of a normal distribution is 0.8 of its standard deviation.
-    scale = max(1.25 * sum(spread) / max(len(spread), 1), SCALE_MIN)
+    pooled = 1.25 * sum(spread) / max(len(spread), 1)
+    # An hour that is wilder than the others (working hours of somebody who works in bursts) is
+    # measured by itself; a calm one is not, because seven samples are too few to call it calm.
+    scale = max(pooled, 1.25 * sum(own) / max(len(own), 1), SCALE_MIN)
     scaled = [residual / scale for residual in residuals]
-    return Expectation(centre, scale, len(samples), tuple(scaled[-2:]), _cusum(scaled))
+    before = ring.get(past.hour - 1) - nano_usd(by_hour[1])
+    usable = past.hour - 1 in past.alive
+    return Expectation(
+        centre,
+        scale,
+        len(samples),
+        tuple(scaled[-2:]),
+        _cusum(scaled),
+        max(0, before) if usable else 0,
+    )
 
 
 def least_amount(rule: DeviationRule, found: Expectation, factor: int) -> int:
     """The least spend of the current hour at which the rule holds, at a multiple of its threshold."""
     threshold = rule.threshold_hundredths * factor / 100
-    ways = [_line(rule, found, threshold * AT_ONCE, IMPACT_AT_ONCE)]
+    at_once = _line(rule, found, threshold * AT_ONCE, IMPACT_AT_ONCE)
+    ways = [max(at_once - found.carried_nano_usd, nano_usd(found.centre) + 1)]
     if any(vote >= threshold for vote in found.recent):
         ways.append(_line(rule, found, threshold, 1))
     lacking = ALARM * factor + SLACK - found.cusum

@@ -134,6 +134,11 @@ class Admin:
                 if each.topic == topic and stored.offset >= 0
             }
 
+    def ends(self, topic: str) -> Mapping[int, int]:
+        """The offset that the next record of each partition gets."""
+        with mapped(f"asking for the ends of {topic}"):
+            return self._ends(topic)[0]
+
     def set_offsets(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Store where a group without members begins to read.
 

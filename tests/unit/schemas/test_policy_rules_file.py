@@ -90,7 +90,7 @@ rules:
       warm_up: 7d
       window: 3d
     - id: twice
-      metod: hourly
+      metho: hourly
   burn_rate:
     - id: fast
       long_window: 5m
@@ -105,7 +105,7 @@ rules:
     said = str(caught.value)
     for part in (
         "threshold_stddev: must be a number such as 2.5; got 'lots'",
-        "metod: is not a known field; did you mean 'method'?",
+        "metho: is not a known field; did you mean 'method'?",
         "exhausts_within: must be a duration such as 30s, 5m, 1h or 7d; got '90'",
         "rules.no_data[silent].after: must be between 1m and 30d",
         "rules.deviation[twice].warm_up: is longer than the window",

@@ -1,0 +1,103 @@
+"""Rules about the pipeline itself: can the numbers be believed? Pure; integers only.
+
+    pipeline.unpriced      events without a price, per organisation and hour
+    pipeline.zero_cost     tokens of a key that have a price and cost nothing, per hour
+    pipeline.relay_silent  seconds without a message from a relay that used to send
+    pipeline.lag           seconds that the oldest uncounted message has waited
+    pipeline.drift         streams' totals against the stored events, per closed hour, nano-USD
+    pipeline.dead_letters  dead letters, per hour
+A probe is a number that the shell has read; whether it is too high is decided here. The subject of
+an alert is what the number is about: an organisation, a key, a relay, or the whole pipeline.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from schemas.alert import Severity
+from schemas.money import usd_display
+from schemas.policy_rules import PipelineRules
+
+PIPELINE = "pipeline:meterline"
+"""The scope of alerts about the pipeline as a whole."""
+RELAY_PREFIX = "pipeline:relay/"
+
+
+class ProbeKind(StrEnum):
+    """What a probe measures."""
+
+    UNPRICED = "unpriced"
+    ZERO_COST = "zero_cost"
+    RELAY_SILENT = "relay_silent"
+    LAG = "lag"
+    DRIFT = "drift"
+    DEAD_LETTERS = "dead_letters"
+
+
+class Probe(NamedTuple):
+    """One number that was read."""
+
+    kind: ProbeKind
+    subject: str
+    """The scope that it is about."""
+    value: int
+    detail: str = ""
+    """More for people: the hour, the partition."""
+
+
+_UNITS = {
+    ProbeKind.UNPRICED: "events",
+    ProbeKind.ZERO_COST: "tokens",
+    ProbeKind.RELAY_SILENT: "seconds",
+    ProbeKind.LAG: "seconds",
+    ProbeKind.DRIFT: "nano_usd",
+    ProbeKind.DEAD_LETTERS: "messages",
+}
+_SEVERITIES = {
+    ProbeKind.LAG: Severity.ERROR,
+    ProbeKind.DRIFT: Severity.CRITICAL,
+    ProbeKind.RELAY_SILENT: Severity.WARNING,
+}
+_TEXTS = {
+    ProbeKind.UNPRICED: "{subject}: {value} events have no price {detail}: add one to a catalogue "
+    "and re-rate",
+    ProbeKind.ZERO_COST: "{subject}: {value} tokens cost nothing {detail}: is the price right?",
+    ProbeKind.RELAY_SILENT: "{subject}: no message for {value} s {detail}",
+    ProbeKind.LAG: "{subject}: usage waits for {value} s to be counted {detail}: budgets are "
+    "enforced late",
+    ProbeKind.DRIFT: "{subject}: counted and stored spend differ by {value} {detail}",
+    ProbeKind.DEAD_LETTERS: "{subject}: {value} messages could not be counted {detail}: see the "
+    "dead letters",
+}
+
+
+def unit_of(kind: ProbeKind) -> str:
+    """The unit of a probe's value."""
+    return _UNITS[kind]
+
+
+def severity_of(kind: ProbeKind) -> Severity:
+    """How loud an alert of the kind is."""
+    return _SEVERITIES.get(kind, Severity.WARNING)
+
+
+def limit_of(rules: PipelineRules, kind: ProbeKind) -> int | None:
+    """The value from which the rule holds; None if it is switched off."""
+    limits: dict[ProbeKind, int | None] = {
+        ProbeKind.UNPRICED: rules.unpriced_events,
+        ProbeKind.ZERO_COST: rules.zero_cost_tokens,
+        ProbeKind.RELAY_SILENT: rules.relay_silent_seconds,
+        ProbeKind.LAG: rules.lag_seconds,
+        ProbeKind.DRIFT: rules.drift_nano_usd,
+        ProbeKind.DEAD_LETTERS: rules.dead_letters,
+    }
+    return limits[kind]
+
+
+def text_of(probe: Probe) -> str:
+    """The alert's sentence."""
+    is_money = probe.kind is ProbeKind.DRIFT
+    value = usd_display(probe.value, 9) if is_money else f"{probe.value:,}"
+    text = _TEXTS[probe.kind].format(subject=probe.subject, value=value, detail=probe.detail)
+    return " ".join(text.split()).replace(" :", ":")
