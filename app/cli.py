@@ -8,8 +8,10 @@ import stamina
 import typer
 
 from app.commands import (
+    alerts,
     audit,
     close,
+    deliveries,
     demo,
     policy,
     rates,
@@ -17,6 +19,7 @@ from app.commands import (
     reconcile,
     report,
     setup,
+    silences,
     status,
     traffic,
     up,
@@ -54,11 +57,13 @@ cli.command("periods", rich_help_panel=_OPERATE)(close.periods)
 cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
 cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
 cli.add_typer(audit.audit, name="audit", rich_help_panel=_OPERATE)
+cli.add_typer(silences.silence, name="silence", rich_help_panel=_OPERATE)
+cli.add_typer(deliveries.deliveries, name="deliveries", rich_help_panel=_OPERATE)
 cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
 cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
 cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)
-cli.command("alerts", rich_help_panel=_WORKERS)(workers.alerts)
+cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
 cli.command("reports", rich_help_panel=_WORKERS)(workers.reports)
 cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)
 

@@ -250,6 +250,10 @@ DELIVERIES = _table(
     ("next_attempt", TIME),
     ("duration_ms", "Int64"),
     ("version", "UInt64"),
+    ("alerts", "Array(String)"),
+    ("alert_ids", "Array(String)"),
+    ("route", LABEL),
+    ("queue", TEXT),
 )
 USAGE_BATCHES = _table(
     TableName.USAGE_BATCHES,

@@ -145,6 +145,10 @@ def delivery_row(value: bytes, place: Place) -> Row:
         delivery.next_attempt_ms,
         delivery.duration_ms,
         place.version,
+        [bytes(alert).decode() for alert in delivery.alerts],
+        list(delivery.alert_ids),
+        delivery.route,
+        delivery.queue,
     )
 
 

@@ -1,0 +1,85 @@
+"""`meterline alerts`: the worker, and questions about alerts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from alerting.notify.decide import Decision, decide
+from alerting.notify.labels import labels_of
+from app.alert_routes import ground_of, published_ground, question
+from app.clock import now_ms
+from app.commands import workers
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.commands.setup import read_text
+from app.commands.times import time_ms
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import kafka_config
+from schemas.alert import Severity
+from schemas.policy_file import parse_policy
+from schemas.policy_plan import compile_policy
+
+_out = Console(highlight=False)
+alerts = typer.Typer(help="Apply the rules (the worker); where alerts go.")
+
+
+@alerts.callback(invoke_without_command=True)
+def alerts_worker(context: typer.Context) -> None:
+    """Apply the rules, publish throttle commands and alerts; or ask about alerts."""
+    if context.invoked_subcommand is None:
+        workers.alerts()
+
+
+@alerts.command("route")
+def alerts_route(
+    scope: Annotated[str, typer.Argument(help="Whom it is about: department:acme/research")],
+    rule: Annotated[str, typer.Option(help="The rule that speaks.")] = "budget_month",
+    severity: Annotated[Severity, typer.Option(help="How loud.")] = Severity.WARNING,
+    window: Annotated[str, typer.Option(help="hour, day or month.")] = "month",
+    at: Annotated[str, typer.Option("--at", help="When: 2026-10-31T12:00:00Z; default: now.")] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="Ask this file and not what is published."),
+    ] = None,
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Say where an alert would go, and why; nothing is sent."""
+    at_ms = time_ms(at) if at else now_ms()
+    alert = question(scope, rule, severity, window, at_ms)
+    if file is not None:
+        objects = compile_policy(parse_policy(read_text(file), str(file)))
+        ground = ground_of(objects, at_ms)
+    else:
+        ground = published_ground(kafka_config(load_settings(data), "route"), at_ms)
+    decision = decide(alert, ground, at_ms)
+    labels = {name: text for name, text in labels_of(alert, ground.parents).items() if text}
+    if json_output:
+        print_json(_as_json(labels, decision))
+        return
+    _out.print(" ".join(f"{name}={text}" for name, text in labels.items()), style="dim")
+    width = max(len(step.what) for step in decision.steps)
+    for step in decision.steps:
+        _out.print(f"  {step.what:<{width}}  {step.answer}", soft_wrap=True, markup=False)
+    told = ", ".join(telling.channel for telling in decision.tellings)
+    if decision.muted_by:
+        _out.print("[yellow]log only[/]: the others hear of it when what mutes it ends")
+    else:
+        _out.print(f"[green]told[/]: {told}")
+
+
+def _as_json(labels: dict[str, str], decision: Decision) -> dict[str, object]:
+    return {
+        "labels": labels,
+        "channels": [
+            {"channel": telling.channel, "route": telling.route.id if telling.route else ""}
+            for telling in decision.tellings
+        ],
+        "muted_by": decision.muted_by,
+        "steps": [{"what": step.what, "answer": step.answer} for step in decision.steps],
+    }

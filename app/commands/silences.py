@@ -1,0 +1,158 @@
+"""`meterline silence`: not hearing of some alerts for a while, with author, reason and end."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.commands.times import duration_ms, time_ms
+from app.failures import UserError
+from app.policy_store import publish, read_policies
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.silences import DURATION_MS_MAX, adding, expiring, new_silence, state_of
+from app.wiring import kafka_config
+from schemas.matchers import MatcherError, parse_matcher
+from schemas.periods import rfc3339
+from schemas.policy_notify import SILENCE_PREFIX, Silence
+
+_out = Console(highlight=False)
+READ_TIMEOUT_SECONDS = 60
+_COLOURS = {"active": "yellow", "pending": "cyan", "expired": "dim"}
+silence = typer.Typer(help="Not hearing of some alerts for a while.", no_args_is_help=True)
+Author = Annotated[str, typer.Option(help="Who does it; default: your user name.")]
+
+
+@silence.command("add")
+def silence_add(
+    match: Annotated[
+        list[str],
+        typer.Argument(help="Matchers that must all hold: department=research severity!=critical"),
+    ],
+    reason: Annotated[str, typer.Option(help="Why, for whoever misses an alert.")],
+    duration: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 7d.")] = "",
+    until: Annotated[str, typer.Option(help="Or until when: 2026-10-31T12:00:00Z.")] = "",
+    start: Annotated[str, typer.Option("--from", help="From when; default: now.")] = "",
+    author: Author = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Silence alerts; those that still fire at the end are told then."""
+    at_ms = now_ms()
+    starts_ms = time_ms(start) if start else at_ms
+    ends_ms = _end(starts_ms, duration, until)
+    if ends_ms <= max(starts_ms, at_ms):
+        message = "the silence would end before it begins"
+        raise UserError(message)
+    if ends_ms - starts_ms > DURATION_MS_MAX:
+        message = "a silence lasts at most 90 days: for longer, route the alerts to nobody"
+        raise UserError(message)
+    try:
+        for text in match:
+            parse_matcher(text)
+    except MatcherError as error:
+        raise UserError(str(error)) from None
+    if not reason.strip():
+        message = "--reason: say why, for whoever misses an alert"
+        raise UserError(message)
+    who = author or getpass.getuser()
+    made = new_silence(tuple(match), starts_ms, ends_ms, who, reason)
+    config = kafka_config(load_settings(data), "silence")
+    changes = adding(made, read_policies(config, READ_TIMEOUT_SECONDS), at_ms)
+    publish(config, changes, actor=who, reason=reason, at_ms=at_ms)
+    if json_output:
+        print_json(_as_json(made, at_ms))
+    else:
+        _out.print(f"silence [bold]{made.id}[/] until {rfc3339(ends_ms)}")
+
+
+@silence.command("list")
+def silence_list(
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that ended.")] = False,
+    json_output: Json = False,
+) -> None:
+    """List silences, the next to end first."""
+    at_ms = now_ms()
+    found = sorted(
+        (each for each in _read(data).values() if everything or state_of(each, at_ms) != "expired"),
+        key=lambda each: (each.ends_at_ms, each.id),
+    )
+    if json_output:
+        print_json({"silences": [_as_json(each, at_ms) for each in found]})
+        return
+    if not found:
+        _out.print("no silences" if everything else "no silences; --all shows those that ended")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "state", "until (UTC)", "author"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("matches: reason", overflow="fold")
+    for each in found:
+        state = state_of(each, at_ms)
+        table.add_row(
+            each.id,
+            f"[{_COLOURS[state]}]{state}[/]",
+            rfc3339(each.ends_at_ms)[5:16].replace("T", " "),
+            each.author,
+            f"{' '.join(each.match)}: {each.reason}".replace("[", r"\["),
+        )
+    _out.print(table)
+
+
+@silence.command("expire")
+def silence_expire(
+    name: Annotated[str, typer.Argument(metavar="ID", help="The silence's id.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    author: Author = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """End a silence now; what it kept back and still fires is told."""
+    found = _read(data).get(SILENCE_PREFIX + name)
+    if found is None:
+        message = f"there is no silence {name!r}: see `meterline silence list --all`"
+        raise UserError(message)
+    at_ms = now_ms()
+    if state_of(found, at_ms) == "expired":
+        _out.print(f"silence {name} ended already")
+        return
+    publish(
+        kafka_config(load_settings(data), "silence"),
+        [expiring(found, at_ms)],
+        actor=author or getpass.getuser(),
+        reason=reason or "expired by hand",
+        at_ms=at_ms,
+    )
+    _out.print(f"silence {name} is over")
+
+
+def _end(starts_ms: int, duration: str, until: str) -> int:
+    if bool(duration) == bool(until):
+        message = "say how long: --for 2h, or --until with a time"
+        raise UserError(message)
+    return starts_ms + duration_ms(duration) if duration else time_ms(until)
+
+
+def _read(data: DataDir) -> dict[str, Silence]:
+    policies = read_policies(kafka_config(load_settings(data), "silence"), READ_TIMEOUT_SECONDS)
+    return {name: item for name, item in policies.items() if isinstance(item, Silence)}
+
+
+def _as_json(each: Silence, at_ms: int) -> dict[str, object]:
+    return {
+        "id": each.id,
+        "state": state_of(each, at_ms),
+        "match": list(each.match),
+        "starts_at": rfc3339(each.starts_at_ms),
+        "ends_at": rfc3339(each.ends_at_ms),
+        "author": each.author,
+        "reason": each.reason,
+    }

@@ -1,0 +1,221 @@
+"""From emit to alert: how long until Slack and PagerDuty hear of an exhausted budget.
+
+The whole pipeline runs as processes (broker, ClickHouse, streams, sink, alerts, notify) under a
+steady load of 1,000 events per second. Each trial has a department of its own whose budget one
+event exhausts: the clock runs from `record(event)` until the HTTP request that tells of it is at
+the receiver. The way is emit, batch, log, fold, snapshot, decide, alert, route, request.
+
+Trials are more than a second apart, because Slack takes one message a second and channel: that
+wait is Slack's rule and no property of the pipeline.
+
+    python -m benchmarks.alerts [--json] [--trials N] [--rate EVENTS_PER_SECOND] [--kafka KIND]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import yaml
+from typing_extensions import override
+
+from app.clock import now_ms
+from app.stack import Stack, StackOptions
+from app.telemetry import set_up_logging
+from app.wiring import kafka_config
+from benchmarks.latency import ORGANISATION, Load, quantile, usage
+from benchmarks.report import Figure, Target, finish
+from relay.client import RelayClient
+from relay.settings import RelaySettings, SpoolSettings
+from schemas.metrics import NoMeter
+
+ROUNDS = 3
+P99_TARGET_SECONDS = 2.0
+TRIAL_BOUND_SECONDS = 20.0
+# Slack's one a second, and a little.
+TRIAL_SPACING_SECONDS = 1.05
+WARM_UP_SECONDS = 3.0
+CHANNELS = ("slack", "pagerduty")
+_DEPARTMENT = re.compile(rf"department:{ORGANISATION}/(d\d+)")
+
+
+class Receivers:
+    """When each channel heard of each department first, on the clock of the trials."""
+
+    def __init__(self) -> None:
+        self._heard: dict[tuple[str, str], float] = {}
+        self._changed = threading.Condition()
+        self.base_url = ""
+
+    def hear(self, channel: str, body: str) -> None:
+        """A request came."""
+        at = time.perf_counter()
+        found = _DEPARTMENT.search(body)
+        department = found[1] if found else ""
+        with self._changed:
+            self._heard.setdefault((channel, department), at)
+            self._changed.notify_all()
+
+    def wait(self, channel: str, department: str, seconds: float) -> float:
+        """When the channel heard of the department."""
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: self._heard.get((channel, department)), timeout=seconds
+            )
+        if not found:
+            message = f"{channel} never heard of {department}"
+            raise TimeoutError(message)
+        return found
+
+
+@contextmanager
+def receiving() -> Iterator[Receivers]:
+    """Slack and PagerDuty on this machine."""
+    receivers = Receivers()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"])).decode()
+            receivers.hear(self.path.strip("/"), body)
+            answer = b"ok"
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receivers.base_url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield receivers
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def policy(trials: int, base_url: str) -> str:
+    """Departments whose budget is one cent, and both channels, which every alert goes to."""
+    departments = [{"id": f"d{n}", "budget": {"month_usd": "0.01"}} for n in range(trials)]
+    document = {
+        "version": 1,
+        "time_zone": "UTC",
+        "organisations": [{"id": ORGANISATION, "departments": [*departments, {"id": "load"}]}],
+        "notify": {
+            "channels": [
+                {
+                    "id": "slack",
+                    "type": "slack",
+                    "url_env": "METERLINE_SECRET_SLACK",
+                    "allow_private_address": True,
+                },
+                {
+                    "id": "pagerduty",
+                    "type": "pagerduty",
+                    "url": f"{base_url}/pagerduty",
+                    "routing_key_env": "METERLINE_SECRET_PAGERDUTY",
+                    "allow_private_address": True,
+                },
+            ]
+        },
+    }
+    return yaml.safe_dump(document)
+
+
+def trial(client: RelayClient, receivers: Receivers, number: int) -> dict[str, float]:
+    """Seconds from one event to each channel's request."""
+    department = f"d{number}"
+    began = time.perf_counter()
+    client.record(usage(f"trial-{number}:1", department, f"t{number}", large=True))
+    return {
+        channel: receivers.wait(channel, department, TRIAL_BOUND_SECONDS) - began
+        for channel in CHANNELS
+    }
+
+
+def main() -> None:
+    """Run, print, exit with 0 if every target is met."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--trials", type=int, default=120)
+    parser.add_argument("--rate", type=float, default=1_000.0)
+    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
+    arguments = parser.parse_args()
+    set_up_logging("alerts", "error")
+    with tempfile.TemporaryDirectory() as folder, receiving() as receivers:
+        seconds, sent = measure(Path(folder), receivers, arguments)
+    figures = []
+    for channel in CHANNELS:
+        found = [one[channel] for one in seconds]
+        rounds = [sorted(found[n::ROUNDS]) for n in range(ROUNDS)]
+        every = sorted(found)
+        figures += [
+            Figure(f"{channel}_p50_seconds", [quantile(one, 0.50) for one in rounds], "s"),
+            Figure(f"{channel}_p99_seconds", [quantile(every, 0.99)], "s"),
+            Figure(f"{channel}_worst_seconds", [every[-1]], "s"),
+        ]
+    figures.append(Figure("load_events_per_second", [sent], "1/s"))
+    targets = [Target(f"{each}_p99_seconds", "<", P99_TARGET_SECONDS) for each in CHANNELS]
+    # Without its load the figures would say nothing.
+    targets.append(Target("load_events_per_second", ">=", arguments.rate * 0.95))
+    finish("alerts", figures, targets, json_flag=arguments.json)
+
+
+def measure(
+    folder: Path, receivers: Receivers, arguments: argparse.Namespace
+) -> tuple[list[dict[str, float]], float]:
+    """Seconds of every trial, and the load that really flowed, events per second."""
+    os.environ["METERLINE_SECRET_SLACK"] = f"{receivers.base_url}/slack"
+    os.environ["METERLINE_SECRET_PAGERDUTY"] = "0" * 32  # the receiver takes any key
+    file = folder / "policy.yaml"
+    file.write_text(policy(arguments.trials, receivers.base_url), encoding="utf-8")
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        options = StackOptions(folder / "data", kafka=arguments.kafka, policy=file)
+        stack = Stack(options, log, lambda _line: None)
+        stack.start()
+        clients = [
+            RelayClient(
+                RelaySettings(
+                    name, kafka_config(stack.settings, name), SpoolSettings(folder / name)
+                ),
+                now_ms,
+                NoMeter(),
+            )
+            for name in ("bench-load", "bench-trials")
+        ]
+        load = Load(clients[0], arguments.rate)
+        try:
+            for client in clients:
+                assert client.start(20)
+            load.start()
+            began = time.monotonic()
+            time.sleep(WARM_UP_SECONDS)  # the load fills caches and tables; not part of any trial
+            seconds = []
+            for number in range(arguments.trials):
+                due = time.monotonic() + TRIAL_SPACING_SECONDS
+                seconds.append(trial(clients[1], receivers, number))
+                time.sleep(max(0.0, due - time.monotonic()))
+            return seconds, load.sent / (time.monotonic() - began)
+        finally:
+            load.stop.set()
+            for client in clients:
+                client.close(5)
+            stack.stop()
+
+
+if __name__ == "__main__":
+    main()
