@@ -52,9 +52,15 @@ class NewestDeliveries:
 
     def build(self) -> Query:
         """The SQL and its parameters."""
+        # A muted alert that was told later, in a group's message of another id, is not muted.
+        told_later = (
+            "(channel, alert_id) IN (SELECT channel, arrayJoin(alert_ids) FROM deliveries "
+            "WHERE at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND outcome != 'muted')"
+        )
         wheres = [
             "(empty({outcomes:Array(String)}) OR outcome IN {outcomes:Array(String)})",
             "(empty({channel:String}) OR channel = {channel:String})",
+            f"(outcome != 'muted' OR NOT {told_later})",
         ]
         # The newest record is chosen before it is asked for its outcome: a message that was
         # delivered in the end is no failed one. FINAL is not needed: LIMIT BY keeps one row.

@@ -61,6 +61,7 @@ def pipeline(
                     "channels": ["chat", "hook"],
                     "group_by": ["organisation"],
                     "group_wait_seconds": 1,
+                    "group_interval_seconds": 1,
                 }
             ],
         },
