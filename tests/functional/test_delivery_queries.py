@@ -54,7 +54,7 @@ def told(
         at_ms=NOW_MS + after_ms,
         outcome=outcome,
         alert_ids=alert_ids,
-        alerts=(msgspec.Raw(b'{"summary":"caf\xc3\xa9"}'),),
+        alerts=(msgspec.Raw(b'{"summary":"f\xc3\xbcnf"}'),),
         route="r",
     )
 
@@ -84,5 +84,5 @@ def test_the_newest_word_on_a_message_counts(
 def test_a_row_holds_what_was_told(store: Client) -> None:
     """The alerts come back as they were written."""
     (row, *_) = delivery_rows(store.query(*NewestDeliveries(NOW_MS).build()))
-    assert row.alerts == ['{"summary":"café"}']
+    assert row.alerts == ['{"summary":"fünf"}']
     assert (row.alert_ids, row.route, row.at_ms) == (["d", "e"], "r", NOW_MS + 9_000)
