@@ -55,6 +55,7 @@ from backends.kafka import (
 )
 from schemas.alert import Alert, AlertError, decode_alert, encode_alert
 from schemas.clock import Clock
+from schemas.manual import subject_of
 from schemas.metrics import Meter, Metric
 from schemas.periods import WindowKind
 from schemas.policy import PolicyObject, PolicyRecordError, decode_policy
@@ -276,7 +277,7 @@ def _observations(
             _refuse(record, error, meter)
     yield from taken.commands
     for object_id, item in taken.policies.items():
-        yield PolicyChanged(object_id, item, totals.of(object_id))
+        yield PolicyChanged(object_id, item, totals.of(subject_of(object_id)))
     yield from totals.sums(taken.changed)
     # Last, so that a month's breaker that waits for completeness sees all of this round; and
     # always, so that timers run in a round without records.

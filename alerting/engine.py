@@ -23,7 +23,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from alerting import breaker as staged
-from alerting import desired, lifecycle, look_back, pipeline_watch, signals
+from alerting import desired, lifecycle, look_back, manual, pipeline_watch, signals
 from alerting.breaker import Breaker, TripReason
 from alerting.lifecycle import Episode
 from alerting.rules import limits, thresholds
@@ -47,6 +47,7 @@ from alerting.state import (
 )
 from alerting.totals import SpendSum
 from schemas.alert import Alert
+from schemas.manual import BudgetOverride, ManualObject, ManualThrottle
 from schemas.periods import MINUTE_MS, Calendar, WindowKind
 from schemas.policy import RULES_ID, RuleSet, ScopePolicy
 from schemas.throttle import BreakerState, ThrottleCommand
@@ -127,7 +128,7 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
         scope: one that the state knows.
         renew: publish the command again although nothing changed (a lease, a claim).
     """
-    known = state.scopes[scope]
+    known = _with_override(state, scope)
     readings = {reading.rule_id: reading for reading in _readings(state, scope, known.policy)}
     steps = dict(_breaker_steps(state, known, readings))
     if any(step.reason is TripReason.HELD_BY_GRACE for step in steps.values()):
@@ -151,6 +152,18 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
     for kind in WATCHED:
         _watch(state, scope, kind)
     return effects
+
+
+def _with_override(state: State, scope: str) -> ScopeState:
+    """The scope with the budget that holds now: an override begins and ends by the time alone."""
+    known = state.scopes[scope]
+    if known.override is None:
+        return known
+    policy = manual.effective(known.base, known.override, state.now_ms)
+    if policy != known.policy:
+        known = state.scopes[scope] = replace(known, policy=policy)
+        _set_rules_of(state, scope, policy)
+    return known
 
 
 def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
@@ -202,6 +215,9 @@ def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
             return _set_policy(state, policy.scope, policy, change.spend)
         case RuleSet() as rules:
             return _set_rules(state, rules)
+        case ManualThrottle() | BudgetOverride() as item:
+            set_by_hand(state, item)
+            return evaluate(state, item.scope)
         case None if change.object_id == RULES_ID:
             return _set_rules(state, RuleSet())
         case None:
@@ -211,10 +227,22 @@ def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
             return []
 
 
+def set_by_hand(state: State, item: ManualObject) -> None:
+    """Remember a manual throttle or an override; the next evaluation of its scope heeds it."""
+    known = state.scopes.get(item.scope, ScopeState())
+    match item:
+        case ManualThrottle():
+            state.scopes[item.scope] = replace(known, hold=item)
+        case BudgetOverride():
+            state.scopes[item.scope] = replace(known, override=item)
+
+
 def _set_policy(
     state: State, scope: str, policy: ScopePolicy | None, spend: Iterable[SpendSum]
 ) -> list[Effect]:
-    state.scopes[scope] = replace(state.scopes.get(scope, ScopeState()), policy=policy)
+    known = state.scopes.get(scope, ScopeState())
+    base, policy = policy, manual.effective(policy, known.override, state.now_ms)
+    state.scopes[scope] = replace(known, base=base, policy=policy)
     _set_rules_of(state, scope, policy)
     for total in spend:
         _keep(state, total)
@@ -446,13 +474,18 @@ def _command(
     stamp = desired.Stamp(state.epoch, state.seq + 1, state.now_ms)
     published = known.published
     breaker = state.rules.breaker
-    if cause is None or known.policy is None:
+    command: ThrottleCommand | None = None
+    if cause is not None and known.policy is not None:
+        command = desired.restriction(known.policy, breaker, cause, stamp)
+    if known.hold is not None and known.hold.holds(state.now_ms):
+        by_hand = manual.restriction(known.hold, known.policy, breaker, stamp)
+        command = manual.combined(command, by_hand)
+    if command is None:
         if published is None or (published.state is BreakerState.CLOSED and not renew):
             return None
         why = _why_released(state, known, published)
         lease = desired.lease_ms(breaker, BreakerState.CLOSED)
         return desired.release(scope, published, why, lease, stamp)
-    command = desired.restriction(known.policy, breaker, cause, stamp)
     if published is not None and not renew and desired.same_content(published, command):
         renew_at_ms = desired.renew_at_ms(breaker, published)
         if renew_at_ms == 0 or state.now_ms < renew_at_ms:
@@ -466,6 +499,8 @@ def _limit_state(reading: Reading) -> BreakerState:
 
 def _why_released(state: State, known: ScopeState, published: ThrottleCommand) -> str:
     evidence = published.evidence
+    if published.reason_code == manual.MANUAL:
+        return "the manual throttle is over"
     if known.policy is None:
         return "it has no policy any more"
     if published.reset_at_ms and published.reset_at_ms <= state.now_ms:
@@ -540,11 +575,13 @@ def _look_back(
 def _store(state: State, scope: str, known: ScopeState, rechecks: Iterable[int]) -> None:
     restricted = known.published is not None and known.published.state is not BreakerState.CLOSED
     firing = any(episode.firing or episode.pending for episode in known.episodes.values())
-    if known.policy is None and not restricted and not firing:
+    by_hand = manual.next_change_ms(known.hold, known.override, state.now_ms)
+    kept = known.policy is not None or known.override is not None or by_hand
+    if not kept and not restricted and not firing:
         state.scopes.pop(scope, None)
         state.active.discard(scope)
         return
-    due = [recheck_ms for recheck_ms in rechecks if recheck_ms]
+    due = [recheck_ms for recheck_ms in (*rechecks, by_hand) if recheck_ms]
     if known.published is not None:
         renew_at_ms = desired.renew_at_ms(state.rules.breaker, known.published)
         due += [renew_at_ms] if renew_at_ms else []

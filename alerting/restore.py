@@ -23,6 +23,7 @@ from alerting.rules.reading import RuleId
 from alerting.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from alerting.totals import SpendTotals
 from schemas.alert import Alert, AlertStatus, RuleType
+from schemas.manual import BudgetOverride, ManualThrottle
 from schemas.periods import HOUR_MS
 from schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
 from schemas.spend import decode_stream_state, state_shard
@@ -163,6 +164,7 @@ def restore(memory: Memory, now_ms: int, *, complete: bool) -> tuple[State, tupl
     for scope, command in memory.commands().items():
         known = state.scopes.get(scope, ScopeState())
         state.scopes[scope] = replace(known, published=command, breakers=_breakers(command))
+    _recall_orders(state, memory)
     told: set[str] = set()
     for object_id, item in memory.policies.items():
         if isinstance(item, ScopePolicy):
@@ -204,6 +206,13 @@ def _recall_alerts(state: State, memory: Memory, now_ms: int) -> list[Effect]:
         episodes = {**known.episodes, rule_id: latest}
         state.scopes[scope] = replace(known, episodes=episodes)
     return effects
+
+
+def _recall_orders(state: State, memory: Memory) -> None:
+    """Before the first evaluation, which would otherwise release what a person has blocked."""
+    for item in memory.policies.values():
+        if isinstance(item, ManualThrottle | BudgetOverride):
+            engine.set_by_hand(state, item)
 
 
 def _breakers(command: ThrottleCommand) -> dict[RuleId, Breaker]:

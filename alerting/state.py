@@ -20,6 +20,7 @@ from alerting.rules.reading import RuleId
 from alerting.scope_rules import ScopeRules
 from alerting.totals import SpendSum
 from schemas.alert import Alert
+from schemas.manual import BudgetOverride, ManualThrottle
 from schemas.periods import Calendar, Window, WindowKind
 from schemas.policy import PolicyObject, RuleSet, ScopePolicy
 from schemas.throttle import ThrottleCommand
@@ -102,6 +103,11 @@ class ScopeState:
     """One scope with policy, or with a command or alert that is not over."""
 
     policy: ScopePolicy | None = None
+    """What holds now: `base`, with the budget of an override that is in force."""
+    base: ScopePolicy | None = None
+    """As the policy file says."""
+    hold: ManualThrottle | None = None
+    override: BudgetOverride | None = None
     breakers: Mapping[RuleId, Breaker] = field(default_factory=dict)
     episodes: Mapping[str, Episode] = field(default_factory=dict)
     """By the id of the rule."""

@@ -10,9 +10,11 @@ import typer
 from app.commands import (
     alerts,
     audit,
+    alerts,
     close,
     deliveries,
     demo,
+    manual,
     policy,
     rates,
     rebuild,
@@ -55,6 +57,8 @@ cli.command("reopen", rich_help_panel=_OPERATE)(close.reopen)
 cli.command("push", rich_help_panel=_OPERATE)(close.push)
 cli.command("periods", rich_help_panel=_OPERATE)(close.periods)
 cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
+cli.add_typer(manual.throttle, name="throttle", rich_help_panel=_OPERATE)
+cli.add_typer(manual.budget, name="budget", rich_help_panel=_OPERATE)
 cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
 cli.add_typer(audit.audit, name="audit", rich_help_panel=_OPERATE)
 cli.add_typer(silences.silence, name="silence", rich_help_panel=_OPERATE)
@@ -65,6 +69,7 @@ cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)
 cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
 cli.command("reports", rich_help_panel=_WORKERS)(workers.reports)
+cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
 cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)
 
 

@@ -94,6 +94,9 @@ def stance_of(
             return base
         case OnExpiry.HOLD:
             until_ms = command.expires_at_ms + HOLD_MS_MAX
+            if command.reset_at_ms:
+                # Its author said when it ends, which no controller has to be alive for.
+                until_ms = min(until_ms, command.reset_at_ms)
             return _in_force(base, command, until_ms, relays) if now_ms < until_ms else base
         case OnExpiry.DEGRADE:
             # Until the budget's period ends, which no controller has to be alive for.

@@ -2,7 +2,8 @@
 
 The YAML file people write is read by `schemas.policy_file`, checked, and compiled to these.
 Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy,
-`finance` for FinancePolicy, `silence:ID` for a Silence, which no file holds.
+`finance` for FinancePolicy, `silence:ID` for a Silence, `throttle:SCOPE` and `override:SCOPE` for what
+people set by hand; those three no file holds.
 A record without a value deletes the object.
 """
 
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.finance import FINANCE_ID, FinancePolicy
+from schemas.manual import BudgetOverride, ManualThrottle, manual_id
 from schemas.policy_notify import (
     OPEN_BREAKER_MUTES_BELOW,
     SILENCE_PREFIX,
@@ -133,7 +135,14 @@ class NotifyPolicy(_Wire):
 
 
 PolicyObject = Annotated[
-    ScopePolicy | RuleSet | NotifyPolicy | FinancePolicy | Silence, Field(discriminator="kind")
+    ScopePolicy
+    | RuleSet
+    | NotifyPolicy
+    | FinancePolicy
+    | Silence
+    | ManualThrottle
+    | BudgetOverride,
+    Field(discriminator="kind"),
 ]
 _adapter: TypeAdapter[PolicyObject] = TypeAdapter(PolicyObject)
 
@@ -155,6 +164,8 @@ def object_id(item: PolicyObject) -> str:
             return FINANCE_ID
         case Silence():
             return f"{SILENCE_PREFIX}{item.id}"
+        case ManualThrottle() | BudgetOverride():
+            return manual_id(item)
 
 
 def encode_policy(item: PolicyObject) -> bytes:

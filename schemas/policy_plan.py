@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from schemas.audit import AuditEntry
 from schemas.finance import FinancePolicy
+from schemas.manual import BudgetOverride, ManualThrottle
 from schemas.policy import (
     BreakerPolicy,
     Budget,
@@ -35,6 +36,7 @@ from schemas.policy_rules_document import (
 )
 from schemas.scopes import ScopeType
 
+_NOT_IN_FILES = (Silence, ManualThrottle, BudgetOverride)
 # Fields that count versions are told apart from what they count.
 _VERSIONS = frozenset({"version", "budget_version"})
 # A change of these re-arms thresholds and absolute limits: all that alerting compares spend with.
@@ -150,12 +152,12 @@ def plan(
     and deletions last, children before parents; equal arguments give equal plans.
     """
     kept = sorted(desired, key=_rank)
-    # Silences are not the file's: `meterline silence` makes and ends them.
+    # Silences, manual throttles and overrides are not the file's: commands make and end them.
     gone = sorted(
         (
             name
             for name in current.keys() - desired.keys()
-            if not isinstance(current[name], Silence)
+            if not isinstance(current[name], _NOT_IN_FILES)
         ),
         key=_rank,
         reverse=True,

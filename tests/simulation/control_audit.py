@@ -14,7 +14,7 @@ from relay.gate import Gate
 from schemas.alert import Alert, AlertStatus
 from schemas.periods import HOUR_MS, WindowKind
 from schemas.policy import RuleSet, ScopePolicy
-from schemas.throttle import Applied, BreakerState, ThrottleCommand
+from schemas.throttle import Applied, BreakerState, OnExpiry, ThrottleCommand
 from tests.simulation.ledger_audit import AuditError, Sums
 from tests.streams_model import CALENDAR
 
@@ -112,10 +112,15 @@ class ControlAudit:
     # -- after everything was drained
 
     def settled(
-        self, policy: ScopePolicy, spent: dict[WindowKind, Sums], rules: RuleSet, now_ms: int
+        self,
+        policy: ScopePolicy,
+        spent: dict[WindowKind, Sums],
+        rules: RuleSet,
+        now_ms: int,
+        by_hand: BreakerState,
     ) -> BreakerState:
         """Check what was told and commanded of one scope; answer the state it deserves."""
-        deserved = BreakerState.CLOSED
+        deserved = by_hand
         for bound in bounds_of(policy):
             cost, input_tokens, output_tokens, _, _ = spent[bound.kind]
             observed = input_tokens + output_tokens if bound.tokens else cost
@@ -209,7 +214,10 @@ class GateAudit:
                 continue
             if now_ms < command.expires_at_ms + SKEW_MS:
                 raise AuditError(f"{scope} is open until {command.expires_at_ms}, admitted")
-            if now_ms < command.reset_at_ms:
+            if command.on_expiry is OnExpiry.HOLD:
+                if now_ms < command.reset_at_ms:
+                    raise AuditError(f"{scope} is blocked by hand until {command.reset_at_ms}")
+            elif now_ms < command.reset_at_ms:
                 self._admitted_degraded(scope, command, now_ms)
 
     def _admitted_degraded(self, scope: str, command: ThrottleCommand, now_ms: int) -> None:

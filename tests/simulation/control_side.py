@@ -22,7 +22,8 @@ from alerting.state import (
 from relay.decision import Decision, GateRequest
 from relay.gate import Gate
 from schemas.alert import Alert, decode_alert, encode_alert
-from schemas.policy import RULES_ID, RuleSet, ScopePolicy
+from schemas.manual import subject_of
+from schemas.policy import PolicyObject, ScopePolicy
 from schemas.scopes import scopes_of
 from schemas.throttle import ThrottleCommand, decode_command, encode_command
 from tests.simulation.control_audit import ControlAudit, GateAudit
@@ -33,7 +34,7 @@ class Policy(NamedTuple):
     """One record of control.policies."""
 
     object_id: str
-    item: ScopePolicy | RuleSet | None
+    item: PolicyObject | None
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Topics:
         self.audit.alert_written(writer_read, len(self.alerts), alert)
         self.alerts.append(decode_alert(encode_alert(alert)))
 
-    def append_policy(self, object_id: str, item: ScopePolicy | RuleSet | None) -> None:
+    def append_policy(self, object_id: str, item: PolicyObject | None) -> None:
         """An operator's change is in the log."""
         self.policies.append(Policy(object_id, item))
 
@@ -105,7 +106,9 @@ class Controller:
             self.snapshots_read[partition] = end
         self.totals.drop_ended(now_ms)
         seen: list[Observation] = [CommandSeen(command) for command in commands]
-        seen += [PolicyChanged(name, item, self.totals.of(name)) for name, item in policies]
+        seen += [
+            PolicyChanged(name, item, self.totals.of(subject_of(name))) for name, item in policies
+        ]
         seen += self.totals.sums(changed)
         seen.append(Tick(not behind))
         effects: list[Effect] = []
@@ -163,7 +166,7 @@ class RelayGate:
         for object_id, item in self.topics.policies[self.policies_read :]:
             if isinstance(item, ScopePolicy):
                 self.gate.apply_policy(item, now_ms + self.skew_ms)
-            elif object_id != RULES_ID:
+            elif item is None:
                 self.gate.remove_policy(object_id, now_ms + self.skew_ms)
         self.policies_read = len(self.topics.policies)
         for command in self.topics.commands[self.commands_read : self.commands_read + count]:

@@ -182,6 +182,16 @@ def _one_shard_only(patch: Patch) -> None:
     patch.setattr(alerting.totals.SpendTotals, "apply", apply)
 
 
+def _orders_not_heeded(patch: Patch) -> None:
+    """What a person sets by hand changes nothing."""
+    patch.setattr(engine, "set_by_hand", lambda *_: None)
+
+
+def _orders_forgotten(patch: Patch) -> None:
+    """A restarted controller releases what a person has blocked."""
+    patch.setattr(alerting.restore, "_recall_orders", lambda *_: None)
+
+
 def _committed_before_durable(patch: Patch) -> None:
     """Offsets are committed as soon as messages are read."""
     original = Worker.apply
@@ -208,6 +218,8 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     _committed_before_durable,
     _gate_takes_anything,
     _gate_ends_leases_early,
+    _orders_not_heeded,
+    _orders_forgotten,
     _alerts_forgotten,
     _commands_forgotten,
     _epoch_not_raised,

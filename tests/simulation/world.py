@@ -16,8 +16,9 @@ import msgspec
 
 from relay.decision import Admission, GateRequest
 from relay.partitioning import Partitioner
+from schemas.manual import BudgetOverride, ManualThrottle
 from schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, WindowKind, parse_rfc3339, rfc3339
-from schemas.policy import RULES_ID, Budget, Limits, RuleSet, ScopePolicy
+from schemas.policy import RULES_ID, Budget, Limits, RuleSet, ScopePolicy, object_id
 from schemas.throttle import BreakerState
 from schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
 from streams import identity
@@ -61,7 +62,7 @@ TROUBLE = (
     *("seal", "late", "lose_ack", "resend", "overtake", "single", "repeat", "rubbish"),
     *("lose_disk", "kill_relay", "kill_worker", "stall_worker", "wake_zombie", "rebalance"),
     *("compact", "edge", "kill_controller", "second_controller", "clock", "policy", "long_time"),
-    "settle",
+    *("throttle", "override", "settle"),
 )
 """What goes wrong, or is rare."""
 
@@ -101,6 +102,8 @@ class World:
         self.partitioner = Partitioner(self.logs.partitions)
         self.rules = RuleSet(time_zone=CALENDAR.time_zone)
         self.policies: dict[str, ScopePolicy] = {}
+        self.holds: dict[str, ManualThrottle] = {}
+        self.overrides: dict[str, BudgetOverride] = {}
         self.events = 0
         self.actions = 0
         self._number = 0
@@ -116,7 +119,8 @@ class World:
         wild["settle"] = min(wild["settle"], 0.3)
         # Otherwise hardly anything would happen within one window.
         wild["long_time"] /= 10
-        wild["policy"] /= 3
+        for name in ("policy", "throttle", "override"):
+            wild[name] /= 3
         wild["edge"] /= 2
         return {name: float(weight) for name, weight in calm.items()} | wild
 
@@ -449,6 +453,64 @@ class World:
         self.policies[scope] = policy
         self.topics.append_policy(scope, policy)
 
+    # -- orders
+
+    def do_throttle(self) -> str:
+        """A person throttles or blocks a scope, or lifts that before its end."""
+        scope = self.drawn.choice(SCOPES)
+        known = self.holds.get(scope)
+        if known is not None and known.holds(self.now_ms) and self.drawn.random() < 0.5:
+            hold = known.model_copy(update={"until_ms": self.now_ms})
+        else:
+            hold = ManualThrottle(
+                scope=scope,
+                admit_percent=self.drawn.choice((0, 10, 50)),
+                since_ms=self.now_ms,
+                until_ms=self.now_ms + self.drawn.choice((MINUTE_MS, HOUR_MS, DAY_MS)),
+                author="ann",
+                reason="a test",
+            )
+        self.holds[scope] = hold
+        self.topics.append_policy(object_id(hold), hold)
+        return f"{scope} {hold.admit_percent} % until {hold.until_ms}"
+
+    def do_override(self) -> str:
+        """A person gives a scope other budgets for a while."""
+        scope = self.drawn.choice(SCOPES)
+        known = self.overrides.get(scope)
+        override = BudgetOverride(
+            version=known.version + 1 if known is not None else 1,
+            scope=scope,
+            month_nano_usd=self.drawn.randint(5, 300) * USD,
+            day_nano_usd=self.drawn.choice((None, self.drawn.randint(5, 200) * USD)),
+            since_ms=self.now_ms,
+            until_ms=self.now_ms + self.drawn.choice((MINUTE_MS, HOUR_MS, DAY_MS)),
+            author="ann",
+            reason="a test",
+        )
+        self.overrides[scope] = override
+        self.topics.append_policy(object_id(override), override)
+        return f"{scope} until {override.until_ms}"
+
+    def _holding(self) -> dict[str, ScopePolicy]:
+        """The policies with the budgets that hold now, worked out without the engine."""
+        found: dict[str, ScopePolicy] = {}
+        for scope, policy in self.policies.items():
+            override = self.overrides.get(scope)
+            month, day = policy.budget.month_nano_usd, policy.budget.day_nano_usd
+            version = policy.budget_version
+            if override is not None:
+                holds = override.since_ms <= self.now_ms < override.until_ms
+                version += 1_000_000 * (2 * override.version - holds)
+                if holds and month is not None and override.month_nano_usd is not None:
+                    month = override.month_nano_usd
+                if holds and day is not None and override.day_nano_usd is not None:
+                    day = override.day_nano_usd
+            budget = Budget(month_nano_usd=month, day_nano_usd=day)
+            update = {"budget": budget, "budget_version": version}
+            found[scope] = policy.model_copy(update=update)
+        return found
+
     # -- time
 
     def do_time(self) -> None:
@@ -494,20 +556,31 @@ class World:
                 break
         else:
             raise AuditError(f"controllers do not come to rest in {ROUNDS_MAX} rounds")
-        for scope, policy in self.policies.items():
+        policies = self._holding()
+        for scope in SCOPES:
             spent = {
                 window.kind: self.ledger_audit.total(
                     scope, window.kind, window.start_ms, self.logs.partitions
                 )
                 for window in CALENDAR.windows(self.now_ms)
             }
-            self.control_audit.settled(policy, spent, self.rules, self.now_ms)
-            self._check_belief(scope, spent)
-        self.control_audit.check_firing(self.policies, self.now_ms)
+            policy = policies.get(scope, ScopePolicy(scope=scope))
+            by_hand = self._by_hand(scope)
+            self.control_audit.settled(policy, spent, self.rules, self.now_ms, by_hand)
+            if scope in policies:
+                self._check_belief(scope, spent)
+        self.control_audit.check_firing(policies, self.now_ms)
         self._check_last_words()
         for gate in self.gates:
             gate.read(self.now_ms)
             self._check_gate(gate)
+
+    def _by_hand(self, scope: str) -> BreakerState:
+        """What a person wants of a scope now."""
+        hold = self.holds.get(scope)
+        if hold is None or not hold.since_ms <= self.now_ms < hold.until_ms:
+            return BreakerState.CLOSED
+        return BreakerState.THROTTLED if hold.admit_percent else BreakerState.OPEN
 
     def _quiet_round(self) -> bool:
         """Every controller reads to the end and carries everything out; whether any had to."""

@@ -1,0 +1,167 @@
+"""`meterline throttle` and `meterline budget`: what people set by hand, with reason and end."""
+
+from __future__ import annotations
+
+import getpass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app import manual_control
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.failures import UserError
+from app.manual_control import Change, Order
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import kafka_config
+from schemas.money import MoneyError, nano_from_usd, usd_display
+from schemas.periods import parse_rfc3339, rfc3339
+from schemas.policy_rules_document import read_duration
+from schemas.throttle import ThrottleMode
+
+_out = Console(highlight=False)
+throttle = typer.Typer(help="Throttle or block a scope by hand.", no_args_is_help=True)
+budget = typer.Typer(help="Give a scope another budget for a while.", no_args_is_help=True)
+
+Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="For example key:acme/k-17.")]
+Reason = Annotated[str, typer.Option(help="Why; it stands in the audit log and in `explain`.")]
+Actor = Annotated[str, typer.Option(help="Who; default: the user of this machine.")]
+Until = Annotated[str, typer.Option(help="The end: 30m, 2h, 1d, or a time as 2026-11-21T18:00Z.")]
+
+
+class HowToRestrict(StrEnum):
+    """What happens to requests."""
+
+    BLOCK = "block"
+    REJECT = "reject"
+    QUEUE = "queue"
+    REDIRECT = "redirect"
+
+
+class Period(StrEnum):
+    """Which budget."""
+
+    MONTH = "month"
+    DAY = "day"
+
+
+def read_until(text: str, at_ms: int) -> int:
+    """A time, or a duration from now, as UTC ms."""
+    try:
+        return at_ms + read_duration(text) * 1000
+    except ValueError:
+        pass
+    try:
+        return parse_rfc3339(text)
+    except ValueError:
+        message = f"--until {text}: write 30m, 2h, 1d or a time with its offset, 2026-11-21T18:00Z"
+        raise UserError(message) from None
+
+
+def _order(actor: str, reason: str, until: str = "") -> Order:
+    at_ms = now_ms()
+    until_ms = read_until(until, at_ms) if until else 0
+    return Order(actor or getpass.getuser(), reason, at_ms, until_ms)
+
+
+def _tell(change: Change, text: str, *, json_output: bool) -> None:
+    if json_output:
+        print_json({"action": change.action, "object": change.after.model_dump(mode="json")})
+    else:
+        _out.print(text, soft_wrap=True, markup=False)
+
+
+@throttle.command("set")
+def throttle_set(
+    scope: Scope,
+    reason: Reason,
+    until: Until,
+    mode: Annotated[HowToRestrict, typer.Option(help="What happens to requests.")],
+    percent: Annotated[
+        int, typer.Option(min=1, max=99, help="Share of the limits left, unless blocked.")
+    ] = 50,
+    actor: Actor = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Restrict a scope until a time, at most 24 hours ahead; the stricter of this and rules wins."""
+    config = kafka_config(load_settings(data), "throttle")
+    order = _order(actor, reason, until)
+    blocks = mode is HowToRestrict.BLOCK
+    how = ThrottleMode.REJECT if blocks else ThrottleMode(mode.value)
+    admit = 0 if blocks else percent
+    policies = manual_control.read(config)
+    change = manual_control.set_throttle(policies, scope, admit, how, order)
+    manual_control.publish(config, change, order)
+    effect = "blocked" if blocks else f"throttled to {percent} % ({how.value})"
+    _tell(change, f"{scope}: {effect} until {rfc3339(order.until_ms)}", json_output=json_output)
+
+
+@throttle.command("release")
+def throttle_release(
+    scope: Scope,
+    reason: Reason,
+    actor: Actor = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """End a manual throttle now; what rules ask for stays in force."""
+    config = kafka_config(load_settings(data), "throttle")
+    order = _order(actor, reason)
+    change = manual_control.release_throttle(manual_control.read(config), scope, order)
+    manual_control.publish(config, change, order)
+    _tell(change, f"{scope}: manual throttle released", json_output=json_output)
+
+
+@budget.command("override")
+def budget_override(
+    scope: Scope,
+    amount: Annotated[str, typer.Option(help="Dollars: 500 or 499.99.")],
+    reason: Reason,
+    until: Until,
+    period: Annotated[Period, typer.Option(help="Which budget.")] = Period.MONTH,
+    actor: Actor = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Another budget until a time, at most 31 days ahead; then the file's holds again."""
+    try:
+        nano_usd = nano_from_usd(amount)
+    except MoneyError as error:
+        message = f"--amount: {error}"
+        raise UserError(message) from None
+    if nano_usd < 0:
+        message = f"--amount {amount}: a budget is not negative"
+        raise UserError(message)
+    config = kafka_config(load_settings(data), "budget")
+    order = _order(actor, reason, until)
+    amounts = {period.value: nano_usd}
+    policies = manual_control.read(config)
+    change = manual_control.override_budget(policies, scope, amounts, order)
+    manual_control.publish(config, change, order)
+    until_text = rfc3339(order.until_ms)
+    text = f"{scope}: {period.value} budget {usd_display(nano_usd)} until {until_text}"
+    _tell(change, text, json_output=json_output)
+
+
+@budget.command("revert")
+def budget_revert(
+    scope: Scope,
+    reason: Reason,
+    actor: Actor = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """End an override before its time: the policy file's budget holds again."""
+    config = kafka_config(load_settings(data), "budget")
+    order = _order(actor, reason)
+    change = manual_control.revert_budget(manual_control.read(config), scope, order)
+    manual_control.publish(config, change, order)
+    _tell(change, f"{scope}: the policy file's budget holds again", json_output=json_output)
