@@ -10,7 +10,6 @@ import typer
 from app.commands import (
     alerts,
     audit,
-    alerts,
     close,
     deliveries,
     demo,
@@ -69,7 +68,6 @@ cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)
 cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
 cli.command("reports", rich_help_panel=_WORKERS)(workers.reports)
-cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
 cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)
 
 
