@@ -28,6 +28,7 @@ from reports.attribution.question import (
     read_axis,
     read_filter,
 )
+from reports.attribution.roles import statements
 from reports.attribution.table import columns_of, rows_of
 from reports.tabular import Column, Format, Kind, percent_text, write_table
 from schemas.money import usd_display
@@ -226,3 +227,25 @@ def _cell(column: Column, value: Any) -> str:
             return rfc3339(value)[:16]
         case Kind.TEXT:
             return str(value).replace("[", r"\[") or "[dim]none[/]"
+
+
+@report.command("role")
+def role(
+    organisation: Annotated[str, typer.Argument(help="Whose analysts.")],
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="Run it; else only print it.")] = False,
+    data: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """A read-only ClickHouse role that sees one organisation's rows (real servers only)."""
+    section = load_settings(data).clickhouse
+    sql = statements(organisation, section.database, section.cluster)
+    if not apply:
+        sys.stdout.write("".join(f"{each};\n" for each in sql))
+        return
+    client = Client(clickhouse_config(load_settings(data)))
+    try:
+        for each in sql:
+            client.command(each)
+    finally:
+        client.close()
+    _progress.print(f"role analyst_{organisation} is ready: GRANT it to a user")
