@@ -17,6 +17,9 @@ from embedded.processes import dying_with_parent
 
 ANSWER_SECONDS_MAX = DRAIN_SECONDS_MAX + 15
 QUIT_SECONDS_MAX = 15.0
+# It imports, opens its spool, reads its topics; a loaded machine and a broker that is down take their
+# time.
+START_SECONDS_MAX = READY_SECONDS_MAX + 120
 
 
 class RelayError(RuntimeError):
@@ -54,7 +57,7 @@ class Relay:
 
     def wait_ready(self) -> None:
         """Wait until it serves."""
-        ready = self._answer("ready", READY_SECONDS_MAX + 15)
+        ready = self._answer("ready", START_SECONDS_MAX)
         self.recorded_again += int(ready["recorded_again"])
 
     def kill(self) -> None:
