@@ -15,8 +15,9 @@ COPY embedded embedded
 RUN python -m venv /opt/meterline && /opt/meterline/bin/pip install --no-cache-dir '.[server]'
 
 FROM python:3.11-slim
-# The workers write nothing but the streams' scratch directory.
-RUN useradd --system --uid 10001 --create-home meterline
+# The workers write nothing but the streams' scratch directory and the files of closed months.
+RUN useradd --system --uid 10001 --create-home meterline \
+    && install -d -o meterline -g meterline /var/lib/meterline/closes
 COPY --from=build /opt/meterline /opt/meterline
 ENV PATH=/opt/meterline/bin:$PATH PYTHONUNBUFFERED=1 METERLINE_LOG_FORMAT=json
 USER meterline

@@ -23,6 +23,8 @@ from app.commands.setup import read_text
 from app.commands.status import departments_table
 from app.commands.up import KafkaChoice, sample_policy
 from app.demo.feed import Feed
+from app.demo.month_end import ORGANISATION as HERO_ORGANISATION
+from app.demo.month_end import close_last_month, last_month, send_last_month
 from app.demo.proof import Proof, prove
 from app.demo.story import Seen, Story, departments_line, spend_line
 from app.overview import gather
@@ -101,6 +103,7 @@ def _tell(stack: Stack, folder: Path, stop: threading.Event) -> None:
         _recovery(stack, story, folder)
         if not stop.is_set():
             _proof(stack, story, feed)
+            _month_end(stack, story)
     finally:
         feed.close()
 
@@ -201,6 +204,23 @@ def _say_proof(story: Story, proof: Proof) -> None:
         story.tell("bold green", "EXACT", "three counts, no difference: not one nano-dollar")
     else:
         story.tell("bold red", "DIFFERENT", f"by {usd_display(proof.difference_nano_usd, 9)}")
+
+
+def _month_end(stack: Stack, story: Story) -> None:
+    """Close last month, and say where its files are."""
+    month = last_month(stack.settings)
+    sent = send_last_month(stack.settings, month, SEED)
+    story.tell("cyan", "LATE", f"{sent:,} events of {month.name} arrive, as after an outage")
+    result = close_last_month(stack.settings, month)
+    story.tell(
+        "bold green",
+        "CLOSED",
+        f"{month.name}, revision {result.revision}: bills, journals for three ledgers, FOCUS "
+        f"1.4, manifest {result.manifest_sha256[:12]}",
+    )
+    assert result.directory is not None
+    for name in ("summary.html", "bill.xlsx", "journal-netsuite.csv"):
+        _out.print(f"        {result.directory / HERO_ORGANISATION / name}")
 
 
 def _keep_serving(stack: Stack, stop: threading.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -83,6 +84,8 @@ def cut_off_ms(month: Month, policy: FinancePolicy, time_zone: str) -> int:
     return int(moment.timestamp()) * 1000
 
 
+# Asked once per line; a close looks at four months of days at most.
+@lru_cache(maxsize=1_024)
 def day_start_ms(day: date, time_zone: str) -> int:
     """When a day of the billing time zone begins, UTC ms."""
     return (

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from backends.clickhouse import Client
@@ -292,10 +293,13 @@ def _sku_price(line: Line, name: str, price: PriceInput) -> str:
     return f"{line.provider}/{line.model}/{tier}/{line.tier_floor}/{name}/{since}"
 
 
+# A month has some dozens of instants and prices, and a million rows.
+@lru_cache(maxsize=4_096)
 def _instant(time_ms: int) -> str:
     return rfc3339(time_ms)[:19] + "Z"
 
 
+@lru_cache(maxsize=4_096)
 def _unit(pico_per_token: int) -> str:
     """Pico-USD per token are micro-USD per million tokens."""
     return _plain(Decimal(pico_per_token).scaleb(-_MILLION))
