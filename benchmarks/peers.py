@@ -11,12 +11,12 @@ each round, one worker process each:
   recovery.
 
 The peers get the money from a dictionary of prices, keep four sums, know no duplicates, and their
-events count as done when they come to the windows, not when they are durable: less work than ours.
+events count as done when they come to the last window, not when they are durable: less work than ours.
 Their programs are `peer_quixstreams.py` and `peer_bytewax.py`.
 
     python -m benchmarks.peers [--json] [--rounds N] [--kafka tansu|apache]
 
-Needs the extra `bench`.
+Needs the extra `peers`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from embedded.broker import start_broker
 from embedded.kafka import start_kafka
 from streams.settings import StreamsSettings, embedded_settings
 
-MESSAGES = 3_000
+MESSAGES = 2_000
 # A peer that cannot count them all in this time is measured on what it did count.
 PEER_SECONDS = 15.0
 RATIO_MIN = 3.0

@@ -12,7 +12,7 @@ A message is one of, told apart by content:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -32,6 +32,13 @@ from schemas.usage import (
 )
 
 CLOUD_EVENT_TYPE = "relay.usage.recorded.v1"
+
+
+class BatchDecoder(Protocol):
+    """A msgspec decoder of UsageBatch or of a subclass."""
+
+    def decode(self, buf: bytes, /) -> UsageBatch:
+        """The batch; msgspec's errors if it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +84,19 @@ SEQ_MAX = 2**53
 _DETAIL_LENGTH_MAX = 300  # a reason a person reads, not a copy of the input
 
 
-def decode_usage(value: bytes | None, timestamp_ms: int) -> UsageMessage:
+def decode_usage(
+    value: bytes | None,
+    timestamp_ms: int,
+    decoder: BatchDecoder = _batch_decoder,
+) -> UsageMessage:
     """Decode and check one record value of usage.events; never raises on bad input.
 
     Args:
         value: the record's value; None for a tombstone.
         timestamp_ms: the record's Kafka timestamp: the "now" of the future-time check, so that
             every reader of the log decides alike.
+        decoder: tried first, for a reader that wants its own subclass of event where a batch fits
+            it. What it refuses is decoded as for everybody else, so it changes no verdict.
     """
     if value is None:
         return _whole(RejectReason.TOMBSTONE, "record without a value", b"")
@@ -91,8 +104,10 @@ def decode_usage(value: bytes | None, timestamp_ms: int) -> UsageMessage:
         detail = f"{len(value)} bytes, at most {MESSAGE_BYTES_MAX}"
         return _whole(RejectReason.OVERSIZE_MESSAGE, detail, value[:_DETAIL_LENGTH_MAX])
     try:
-        batch = _batch_decoder.decode(value)
+        batch = decoder.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if decoder is not _batch_decoder:
+            return decode_usage(value, timestamp_ms)
         return _decode_slowly(value, timestamp_ms)
     return _check_batch(batch, value, timestamp_ms)
 

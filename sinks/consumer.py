@@ -1,4 +1,11 @@
-"""The sink's loop: poll, batch, write, commit."""
+"""The sink's loop: poll, batch, write, commit.
+
+    this thread    poll ──► decode, batch ──► hand over ··········► commit
+    the writer's                                 └─► ClickHouse, dead letters ─┘
+
+One batch is being written while the next is read: ClickHouse and the decoding work at the same
+time. Never two, so memory holds two batches of a topic at most, and offsets are committed in order.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -31,7 +40,8 @@ from sinks.writer import CrashPoints, Writer
 
 _log = structlog.get_logger("sink")
 
-# A held sink asks the group for news this often; well below every session time-out.
+# A sink that waits for its writer asks the group for news this often; well below every session
+# time-out, and longer than an insert usually takes.
 HOLD_POLL_SECONDS = 0.2
 
 
@@ -47,6 +57,15 @@ class SinkParts:
     rate: Rate
     clock: Clock
     meter: Meter
+
+
+class _Writing(NamedTuple):
+    """The batch that is being written."""
+
+    topic: Topic
+    batch: Batch
+    reason: FlushReason
+    done: Future[None]
 
 
 class Sink:
@@ -67,7 +86,7 @@ class Sink:
         self._shapes = shapes(settings.epoch, parts.rate)
         self._batches = {topic: Batch(topic.value) for topic in settings.policies}
         # Polled and not yet in a batch: one poll's records, and at most one poll's more that a
-        # rebalance brought while the sink was holding.
+        # rebalance brought while the sink waited for its writer.
         self._polled: deque[Record] = deque()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._writer = Writer(
@@ -77,6 +96,8 @@ class Sink:
             parts.meter,
             self._crash,
         )
+        self._thread = ThreadPoolExecutor(1, "sink-writer")
+        self._writing: _Writing | None = None
         self._consumer = GroupConsumer(
             kafka,
             settings.group,
@@ -93,12 +114,16 @@ class Sink:
                 self._flush_due()
             for topic in self._batches:
                 self._flush(topic, FlushReason.SHUTDOWN)
+            self._settle()
         except StoppedError:
             _log.info("sink.stopped_unwritten")
 
     def close(self) -> None:
         """Leave the group and let the connections go."""
         self._consumer.close()
+        # A writer that waits for a server has heard of the stop; one at work ends its statement.
+        self._stop.set()
+        self._thread.shutdown()
         self._writer.close()
 
     def _due_seconds(self) -> float:
@@ -135,6 +160,8 @@ class Sink:
                 self._flush(topic, reason)
 
     def _flush_due(self) -> None:
+        if self._writing is not None and self._writing.done.done():
+            self._settle()
         for topic, batch in self._batches.items():
             reason = flush_reason(self._settings.policies[topic], batch, _monotonic_ms())
             if reason is not FlushReason.NONE:
@@ -143,23 +170,50 @@ class Sink:
             self._commit({})
 
     def _flush(self, topic: Topic, reason: FlushReason) -> None:
-        """Write one batch and commit it.
+        """Hand one batch to the writer, after the one before it.
 
         1. and 2. `Writer.write`: rows in ClickHouse, dead letters in Kafka. Both may happen again.
-        3. Commit the offsets. Only what is durable is committed; a crash before this step reads
-           the same messages again, and their rows replace themselves.
+        3. `_settle`: commit the offsets.
         """
         batch = self._batches[topic]
         if not batch:
             return
-        # A new batch first: a rebalance while the writer holds must not change what it writes.
+        # A new batch first: a rebalance from here on must not change what is written.
         self._batches[topic] = Batch(topic.value)
-        self._writer.write(batch, self._shapes[topic], self._hold)
-        self._commit(batch.offsets)
+        self._settle()
+        done = self._thread.submit(self._writer.write, batch, self._shapes[topic], self._hold)
+        self._writing = _Writing(topic, batch, reason, done)
+
+    def _settle(self) -> None:
+        """Wait for the batch that is being written, and commit it.
+
+        Only what is durable is committed; a crash before the commit reads the same messages again,
+        and their rows replace themselves.
+        """
+        writing = self._writing
+        if writing is None:
+            return
+        self._stay_until(writing.done)
+        self._writing = None
+        writing.done.result()
+        self._commit(writing.batch.offsets)
         self._crash.reach("after_commit")
+        topic, batch = writing.topic, writing.batch
         self._parts.meter.count(Metric.MESSAGES, len(batch.entries), reason=topic.value)
         self._parts.meter.gauge(Metric.LAST_FLUSH_MS, self._parts.clock())
-        _log.debug("sink.flushed", topic=topic.value, rows=batch.rows, reason=reason.value)
+        _log.debug("sink.flushed", topic=topic.value, rows=batch.rows, reason=writing.reason.value)
+
+    def _stay_until(self, done: Future[None]) -> None:
+        """Wait without reading on, but as a live member: a silent one loses its partitions."""
+        wait((done,), HOLD_POLL_SECONDS)
+        if done.done():
+            return
+        while not done.done():
+            self._consumer.pause(self._consumer.assignment())
+            # Empty unless a rebalance has just brought partitions, which the next round pauses.
+            self._poll(0)
+            wait((done,), HOLD_POLL_SECONDS)
+        self._consumer.resume(self._consumer.assignment())
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         owned = self._consumer.assignment()
@@ -179,16 +233,9 @@ class Sink:
             self._uncommitted = {}
 
     def _hold(self, seconds: float) -> None:
-        """Wait without reading on, but as a live member: a silent one loses its partitions."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if self._stop.is_set():
-                raise StoppedError
-            self._consumer.pause(self._consumer.assignment())
-            # Empty unless a rebalance has just brought partitions, which the next round pauses.
-            self._poll(0)
-            self._stop.wait(min(left, HOLD_POLL_SECONDS))
-        self._consumer.resume(self._consumer.assignment())
+        """The writer waits for a server; in its own thread."""
+        if self._stop.wait(seconds):
+            raise StoppedError
 
     def _forget(self, partitions: Collection[TopicPartition]) -> None:
         """Drop what was read of partitions that go away: their next owner reads it again.

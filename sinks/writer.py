@@ -30,7 +30,7 @@ from sinks.shapes import LetterShape, Shape
 _log = structlog.get_logger("sink")
 
 Hold: TypeAlias = Callable[[float], None]
-"""Wait so many seconds while staying a member of the group; raises StoppedError when asked to."""
+"""Wait so many seconds; raises StoppedError when the sink is asked to stop."""
 
 # A dead letter's acknowledgement by a live broker takes milliseconds.
 LETTER_FLUSH_SECONDS_MAX = 10.0
@@ -222,9 +222,9 @@ class Writer:
             raise SinkError(message) from error
 
     def _tell_unreadable(self, shape: LetterShape) -> None:
-        for place in shape.unreadable:
-            _log.error("sink.retraction_unreadable", letter=place)
-        shape.unreadable.clear()
+        # One by one: the sink's thread adds to it meanwhile.
+        while shape.unreadable:
+            _log.error("sink.retraction_unreadable", letter=shape.unreadable.pop())
 
 
 def letter_of(poison: Poison) -> DeadLetter:

@@ -446,6 +446,11 @@ class PartitionLedger:
 
     # -- expiry
 
+    @property
+    def scheduled(self) -> int:
+        """How many entries wait for their expiry: each entry of this partition, once."""
+        return sum(len(bucket) for bucket in self._due.values())
+
     def _schedule(self, key: EntryKey, entry: Entry) -> None:
         kept_ms = self._policy.retention.of(kind_of(key[1]))
         due = (max(entry.end_ms, self.watermark_ms) + kept_ms) // _BUCKET_MS + 1
