@@ -1,6 +1,6 @@
 """Three simulated months through the real ledgers: what is kept, and what is given back.
 
-Time is an argument of the ledgers, so a quarter takes seconds: a message every half hour per
+Time is an argument of the ledgers, so a quarter takes seconds: a message every hour per
 partition, flushed each time, with the changelog compacted as Kafka does it. The month totals are
 added up beside it with plain dictionaries.
 """
@@ -24,12 +24,15 @@ from streams.ledger import LedgerPolicy
 START_MS = 1_764_543_600_000
 """2025-12-01 in Berlin: the months before the clocks change, and the day they do."""
 TIME_ZONE = "Europe/Berlin"
-STEP_MS = HOUR_MS // 2
+STEP_MS = HOUR_MS
 DAYS = 31 + 31 + 28
-KEYS = 12
+KEYS = 6
+# As shipped, but for days, which would all be kept.
+RETENTION = Retention(day_ms=12 * DAY_MS)
 EVENTS_PER_MESSAGE = 10
 COST_NANO_USD = 1_000_003
-IDS_HORIZON = 5_000
+# Small, so that the ring of ids goes round several times.
+IDS_HORIZON = PENDING_EVENTS_MAX = 1_000
 
 
 class Day(NamedTuple):
@@ -54,15 +57,19 @@ class Report(NamedTuple):
     """Month totals, in table or log, that are not the sums of what was sent."""
 
 
-def entries_bound(scopes: int, retention: Retention) -> int:
-    """The most entries that retention allows: windows of each kind that can be kept at once.
+def entries_bound(partitions: int, keys: int, retention: Retention) -> int:
+    """The most entries that retention allows.
 
-    One more of each kind is open, and one more waits for the flush after its hour.
+    An event is late by a quarter of an hour at most, so an entry may be kept for two retentions:
+    from its window's end, and once more from a late addition. A few more windows of each kind are
+    open, or wait for the flush after their hour.
     """
-    minutes = retention.minute_ms // STEP_MS + HOUR_MS // STEP_MS
-    hours = retention.hour_ms // HOUR_MS
-    days = retention.day_ms // DAY_MS
-    return scopes * (minutes + hours + days + 3 + 2 * 4)
+    scopes = partitions * (1 + 3 + keys)
+    waiting = 5
+    # Each of a message's events has its own minute, in three scopes.
+    minutes = partitions * EVENTS_PER_MESSAGE * 3 * (2 * retention.minute_ms // STEP_MS + waiting)
+    windows = 2 * retention.hour_ms // HOUR_MS + 2 * retention.day_ms // DAY_MS + 4 + 2 * waiting
+    return minutes + scopes * windows
 
 
 def simulate(
@@ -75,7 +82,12 @@ def simulate(
         keys: API keys, each in every partition.
         report: called at the end of each day with its number.
     """
-    policy = LedgerPolicy(source_topic="usage.events", ids_horizon=IDS_HORIZON)
+    policy = LedgerPolicy(
+        source_topic="usage.events",
+        ids_horizon=IDS_HORIZON,
+        pending_events_max=PENDING_EVENTS_MAX,
+        retention=RETENTION,
+    )
     calendar = Calendar(TIME_ZONE)
     replica = Replica({}, LedgerFactory(policy, calendar, lambda _event: (COST_NANO_USD, True)))
     replica.recover(set(range(partitions)))

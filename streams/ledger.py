@@ -163,7 +163,9 @@ class PartitionLedger:
         self._cells: dict[CellKey, Cell] = {}
         self._dirty: dict[EntryKey, None] = {}
         self._tombstones: list[EntryKey] = []
-        self._due: dict[int, list[tuple[EntryKey, int]]] = {}
+        self._due: dict[int, list[EntryKey]] = {}
+        # Entries that were added to after their window had ended; their retention begins anew.
+        self._late: set[EntryKey] = set()
         self._closed_ms = [0] * len(WindowKind)
         self._replay_until = -1
         self._skipped_windows = 0
@@ -380,6 +382,7 @@ class PartitionLedger:
         entries, dirty, partition = self._entries, self._dirty, self.partition
         epoch, offset = self._policy.epoch, self.offset
         closed = window[1] <= self._closed_ms[_POSITIONS[kind_of(window)]]
+        ended = window[1] <= self.watermark_ms
         for scope, cell in sums.items():
             key = ((scope, partition), window)
             entry = entries.get(key)
@@ -393,6 +396,8 @@ class PartitionLedger:
                 add_to_entry(entry, cell)
                 entry.epoch = epoch
                 entry.offset = offset
+                if ended:
+                    self._late.add(key)
             else:
                 continue
             dirty[key] = None
@@ -457,7 +462,7 @@ class PartitionLedger:
         bucket = self._due.get(due)
         if bucket is None:
             bucket = self._due[due] = []
-        bucket.append((key, entry.offset))
+        bucket.append(key)
 
     def _expire(self) -> None:
         """Drop entries whose retention is over and that were not added to meanwhile."""
@@ -467,15 +472,16 @@ class PartitionLedger:
             bucket = self._due[due]
             while bucket and room:
                 room -= 1
-                self._expire_one(*bucket.pop())
+                self._expire_one(bucket.pop())
             if not bucket:
                 del self._due[due]
 
-    def _expire_one(self, key: EntryKey, offset: int) -> None:
+    def _expire_one(self, key: EntryKey) -> None:
         entry = self._entries.get(key)
         if entry is None:
             return
-        if entry.offset != offset:
+        if key in self._late:
+            self._late.discard(key)
             self._schedule(key, entry)
             return
         del self._entries[key]
