@@ -64,7 +64,7 @@ compose: ## docker-compose.yml is valid (needs the docker client, no engine)
 	docker compose config --quiet
 
 bench: $(VENV)/.dev ## every benchmark, one after the other, as JSON lines
-	for name in gate streams sink latency alerts; do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
+	for name in gate streams sink latency alerts scale; do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
 
 chaos: $(VENV)/.dev ## the proof that no kill loses or doubles anything (CYCLES=20 SEED=1 KAFKA=tansu)
 	$(BIN)/python -m benchmarks.chaos --cycles $(CYCLES) --seed $(SEED) --kafka $(KAFKA)

@@ -37,7 +37,7 @@ CLOUD_EVENT_TYPE = "relay.usage.recorded.v1"
 class BatchDecoder(Protocol):
     """A msgspec decoder of UsageBatch or of a subclass."""
 
-    def decode(self, buf: bytes, /) -> UsageBatch:
+    def decode(self, _value: bytes, /) -> UsageBatch:
         """The batch; msgspec's errors if it is none."""
 
 
