@@ -10,9 +10,11 @@ import typer
 from app.commands import (
     alerts,
     audit,
+    backtest,
     close,
     deliveries,
     demo,
+    explain,
     manual,
     policy,
     rates,
@@ -48,6 +50,7 @@ cli.command("verify", rich_help_panel=_OPERATE)(traffic.verify)
 cli.command("reconcile", rich_help_panel=_OPERATE)(reconcile.reconcile)
 cli.command("rebuild", rich_help_panel=_OPERATE)(rebuild.rebuild)
 cli.command("where", rich_help_panel=_OPERATE)(where.where)
+cli.command("explain", rich_help_panel=_OPERATE)(explain.explain)
 cli.command("status", rich_help_panel=_OPERATE)(status.status)
 cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
 cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)
@@ -66,6 +69,8 @@ cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
 cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
 cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)
+alerts.alerts.command("backtest")(backtest.alerts_backtest)
+alerts.alerts.command("test")(backtest.alerts_test)
 cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
 cli.command("reports", rich_help_panel=_WORKERS)(workers.reports)
 cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)

@@ -1,0 +1,75 @@
+"""`meterline explain`: why a scope is where it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app import manual_control
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.commands.times import time_ms
+from app.explain import Explained, answer, chain_of, explain_scope
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import clickhouse_config, kafka_config
+from backends.clickhouse import Client
+from reports.decisions import StoredAlert, read_alerts, read_commands
+from schemas.periods import rfc3339
+
+_out = Console(highlight=False)
+
+
+def explain(
+    scope: Annotated[str, typer.Argument(metavar="SCOPE", help="key:acme/k-17, ...")],
+    at: Annotated[str, typer.Option(help="When: 2026-11-21T12:00Z; default: now.")] = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """State, rule, evidence, since and until when, and who can lift it; also of what is above."""
+    settings = load_settings(data)
+    at_ms = time_ms(at) if at else now_ms()
+    policies = manual_control.read(kafka_config(settings, "explain"))
+    scopes = chain_of(scope, policies)
+    client = Client(clickhouse_config(settings))
+    try:
+        explained = [
+            explain_scope(each, read_commands(client, each, at_ms), policies, at_ms)
+            for each in scopes
+        ]
+        alerts = read_alerts(client, scopes, at_ms)
+    finally:
+        client.close()
+    if json_output:
+        print_json(answer(at_ms, explained, alerts))
+        return
+    for one in explained:
+        _show(one)
+    _show_alerts(alerts)
+
+
+def _show(one: Explained) -> None:
+    _out.print(f"[bold]{one.scope}[/]  {one.state.value}")
+    lines = [
+        ("rule", one.rule),
+        ("why", one.reason),
+        ("since", rfc3339(one.since_ms) if one.since_ms else ""),
+        ("until", rfc3339(one.until_ms) if one.until_ms else ""),
+        ("lifted by", one.lift),
+        *(("order", order) for order in one.orders),
+        ("command", one.version),
+    ]
+    for name, text in lines:
+        if text:
+            _out.print(f"  {name:<10} {text}", markup=False)
+
+
+def _show_alerts(alerts: list[StoredAlert]) -> None:
+    if alerts:
+        _out.print("[bold]alerts[/], the newest first")
+    for each in alerts:
+        at = rfc3339(max(each.starts_at_ms, each.ends_at_ms))[:16].replace("T", " ")
+        _out.print(f"  {at}  {each.status:<9} {each.summary}", markup=False)

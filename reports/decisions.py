@@ -1,0 +1,69 @@
+"""What was decided about scopes: throttle commands and alerts as stored, up to a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from backends.clickhouse import Client
+
+# Renewals of one lease repeat every few minutes: this many reach back over two days of them.
+COMMANDS_MAX = 1_000
+ALERTS_MAX = 20
+
+
+class StoredCommand(NamedTuple):
+    """One throttle command; times in UTC ms."""
+
+    scope: str
+    state: str
+    reason: str
+    reason_code: str
+    evidence: str
+    """JSON; empty for a release or an order."""
+    issued_at_ms: int
+    expires_at_ms: int
+    reset_at_ms: int
+    version: str
+
+
+class StoredAlert(NamedTuple):
+    """One alert record."""
+
+    scope: str
+    status: str
+    severity: str
+    rule_id: str
+    summary: str
+    starts_at_ms: int
+    ends_at_ms: int
+
+
+_COMMANDS = """
+SELECT scope, state, reason, reason_code, evidence, toUnixTimestamp64Milli(issued_at),
+       toUnixTimestamp64Milli(expires_at), toUnixTimestamp64Milli(reset_at),
+       concat(toString(epoch), '.', toString(seq))
+FROM throttle_commands FINAL
+WHERE scope = {scope:String} AND issued_at <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
+ORDER BY epoch DESC, seq DESC
+LIMIT {count:UInt32}"""
+_ALERTS = """
+SELECT scope, status, severity, rule_id, summary, toUnixTimestamp64Milli(starts_at),
+       toUnixTimestamp64Milli(ends_at)
+FROM alerts FINAL
+WHERE scope IN {scopes:Array(String)}
+  AND greatest(starts_at, ends_at) <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
+ORDER BY greatest(starts_at, ends_at) DESC, alert_id
+LIMIT {count:UInt32}"""
+
+
+def read_commands(client: Client, scope: str, at_ms: int) -> list[StoredCommand]:
+    """A scope's commands up to a time, the newest first; ClickHouseError as the door says."""
+    parameters = {"scope": scope, "at_ms": at_ms, "count": COMMANDS_MAX}
+    return [StoredCommand(*row) for row in client.query(_COMMANDS, parameters)]
+
+
+def read_alerts(client: Client, scopes: Sequence[str], at_ms: int) -> list[StoredAlert]:
+    """The newest alert records of some scopes up to a time; ClickHouseError as the door says."""
+    parameters = {"scopes": list(scopes), "at_ms": at_ms, "count": ALERTS_MAX}
+    return [StoredAlert(*row) for row in client.query(_ALERTS, parameters)]
