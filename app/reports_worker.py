@@ -13,6 +13,7 @@ import structlog
 
 from app.clock import now_ms
 from app.close_doors import close_doors, closes_directory, read_policy_objects
+from app.drift_watch import EVERY_SECONDS, DriftWatch
 from app.settings import Settings, secret
 from app.telemetry import PrometheusMeter
 from app.wiring import clickhouse_config
@@ -52,6 +53,7 @@ def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Even
     jobs = [
         Job("close", Monthly(policy.close_day, hour, minute), close),
         Job("close-retry", Every(CLOSE_RETRY_SECONDS), close),
+        Job("reconcile", Every(EVERY_SECONDS), DriftWatch(settings, meter)),
         Job("push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop)),
     ]
     scheduler = Scheduler(root / SCHEDULE_FILE, jobs, now_ms, settings.time_zone)

@@ -36,7 +36,7 @@ def reconcile(
         bool, typer.Option("--repair", help="Replace totals that differ from the events.")
     ] = False,
     alert: Annotated[
-        bool, typer.Option("--alert", help="Publish or resolve the alert pipeline.drift.")
+        bool, typer.Option("--alert", help="Publish or resolve the alert reconcile.drift.")
     ] = False,
     json_output: Json = False,
 ) -> None:

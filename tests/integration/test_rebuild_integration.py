@@ -21,14 +21,14 @@ from relay.client import RelayClient
 from relay.gate import Admission, GateRequest
 from relay.lanes import encode_batch
 from relay.settings import RelaySettings, SpoolSettings
-from schemas.alert import AlertStatus, decode_alert
+from schemas.alert import AlertStatus, RuleType, decode_alert
 from schemas.codec import encode
 from schemas.metrics import NoMeter
 from schemas.topics import Topic
 from schemas.usage import UsageEvent
 from tests.pipeline import Pipeline, running_pipeline
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 SOON_SECONDS = 30.0
 LANE = "relay-rebuild/boot/1"
 HERO = GateRequest("acme", "k-hero", "gpt-4.1", department="research")
@@ -81,19 +81,27 @@ def research(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def fired(pipeline: Pipeline) -> list[str]:
-    """The dedup keys of all firings on the topic."""
+    """The dedup keys of all firings on the topic, but for those about the pipeline itself.
+
+    Lag, silence and the like depend on how loaded the machine is.
+    """
     reader = LogReader(kafka_config(load_settings(pipeline.data_dir), "test"), [Topic.ALERTS])
     try:
         alerts = [decode_alert(record.value or b"") for record in reader.read_to_end(20)]
     finally:
         reader.close()
-    return [alert.dedup_key for alert in alerts if alert.status is AlertStatus.FIRING]
+    return [
+        alert.dedup_key
+        for alert in alerts
+        if alert.status is AlertStatus.FIRING and alert.rule_type is not RuleType.PIPELINE
+    ]
 
 
 def deliveries(pipeline: Pipeline) -> list[tuple[Any, ...]]:
     return query(
         pipeline,
-        "SELECT message_id, channel, attempt, at FROM deliveries FINAL ORDER BY ALL",
+        "SELECT message_id, channel, attempt, at FROM deliveries FINAL "
+        "WHERE NOT startsWith(dedup_key, 'pipeline.') ORDER BY ALL",
     )
 
 

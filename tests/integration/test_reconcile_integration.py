@@ -9,23 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from app.clock import now_ms
+from app.drift_watch import DriftWatch
 from app.settings import load_settings
 from app.wiring import clickhouse_config, kafka_config
 from backends.clickhouse import Client
 from backends.kafka import Producer
 from relay.lanes import encode_batch
 from schemas.codec import encode
+from schemas.metrics import Metric, NoMeter
 from schemas.periods import Calendar, WindowKind
 from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from schemas.topics import Topic
 from schemas.usage import UsageEvent
 from tests.pipeline import Pipeline
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 SOON_SECONDS = 30.0
 SCOPE = "department:acme/support"
+
+
+class Gauges(NoMeter):
+    """Keeps what was set."""
+
+    def __init__(self) -> None:
+        self.values: dict[Metric, int] = {}
+
+    @override
+    def gauge(self, metric: Metric, value: int) -> None:
+        self.values[metric] = value
 
 
 def eventually(holds: Callable[[], Any], what: str) -> None:
@@ -116,12 +130,16 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
     assert drifted["drift_nano_usd"] == 777 + 10**9
     assert reconciled(pipeline, "--repair")["repaired"] == 2
     eventually(lambda: reconciled(pipeline, "--alert")["exact"], "the repair")
-    told = "SELECT status FROM alerts FINAL WHERE rule_id = 'pipeline.drift' ORDER BY ends_at"
+    told = "SELECT status FROM alerts FINAL WHERE rule_id = 'reconcile.drift' ORDER BY ends_at"
     eventually(lambda: execute(pipeline, told) == [("firing",), ("resolved",)], "the alerts")
     audits = "SELECT object_id FROM audit_log FINAL WHERE action = 'spend.repaired' ORDER BY ALL"
     eventually(
         lambda: execute(pipeline, audits) == [(SCOPE,), ("organisation:replayed",)], "the audit"
     )
+    meter = Gauges()
+    DriftWatch(load_settings(pipeline.data_dir), meter)(now_ms())
+    assert meter.values[Metric.DRIFT_WINDOWS] == 0
+    assert meter.values[Metric.MISSING_BATCHES] == 2
     pipeline.json("verify", "--truth", str(tmp_path / "truth.json"), "--wait", "60")
 
 
