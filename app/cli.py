@@ -21,6 +21,7 @@ from app.commands import (
     rebuild,
     reconcile,
     report,
+    repricing,
     setup,
     silences,
     status,
@@ -66,6 +67,7 @@ cli.add_typer(audit.audit, name="audit", rich_help_panel=_OPERATE)
 cli.add_typer(silences.silence, name="silence", rich_help_panel=_OPERATE)
 cli.add_typer(deliveries.deliveries, name="deliveries", rich_help_panel=_OPERATE)
 cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
+report.report.command("whatif")(repricing.what_if)
 cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
 cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)

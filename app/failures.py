@@ -23,6 +23,7 @@ from reports.close.close import CloseError
 from reports.close.files import FilesError
 from reports.close.months import PeriodError
 from reports.erp.journal import JournalError
+from reports.repricing.scenario import ScenarioError
 from reports.scheduler import SchedulerError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
@@ -51,6 +52,7 @@ _TOLD = (
     PeriodError,
     PolicyFileError,
     ReplayError,
+    ScenarioError,
     SchedulerError,
     ScopeError,
     SinkError,

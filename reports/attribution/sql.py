@@ -202,7 +202,7 @@ def _filters(
         if only is not None and each.axis.dimension not in only:
             continue
         name = f"filter_{number}"
-        column = (columns or {}).get(each.axis.dimension) or _expression(
+        column = (columns or {}).get(each.axis.dimension) or axis_expression(
             each.axis, f"filter_tag_{number}", parameters
         )
         conditions.append(f" AND {column} IN {{{name}:Array(String)}}")
@@ -210,7 +210,8 @@ def _filters(
     return "".join(conditions)
 
 
-def _expression(axis: Axis, name: str, parameters: dict[str, object]) -> str:
+def axis_expression(axis: Axis, name: str, parameters: dict[str, object]) -> str:
+    """The column of an axis; a tag's name is bound as the parameter `name`."""
     if axis.dimension is not Dimension.TAG:
         return f"`{axis.dimension.value}`"
     parameters[name] = axis.tag
@@ -219,7 +220,7 @@ def _expression(axis: Axis, name: str, parameters: dict[str, object]) -> str:
 
 def _event_columns(question: Attribution, parameters: dict[str, object]) -> list[str]:
     return [
-        f"toString({_expression(axis, f'tag_{number}', parameters)}) AS axis_{number}"
+        f"toString({axis_expression(axis, f'tag_{number}', parameters)}) AS axis_{number}"
         for number, axis in enumerate(question.by)
     ]
 

@@ -1,0 +1,155 @@
+"""`meterline report whatif`: the same usage at other prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.commands.report import SCREEN_ROWS_MAX, waiting
+from app.failures import UserError
+from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from app.wiring import catalogue, clickhouse_config
+from backends.clickhouse import Client
+from pricing.catalogue import Catalogue, load_catalogue
+from reports.attribution.period import PeriodError, read_period
+from reports.attribution.question import QuestionError, read_axis
+from reports.repricing import whatif
+from reports.repricing.scenario import Scenario, read_swap
+from reports.tabular import percent_text
+from schemas.money import divide_half_even, usd_display, usd_text
+from schemas.periods import Calendar
+
+_out = Console(highlight=False)
+_PPM = 1_000_000
+_CATALOGUE_HELP = (
+    "A rate card file, laid over the configured ones, or the version in use "
+    "(`meterline rates show MODEL` names it)."
+)
+
+
+def chosen_catalogue(settings: Settings, text: str) -> Catalogue:
+    """The catalogue that a person means: the one in use by its version, or with a file on top."""
+    in_use = catalogue(settings)
+    if not text or in_use.version == text or in_use.version.partition("+")[0] == text:
+        return in_use
+    path = Path(text)
+    if not path.is_file():
+        message = f"{text!r} is neither a rate card file nor {in_use.version}, the version in use"
+        raise UserError(message)
+    return load_catalogue([*settings.catalogues, path])
+
+
+def what_if(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="OLD=NEW: price requests to OLD as NEW. May be repeated."),
+    ] = None,
+    prices: Annotated[str, typer.Option("--catalogue", help=_CATALOGUE_HELP)] = "",
+    period: Annotated[
+        str, typer.Option(help="As of `report attribution`: 2026-10, 30d, ...")
+    ] = "current_month",
+    by: Annotated[str, typer.Option(help="As of `report attribution`.")] = "model",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """The same usage at other models' or other catalogues' prices, and the saving."""
+    if not model and not prices:
+        message = "say what to change: --model OLD=NEW, or --catalogue FILE"
+        raise UserError(message)
+    settings = load_settings(data)
+    tried = chosen_catalogue(settings, prices)
+    scenario = Scenario(tried, tuple(map(read_swap, model or ())), everything=bool(prices))
+    try:
+        stretch = read_period(period, Calendar(settings.time_zone), now_ms())
+        axes = tuple(read_axis(each.strip()) for each in by.split(",") if each.strip())
+    except (PeriodError, QuestionError) as error:
+        raise UserError(str(error)) from error
+    client = Client(clickhouse_config(settings))
+    try:
+        with waiting("pricing requests"):
+            answer = whatif.what_if(client, scenario, stretch, axes)
+    finally:
+        client.close()
+    if json_output:
+        print_json(what_if_json(answer, tried.version))
+    else:
+        show_what_if(_out, answer, tried.version)
+
+
+def what_if_json(answer: whatif.WhatIf, version: str) -> dict[str, object]:
+    """The answer as plain values."""
+    names = [str(axis) for axis in answer.by]
+    return {
+        "period": answer.period.name,
+        "price_version": version,
+        "total": _compared(answer.total),
+        "rows": [
+            {**dict(zip(names, group, strict=True)), **_compared(each)}
+            for group, each in answer.groups.items()
+        ],
+    }
+
+
+def _compared(each: whatif.Comparison) -> dict[str, object]:
+    return {
+        "requests": each.requests,
+        "now_usd": usd_text(each.now_nano_usd),
+        "then_usd": usd_text(each.then_nano_usd),
+        "saving_usd": usd_text(each.saving_nano_usd),
+        "saving_percent": _percent(each),
+        "unpriced_now": each.unpriced_now,
+        "unpriced_then": each.unpriced_then,
+    }
+
+
+def _percent(each: whatif.Comparison) -> str | None:
+    if each.now_nano_usd <= 0:
+        return None
+    return percent_text(divide_half_even(each.saving_nano_usd * _PPM, each.now_nano_usd))
+
+
+def show_what_if(out: Console, answer: whatif.WhatIf, version: str) -> None:
+    """Print the top of an answer for people."""
+    title = f"{', '.join(map(str, answer.by)) or 'everything'}, {answer.period.name}, at {version}"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for axis in answer.by:
+        table.add_column(str(axis), overflow="fold")
+    for name in ("requests", "now", "then", "saving", "%"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group, each in list(answer.groups.items())[:SCREEN_ROWS_MAX]:
+        names = [value.replace("[", r"\[") or "[dim]none[/]" for value in group]
+        table.add_row(*names, *_cells(each))
+    out.print(table)
+    if len(answer.groups) > SCREEN_ROWS_MAX:
+        out.print(f"[dim]{len(answer.groups) - SCREEN_ROWS_MAX:,} more rows; --json has all[/]")
+    total = answer.total
+    out.print(
+        f"total {usd_display(total.now_nano_usd)} now, {usd_display(total.then_nano_usd)} then: "
+        f"saves [bold]{usd_display(total.saving_nano_usd)}[/] of {total.requests:,} requests"
+    )
+    if total.unpriced_then:
+        out.print(
+            f"[yellow]{total.unpriced_then:,} requests have no price there[/] and count as now",
+            soft_wrap=True,
+        )
+    if total.unpriced_now:
+        out.print(f"[dim]{total.unpriced_now:,} requests have no price now and count 0 there[/]")
+
+
+def _cells(each: whatif.Comparison) -> list[str]:
+    percent = _percent(each)
+    return [
+        f"{each.requests:,}",
+        usd_display(each.now_nano_usd),
+        usd_display(each.then_nano_usd),
+        usd_display(each.saving_nano_usd),
+        "" if percent is None else percent[:-3],
+    ]

@@ -1,0 +1,158 @@
+"""What the same usage would cost at other prices, and what that saves.
+
+Rating is per request: a context tier is a cliff on one request's tokens, and each request is
+rounded once. So ClickHouse counts requests that are alike in everything that rating looks at,
+and each such group costs (price of one) x (how many), exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.clickhouse import Client
+from reports.attribution.period import Period
+from reports.attribution.question import Axis
+from reports.attribution.sql import axis_expression
+from reports.repricing.scenario import Request, Scenario, price_cuts
+from reports.repricing.slices import TIMES, Slice, read_slices
+from reports.totals import Query
+from schemas.money import NanoUsd, nano_from_usd
+
+REQUEST_COLUMNS = Request._fields[1:]
+"""Columns of usage_events that rating looks at, beside the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The requests of a slice, those that are alike counted."""
+
+    slice: Slice
+    by: tuple[Axis, ...]
+    models: Sequence[str]
+    """Stored model names."""
+    cuts: Sequence[int]
+
+    def build(self) -> Query:
+        """Rows of (one value per axis, columns of Request, requests, unpriced, cost)."""
+        parameters: dict[str, object] = {
+            **self.slice._asdict(),
+            "models": list(self.models),
+            "cuts": list(self.cuts),
+        }
+        axes, names = _axes(self.by, parameters)
+        groups = ", ".join([*names, "piece", *REQUEST_COLUMNS])
+        sql = f"""
+SELECT {"".join(f"{name}, " for name in names)}min(time_ms), {", ".join(REQUEST_COLUMNS)},
+       count(), countIf(NOT priced), toString(sum(cost_usd))
+FROM (
+    SELECT {"".join(f"{axis}, " for axis in axes)}{", ".join(REQUEST_COLUMNS)}, priced, cost_usd,
+           toUnixTimestamp64Milli(event_time) AS time_ms,
+           roundDown(time_ms, {{cuts:Array(Int64)}}) AS piece
+    FROM usage_events FINAL
+    WHERE {TIMES} AND model IN {{models:Array(String)}}
+)
+GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
+        return Query(sql, parameters)
+
+
+def _axes(by: tuple[Axis, ...], parameters: dict[str, object]) -> tuple[list[str], list[str]]:
+    names = [f"axis_{number}" for number in range(len(by))]
+    axes = [
+        f"toString({axis_expression(axis, f'tag_{number}', parameters)}) AS {name}"
+        for number, (axis, name) in enumerate(zip(by, names, strict=True))
+    ]
+    return axes, names
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Now and then, of one group."""
+
+    requests: int = 0
+    now_nano_usd: NanoUsd = 0
+    """As charged: the price frozen on each event."""
+    then_nano_usd: NanoUsd = 0
+    unpriced_now: int = 0
+    """Requests that have no price now; they count 0 there."""
+    unpriced_then: int = 0
+    """Requests that the scenario has no price for; they keep what they cost now."""
+
+    @property
+    def saving_nano_usd(self) -> NanoUsd:
+        """What the scenario saves; negative where it costs more."""
+        return self.now_nano_usd - self.then_nano_usd
+
+    def add(self, other: Comparison) -> None:
+        """Take another group in."""
+        self.requests += other.requests
+        self.now_nano_usd += other.now_nano_usd
+        self.then_nano_usd += other.then_nano_usd
+        self.unpriced_now += other.unpriced_now
+        self.unpriced_then += other.unpriced_then
+
+
+@dataclass(slots=True)
+class WhatIf:
+    """The answer: by group, the costliest first."""
+
+    period: Period
+    by: tuple[Axis, ...]
+    groups: dict[tuple[str, ...], Comparison] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Comparison:
+        """All groups."""
+        total = Comparison()
+        for each in self.groups.values():
+            total.add(each)
+        return total
+
+
+def what_if(client: Client, scenario: Scenario, period: Period, by: tuple[Axis, ...]) -> WhatIf:
+    """Price the usage of a period by a scenario; only requests that it concerns are in the answer.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    answer = WhatIf(period, by)
+    for piece in read_slices(client, period):
+        models = scenario.concerned(_models(client, piece))
+        if not models:
+            continue
+        cuts = price_cuts(scenario.catalogue, piece.start_ms, piece.end_ms)
+        usage = Usage(piece, by, models, cuts)
+        for row in _rows(client, usage):
+            group, compared = compare(scenario, row, len(by))
+            answer.groups.setdefault(group, Comparison()).add(compared)
+    ranked = sorted(answer.groups.items(), key=lambda each: (-each[1].now_nano_usd, each[0]))
+    answer.groups = dict(ranked)
+    return answer
+
+
+def compare(
+    scenario: Scenario, row: Sequence[Any], axes: int
+) -> tuple[tuple[str, ...], Comparison]:
+    """One row of `Usage`: its group, and what its requests cost now and then."""
+    request = Request._make(row[axes : axes + len(Request._fields)])
+    count, unpriced, cost = row[-3:]
+    now = nano_from_usd(cost)
+    price, priced = scenario.price(request)
+    compared = Comparison(
+        count, now, price * count if priced else now, unpriced, 0 if priced else count
+    )
+    return tuple(row[:axes]), compared
+
+
+def _models(client: Client, piece: Slice) -> list[str]:
+    rows = client.query(
+        f"SELECT DISTINCT toString(model) FROM usage_events WHERE {TIMES}",  # noqa: S608
+        piece._asdict(),
+    )
+    return [row[0] for row in rows]
+
+
+def _rows(client: Client, usage: Usage) -> Iterator[tuple[Any, ...]]:
+    for block in client.blocks(*usage.build()):
+        yield from zip(*block, strict=True)
