@@ -92,7 +92,7 @@ class Doors:
     clock: Clock
     meter: Meter
     store: Store | None = None
-    """ClickHouse, for who drove an alert and for drift; without it neither is told."""
+    """ClickHouse, for who drove an alert; without it that is not told."""
 
 
 class _Outside(NamedTuple):
@@ -138,9 +138,7 @@ def _run(
     # A command must not wait for company: the linger of a throttle is somebody's money.
     producer = Producer(kafka, linger_ms=0)
     doors = Doors(producer, clock, meter, store)
-    probes = ProbeThread(
-        kafka, settings.streams_group, clock, None if store is None else store.stored_hour
-    )
+    probes = ProbeThread(kafka, settings.streams_group, clock)
     try:
         reader = LogReader(kafka, _FOLLOWED)
         try:

@@ -13,7 +13,7 @@ and says so; a throttle command has gone out before anyhow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -47,17 +47,13 @@ class Store(Protocol):
     def drivers(self, scope: str, start_ms: int, end_ms: int) -> tuple[Driver, ...]:
         """Keys and models of a scope, the greatest excess first."""
 
-    def stored_hour(self, start_ms: int, end_ms: int) -> Mapping[str, int]:
-        """Nano-USD stored per organisation."""
-
 
 class ClickHouseStore:
-    """The stored events. Two clients: the probe thread and the loop ask at the same time."""
+    """The stored events."""
 
-    def __init__(self, loop: Client, probes: Client) -> None:
-        """Take the clients, which this then owns."""
-        self._loop = loop
-        self._probes = probes
+    def __init__(self, client: Client) -> None:
+        """Take the client, which this then owns."""
+        self._client = client
         # A client waits and tries again for longer than the loop may stand still.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="drivers")
         self._asking: Future[tuple[Driver, ...]] | None = None
@@ -77,8 +73,7 @@ class ClickHouseStore:
     def close(self) -> None:
         """Let go, without waiting for an answer."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._loop.close()
-        self._probes.close()
+        self._client.close()
 
     def _drivers(self, scope: str, start_ms: int, end_ms: int) -> tuple[Driver, ...]:
         kind, organisation, identifier = parse_scope(scope)
@@ -94,7 +89,7 @@ WHERE organisation = {{organisation:String}} {where}
   AND event_time < fromUnixTimestamp64Milli({{end:Int64}}, 'UTC')
   AND (toUnixTimestamp64Milli(event_time) - {{first:Int64}}) % {_DAY_MS} < {{length:Int64}}
 GROUP BY key, model"""  # noqa: S608 - a column of a closed list; values are bound
-        rows = self._loop.query(
+        rows = self._client.query(
             sql,
             {
                 "organisation": organisation,
@@ -116,18 +111,6 @@ GROUP BY key, model"""  # noqa: S608 - a column of a closed list; values are bou
         ]
         found.sort(key=lambda each: (-each.excess_nano_usd, each.key, each.model))
         return tuple(each for each in found if each.excess_nano_usd > 0)[:DRIVERS_MAX]
-
-    def stored_hour(self, start_ms: int, end_ms: int) -> Mapping[str, int]:
-        """Nano-USD stored per organisation."""
-        rows = self._probes.query(
-            """
-SELECT organisation, sum(cost_usd) FROM usage_events FINAL
-WHERE event_time >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
-  AND event_time < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
-GROUP BY organisation""",
-            {"start": start_ms, "end": end_ms},
-        )
-        return {str(organisation): int(total) for organisation, total in rows}
 
 
 def explained(alerts: Iterable[Alert], store: Store | None) -> list[Alert]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from alerting.probes import Round, relay_probes
-from alerting.rules.pipeline import PIPELINE, Probe, ProbeKind
+from alerting.rules.pipeline import Probe, ProbeKind
 from alerting.state import ProbesSeen
 from alerting.totals import SpendTotals
 from schemas.scopes import ScopeType
@@ -29,9 +29,6 @@ def inspect(
     """
     kinds = found.kinds | _HELD
     probes = [*found.probes, *_prices(totals, hour_start_ms), *relay_probes(lanes, now_ms)]
-    if found.stored is not None:
-        kinds |= {ProbeKind.DRIFT}
-        probes.append(_drift(totals, found.stored, found.stored_start_ms))
     return ProbesSeen(frozenset(kinds), tuple(probe for probe in probes if probe.value > 0))
 
 
@@ -41,12 +38,3 @@ def _prices(totals: SpendTotals, hour_start_ms: int) -> Iterator[Probe]:
             yield Probe(ProbeKind.UNPRICED, scope, unpriced, "in this hour")
         if scope.startswith(_KEY) and not unpriced and tokens > 0 and cost == 0:
             yield Probe(ProbeKind.ZERO_COST, scope, tokens, "in this hour")
-
-
-def _drift(totals: SpendTotals, stored: Mapping[str, int], start_ms: int) -> Probe:
-    counted = totals.organisations_in(start_ms)
-    names = {scope.removeprefix(_ORGANISATION) for scope in counted} | set(stored)
-    apart = {name: counted.get(f"{_ORGANISATION}{name}", 0) - stored.get(name, 0) for name in names}
-    worst = max(apart, key=lambda name: abs(apart[name]), default="")
-    total = sum(abs(amount) for amount in apart.values())
-    return Probe(ProbeKind.DRIFT, PIPELINE, total, f"in the hour before last, most of {worst}")

@@ -3,7 +3,6 @@
     thread, every PROBE_SECONDS:
         dead letters   its own reader of usage.dead-letter, by the hour of their timestamps
         lag            the streams' group against the ends of usage.events
-        drift          ClickHouse's sum of a closed hour against the totals of spend.snapshots
     loop, when a round of the thread is ready:
         unpriced, zero cost, silent relays: from the totals and state records it holds anyway
 A probe that cannot be read is left out of its round: what was told of it stays as it is. Nothing
@@ -16,13 +15,12 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from alerting.rules.pipeline import PIPELINE, RELAY_PREFIX, Probe, ProbeKind
-from backends.clickhouse import ClickHouseError
 from backends.kafka import Admin, KafkaConfig, KafkaDoorError, LogReader
 from schemas.clock import Clock
 from schemas.periods import HOUR_MS
@@ -33,15 +31,9 @@ PROBE_SECONDS = 10.0
 SAMPLES_MAX = 2_160
 # A relay that has been silent for a day was retired, and is not missed any more.
 RETIRED_SECONDS = 86_400
-# Sinks are behind by seconds, late events by minutes: an hour is compared ten minutes after its
-# end, and again until the next is.
-DRIFT_AFTER_MS = 600_000
 _READ_SECONDS = 0.5
 
 _log = structlog.get_logger()
-
-StoredHour = Callable[[int, int], Mapping[str, int]]
-"""(start, end) in UTC ms -> nano-USD of the stored events by organisation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +42,6 @@ class Round:
 
     kinds: frozenset[ProbeKind]
     probes: tuple[Probe, ...]
-    stored: Mapping[str, int] | None = None
-    """Nano-USD by organisation of the hour that began at `stored_start_ms`."""
-    stored_start_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -84,14 +73,11 @@ class LagClock:
 class ProbeThread:
     """Reads the probes that cost a request; hands over the newest round, never blocks the loop."""
 
-    def __init__(
-        self, kafka: KafkaConfig, streams_group: str, clock: Clock, stored_hour: StoredHour | None
-    ) -> None:
+    def __init__(self, kafka: KafkaConfig, streams_group: str, clock: Clock) -> None:
         """Start nothing yet."""
         self._kafka = kafka
         self._group = streams_group
         self._clock = clock
-        self._stored_hour = stored_hour
         self._stop = threading.Event()
         # One round is enough: a newer one replaces what was not fetched.
         self._rounds: queue.Queue[Round] = queue.Queue(maxsize=1)
@@ -150,8 +136,7 @@ class ProbeThread:
             seconds = self._lag.seconds(behind, ends, now_ms)
             detail = f"({sum(behind.values()):,} messages)"
             probes.append(Probe(ProbeKind.LAG, PIPELINE, seconds, detail))
-        start_ms = (now_ms - DRIFT_AFTER_MS) // HOUR_MS * HOUR_MS - HOUR_MS
-        return Round(frozenset(kinds), tuple(probes), self._stored(start_ms), start_ms)
+        return Round(frozenset(kinds), tuple(probes))
 
     def _dead_letters(self, letters: LogReader, now_ms: int) -> Probe:
         while records := letters.poll(_READ_SECONDS):
@@ -161,15 +146,6 @@ class ProbeThread:
         present = now_ms // HOUR_MS
         self._letters = {hour: count for hour, count in self._letters.items() if hour >= present}
         return Probe(ProbeKind.DEAD_LETTERS, PIPELINE, self._letters.get(present, 0), "this hour")
-
-    def _stored(self, start_ms: int) -> Mapping[str, int] | None:
-        if self._stored_hour is None:
-            return None
-        try:
-            return self._stored_hour(start_ms, start_ms + HOUR_MS)
-        except ClickHouseError as error:
-            _log.info("probes.store_unavailable", reason=str(error))
-            return None
 
 
 def relay_probes(last_ms: Mapping[str, int], now_ms: int) -> list[Probe]:

@@ -30,6 +30,7 @@ from schemas.spend import decode_stream_state, state_shard
 from schemas.throttle import BreakerState, ThrottleCommand
 
 _PIPELINE = "pipeline."
+_PROBES = frozenset(kind.value for kind in ProbeKind)
 _PROBES = frozenset(f"{_PIPELINE}{kind.value}" for kind in ProbeKind)
 _FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
 _BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
@@ -200,7 +201,9 @@ def _recall_alerts(state: State, memory: Memory, now_ms: int) -> list[Effect]:
         for episode in earlier:
             effects += [PublishAlert(alert) for alert in signals.abandon(episode, now_ms)]
         if rule_id.startswith(_PIPELINE):
-            state.pipeline[ProbeKind(rule_id.removeprefix(_PIPELINE)), scope] = latest
+            if (kind := rule_id.removeprefix(_PIPELINE)) in _PROBES:
+                state.pipeline[ProbeKind(kind), scope] = latest
+            # pipeline.drift is the reports worker's, which remembers it by itself.
             continue
         known = state.scopes.get(scope, ScopeState())
         episodes = {**known.episodes, rule_id: latest}

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from alerting.past_windows import PastWindows, SpendSum, WindowKey
 from schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, WindowKind
-from schemas.scopes import ScopeType
 from schemas.spend import SpendSnapshot, Totals, newer
 
 __all__ = ["KEPT_AFTER_END_MS", "MINUTES_KEPT_MS", "SpendSum", "SpendTotals", "WindowKey"]
@@ -115,16 +114,6 @@ class SpendTotals:
             unpriced = sum(each.unpriced_events for each in window.shards.values())
             if unpriced or (window.tokens and not window.cost_nano_usd):
                 yield scope, unpriced, window.tokens, window.cost_nano_usd
-
-    def organisations_in(self, start_ms: int) -> dict[str, int]:
-        """Nano-USD of every organisation in an hour that is over."""
-        hours = self._past[WindowKind.HOUR.value]
-        return {
-            scope: found.cost_nano_usd
-            for scope in hours.scopes()
-            if scope.startswith(f"{ScopeType.ORGANISATION.value}:")
-            for found in hours.sums((scope, WindowKind.HOUR.value, start_ms))
-        }
 
     def hours_seen(self) -> set[int]:
         """Numbers of the hours in which anybody spent: when the pipeline was alive for certain."""

@@ -1,4 +1,4 @@
-"""The scheduled reconciliation: its outcome as metrics, and drift as an alert `reconcile.drift`.
+"""The scheduled reconciliation: its outcome as metrics, and drift as an alert `pipeline.drift`.
 
 The alert is told once: when drift is first seen in a month, and once more when it is gone. What was
 told is read back from the topic, so a restart tells nothing twice.
@@ -36,7 +36,7 @@ EVERY_SECONDS = 3_600
 WAIT_SECONDS = 60.0
 READ_SECONDS_MAX = 60.0
 PUBLISH_SECONDS_MAX = 30.0
-RULE_ID = "reconcile.drift"
+RULE_ID = "pipeline.drift"
 SCOPE = "pipeline"
 _ID_LENGTH = 32
 

@@ -95,7 +95,7 @@ def start_alerts(settings: Settings, meter: PrometheusMeter) -> int:
     from backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
 
     config = clickhouse_config(settings)
-    store = ClickHouseStore(Client(config), Client(config))
+    store = ClickHouseStore(Client(config))
     try:
         return run_alerts(
             AlertingSettings(crash_at=settings.crash_at),

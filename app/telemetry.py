@@ -83,6 +83,7 @@ class Sparse(logging.Filter):
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the record is shown."""
         driver = record.name.partition(".")[0]
         if driver not in QUIET:
             return True

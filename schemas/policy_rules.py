@@ -91,8 +91,6 @@ class PipelineRules(BaseModel):
     """Without a message from a relay that used to send."""
     lag_seconds: int | None = Field(default=60, ge=1)
     """Age of the oldest message that streams have not counted."""
-    drift_nano_usd: int | None = Field(default=1, ge=1)
-    """Difference between the streams' totals and the stored events, per closed hour."""
     dead_letters: int | None = Field(default=1, ge=1)
     """Dead letters per hour."""
     for_seconds: Seconds = 0

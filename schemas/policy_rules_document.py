@@ -108,7 +108,6 @@ class PipelineEntry(Entry):
     zero_cost_tokens: Annotated[int, Field(ge=0)] = 100_000
     relay_silent: Duration = 900
     lag: Duration = 60
-    drift_usd: Usd = NanoUsd(1)
     dead_letters: Annotated[int, Field(ge=0)] = 1
     for_: Annotated[Duration, Field(alias="for")] = 0
     renotify: Duration = 0
@@ -169,7 +168,6 @@ def pipeline_rules(entry: PipelineEntry) -> PipelineRules:
         zero_cost_tokens=entry.zero_cost_tokens or None,
         relay_silent_seconds=entry.relay_silent or None,
         lag_seconds=entry.lag or None,
-        drift_nano_usd=entry.drift_usd or None,
         dead_letters=entry.dead_letters or None,
         for_seconds=entry.for_,
         renotify_seconds=entry.renotify,

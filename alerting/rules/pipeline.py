@@ -4,8 +4,9 @@
     pipeline.zero_cost     tokens of a key that have a price and cost nothing, per hour
     pipeline.relay_silent  seconds without a message from a relay that used to send
     pipeline.lag           seconds that the oldest uncounted message has waited
-    pipeline.drift         streams' totals against the stored events, per closed hour, nano-USD
     pipeline.dead_letters  dead letters, per hour
+Whether counts and stored events differ (pipeline.drift) is told by the reconciliation of the reports
+worker, which compares both at one position of the log.
 A probe is a number that the shell has read; whether it is too high is decided here. The subject of
 an alert is what the number is about: an organisation, a key, a relay, or the whole pipeline.
 """
@@ -16,7 +17,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from schemas.alert import Severity
-from schemas.money import usd_display
 from schemas.policy_rules import PipelineRules
 
 PIPELINE = "pipeline:meterline"
@@ -31,7 +31,6 @@ class ProbeKind(StrEnum):
     ZERO_COST = "zero_cost"
     RELAY_SILENT = "relay_silent"
     LAG = "lag"
-    DRIFT = "drift"
     DEAD_LETTERS = "dead_letters"
 
 
@@ -51,12 +50,10 @@ _UNITS = {
     ProbeKind.ZERO_COST: "tokens",
     ProbeKind.RELAY_SILENT: "seconds",
     ProbeKind.LAG: "seconds",
-    ProbeKind.DRIFT: "nano_usd",
     ProbeKind.DEAD_LETTERS: "messages",
 }
 _SEVERITIES = {
     ProbeKind.LAG: Severity.ERROR,
-    ProbeKind.DRIFT: Severity.CRITICAL,
     ProbeKind.RELAY_SILENT: Severity.WARNING,
 }
 _TEXTS = {
@@ -66,7 +63,6 @@ _TEXTS = {
     ProbeKind.RELAY_SILENT: "{subject}: no message for {value} s {detail}",
     ProbeKind.LAG: "{subject}: usage waits for {value} s to be counted {detail}: budgets are "
     "enforced late",
-    ProbeKind.DRIFT: "{subject}: counted and stored spend differ by {value} {detail}",
     ProbeKind.DEAD_LETTERS: "{subject}: {value} messages could not be counted {detail}: see the "
     "dead letters",
 }
@@ -89,7 +85,6 @@ def limit_of(rules: PipelineRules, kind: ProbeKind) -> int | None:
         ProbeKind.ZERO_COST: rules.zero_cost_tokens,
         ProbeKind.RELAY_SILENT: rules.relay_silent_seconds,
         ProbeKind.LAG: rules.lag_seconds,
-        ProbeKind.DRIFT: rules.drift_nano_usd,
         ProbeKind.DEAD_LETTERS: rules.dead_letters,
     }
     return limits[kind]
@@ -97,7 +92,7 @@ def limit_of(rules: PipelineRules, kind: ProbeKind) -> int | None:
 
 def text_of(probe: Probe) -> str:
     """The alert's sentence."""
-    is_money = probe.kind is ProbeKind.DRIFT
-    value = usd_display(probe.value, 9) if is_money else f"{probe.value:,}"
-    text = _TEXTS[probe.kind].format(subject=probe.subject, value=value, detail=probe.detail)
+    text = _TEXTS[probe.kind].format(
+        subject=probe.subject, value=f"{probe.value:,}", detail=probe.detail
+    )
     return " ".join(text.split()).replace(" :", ":")

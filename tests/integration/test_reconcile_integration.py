@@ -130,7 +130,7 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
     assert drifted["drift_nano_usd"] == 777 + 10**9
     assert reconciled(pipeline, "--repair")["repaired"] == 2
     eventually(lambda: reconciled(pipeline, "--alert")["exact"], "the repair")
-    told = "SELECT status FROM alerts FINAL WHERE rule_id = 'reconcile.drift' ORDER BY ends_at"
+    told = "SELECT status FROM alerts FINAL WHERE rule_id = 'pipeline.drift' ORDER BY ends_at"
     eventually(lambda: execute(pipeline, told) == [("firing",), ("resolved",)], "the alerts")
     audits = "SELECT object_id FROM audit_log FINAL WHERE action = 'spend.repaired' ORDER BY ALL"
     eventually(

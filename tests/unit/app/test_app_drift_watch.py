@@ -33,7 +33,7 @@ def test_drift_is_told_once_and_its_end_once() -> None:
     assert (fired.status, fired.observed, fired.rule_id) == (
         AlertStatus.FIRING,
         14,
-        "reconcile.drift",
+        "pipeline.drift",
     )
     assert due_alert(fired, report(3), 3) is None
     resolved = due_alert(fired, report(0), 4)

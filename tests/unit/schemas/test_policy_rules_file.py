@@ -38,7 +38,6 @@ rules:
       after: 6h
   pipeline:
     lag: 2m
-    drift_usd: 0.01
     dead_letters: 0
 """
 
@@ -66,7 +65,7 @@ def test_every_parameter_reaches_the_published_rule() -> None:
     )
     assert (burn.factor, burn.renotify_seconds) == (6, 1800)
     assert rules.no_data[0].after_seconds == 21_600
-    assert (rules.pipeline.lag_seconds, rules.pipeline.drift_nano_usd) == (120, 10_000_000)
+    assert rules.pipeline.lag_seconds == 120
     assert rules.pipeline.dead_letters is None, "zero switches a rule off"
 
 
