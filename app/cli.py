@@ -17,6 +17,7 @@ from app.commands import (
     explain,
     manual,
     policy,
+    provider,
     rates,
     rebuild,
     reconcile,
@@ -68,6 +69,7 @@ cli.add_typer(silences.silence, name="silence", rich_help_panel=_OPERATE)
 cli.add_typer(deliveries.deliveries, name="deliveries", rich_help_panel=_OPERATE)
 cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
 report.report.command("whatif")(repricing.what_if)
+cli.add_typer(provider.provider, name="provider", rich_help_panel=_OPERATE)
 cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
 cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
 cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)

@@ -23,6 +23,7 @@ from reports.close.close import CloseError
 from reports.close.files import FilesError
 from reports.close.months import PeriodError
 from reports.erp.journal import JournalError
+from reports.providers.layouts import ExportError
 from reports.repricing.scenario import ScenarioError
 from reports.scheduler import SchedulerError
 from schemas.policy_file import PolicyFileError
@@ -45,6 +46,7 @@ _TOLD = (
     ClickHouseError,
     CloseError,
     EmbeddedError,
+    ExportError,
     FilesError,
     JournalError,
     KafkaDoorError,

@@ -57,6 +57,7 @@ class TableName(StrEnum):
     CLOSED_LINES = "closed_lines"
     CLOSED_PERIODS = "closed_periods"
     ERP_DELIVERIES = "erp_deliveries"
+    PROVIDER_USAGE = "provider_usage"
     SCHEMA_MIGRATIONS = "schema_migrations"
 
 
@@ -392,6 +393,25 @@ ERP_DELIVERIES = _table(
     ("attempts", "UInt32"),
     ("version", "UInt64"),
 )
+PROVIDER_USAGE = _table(
+    TableName.PROVIDER_USAGE,
+    ("provider", LABEL),
+    ("account", LABEL),
+    ("kind", LABEL),
+    ("day", "Date"),
+    ("import_id", "UInt64"),
+    ("number", "UInt32"),
+    ("digest", "FixedString(64)"),
+    ("model", LABEL),
+    ("key", TEXT),
+    ("project", LABEL),
+    ("requests", COUNT),
+    ("input_tokens", COUNT),
+    ("output_tokens", COUNT),
+    ("cache_read_tokens", COUNT),
+    ("cache_write_tokens", COUNT),
+    ("cost_usd", MONEY_SUM),
+)
 
 TABLES: tuple[Table, ...] = (
     USAGE_EVENTS,
@@ -412,4 +432,5 @@ TABLES: tuple[Table, ...] = (
     CLOSED_LINES,
     CLOSED_PERIODS,
     ERP_DELIVERIES,
+    PROVIDER_USAGE,
 )

@@ -1,0 +1,225 @@
+"""`meterline provider ...`: what providers say was used, beside what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.clock import now_ms
+from app.commands.options import DataDir, Json
+from app.commands.output import print_json
+from app.failures import UserError
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import catalogue, clickhouse_config
+from backends.clickhouse import Client
+from pricing.names import seller_name
+from reports.attribution.period import Period, PeriodError, read_period
+from reports.providers.exports import RECORDS_MAX, ProviderRow, days_of, read_export
+from reports.providers.layouts import ExportError, Format, layout_of
+from reports.providers.reconcile import Reconciliation, reconcile_provider
+from reports.providers.store import Days, store
+from reports.providers.variance import PPM, Measure, Variance
+from reports.tabular import percent_text
+from schemas.money import usd_display, usd_text
+from schemas.periods import Calendar
+
+_out = Console(highlight=False)
+provider = typer.Typer(help="Compare with providers' own counts.", no_args_is_help=True)
+EXIT_FLAGGED = 1
+# Of one file: a year of an account by day, model and key; read whole into memory.
+FILE_BYTES_MAX = 256 * 1024 * 1024
+_SCREEN_ROWS_MAX = 60
+_PERCENT_MAX = 100
+
+
+@provider.command("import")
+def provider_import(
+    files: Annotated[list[Path], typer.Argument(help="Files of one export, JSON or CSV.")],
+    form: Annotated[Format, typer.Option("--format", help="What they are.")] = Format.AUTO,
+    columns: Annotated[
+        str,
+        typer.Option(help="Of other files: day=COLUMN,model=COLUMN,input_tokens=A+B,cost_usd=C"),
+    ] = "",
+    name: Annotated[str, typer.Option("--provider", help="Of other files: whose.")] = "",
+    account: Annotated[str, typer.Option(help="Which of several accounts there.")] = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Import a usage or cost export; of a day, the newest import holds."""
+    own = layout_of(seller_name(name), columns) if columns else None
+    rows: list[ProviderRow] = []
+    for file in files:
+        if file.stat().st_size > FILE_BYTES_MAX:
+            message = f"{file}: larger than {FILE_BYTES_MAX >> 20} MiB: split it, whole days each"
+            raise UserError(message)
+        try:
+            rows += read_export(file.read_bytes(), form, own).rows
+        except ExportError as error:
+            message = f"{file}: {error}"
+            raise UserError(message) from error
+    span = days_of(rows)
+    if span is None or len(rows) > 2 * RECORDS_MAX:
+        message = "nothing to import" if span is None else "too much at once: import fewer files"
+        raise UserError(message)
+    client = Client(clickhouse_config(load_settings(data)))
+    try:
+        stored = store(client, rows, account, now_ms())
+    finally:
+        client.close()
+    if json_output:
+        first, last = map(str, span)
+        print_json({"stored": stored, "rows": len(rows), "first_day": first, "last_day": last})
+        return
+    done = "imported" if stored else "already imported, nothing changed"
+    _out.print(f"{done}: {len(rows):,} rows of {rows[0].provider}, {span[0]} to {span[1]} (UTC)")
+
+
+@provider.command("compare")
+def provider_compare(
+    name: Annotated[str, typer.Argument(metavar="PROVIDER", help="openai, anthropic, ...")],
+    period: Annotated[str, typer.Option(help="2026-10, 30d, previous_month, ...")] = "30d",
+    tolerance: Annotated[
+        str, typer.Option(help="Percent of the provider's count.", envvar="METERLINE_TOLERANCE")
+    ] = "5",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    json_output: Json = False,
+) -> None:
+    """Compare an imported export with our events. Exit code 1 if anything is flagged."""
+    settings = load_settings(data)
+    try:
+        stretch = read_period(period, Calendar("UTC"), now_ms())
+    except PeriodError as error:
+        raise UserError(str(error)) from error
+    client = Client(clickhouse_config(settings))
+    try:
+        found = reconcile_provider(
+            client, catalogue(settings), name, _days(stretch), _ppm(tolerance)
+        )
+    finally:
+        client.close()
+    if json_output:
+        print_json(as_json(found, _ppm(tolerance)))
+    else:
+        show(_out, found, tolerance)
+    raise typer.Exit(EXIT_FLAGGED if found.flagged else 0)
+
+
+def _days(period: Period) -> Days:
+    first, last = (
+        datetime.fromtimestamp(at / 1000, UTC).date() for at in (period.start_ms, period.end_ms - 1)
+    )
+    return Days(first, last)
+
+
+def _ppm(percent: str) -> int:
+    try:
+        amount = Decimal(percent)
+        fits = amount.is_finite() and 0 <= amount <= _PERCENT_MAX
+    except InvalidOperation:
+        fits = False
+    if not fits:
+        message = f"--tolerance {percent}: write a percentage from 0 to {_PERCENT_MAX}"
+        raise UserError(message)
+    return int(amount * PPM / 100)
+
+
+def as_json(found: Reconciliation, tolerance_ppm: int) -> dict[str, object]:
+    """The comparison as plain values."""
+    return {
+        "provider": found.provider,
+        "billed": "relay count",
+        "tolerance_percent": percent_text(tolerance_ppm),
+        "days": [str(day) for day in found.days],
+        "flagged": len(found.flagged),
+        "other_cost_usd": usd_text(found.other_cost_nano_usd),
+        "rows": [_variance_json(each) for each in found.variances],
+    }
+
+
+def _variance_json(each: Variance) -> dict[str, object]:
+    return {
+        "day": str(each.cell.day),
+        "model": each.cell.model,
+        "flagged": list(each.flagged),
+        "measures": {one.name: _measure_json(one) for one in each.measures},
+        "contributors": [
+            {
+                "organisation": one.organisation,
+                "key": one.key,
+                "requests": one.requests,
+                "tokens": one.tokens,
+                "reported_difference": one.reported_difference,
+                "cost_usd": usd_text(one.cost_nano_usd),
+            }
+            for one in each.contributors
+        ],
+    }
+
+
+def _measure_json(one: Measure) -> dict[str, object]:
+    money = one.name == "cost_usd"
+    ppm = one.variance_ppm
+    return {
+        "provider": usd_text(one.theirs) if money else one.theirs,
+        "relay": usd_text(one.ours) if money else one.ours,
+        "difference": usd_text(one.difference) if money else one.difference,
+        "variance_percent": None if ppm is None else percent_text(ppm),
+    }
+
+
+def show(out: Console, found: Reconciliation, tolerance: str) -> None:
+    """Print a comparison for people: what is flagged, with the keys behind it."""
+    days = f"{found.days[0]} to {found.days[-1]}, {len(found.days)} days"
+    flagged = found.flagged
+    if flagged:
+        out.print(_table(flagged[:_SCREEN_ROWS_MAX], f"{found.provider}, {days} (UTC)"))
+    if len(flagged) > _SCREEN_ROWS_MAX:
+        out.print(f"[dim]{len(flagged) - _SCREEN_ROWS_MAX:,} more; --json has all[/]")
+    colour = "yellow" if flagged else "green"
+    out.print(
+        f"[{colour}]{len(flagged)} of {len(found.variances)}[/] days and models of "
+        f"{found.provider} ({days}) differ by more than {tolerance} %; the relay's count is "
+        "what is billed"
+    )
+    if found.other_cost_nano_usd:
+        out.print(f"[dim]not compared: {usd_display(found.other_cost_nano_usd)} of no model[/]")
+
+
+def _table(flagged: Sequence[Variance], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("day", "model"):
+        table.add_column(column, overflow="fold")
+    table.add_column("count")
+    for column in ("provider", "relay", "%"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for each in flagged:
+        for number, one in enumerate(each.measures):
+            _add(table, each, one, first=number == 0)
+        for who in each.contributors:
+            key = f"{who.organisation}/{who.key}".replace("[", r"\[")
+            table.add_row("", f"[dim]{key}[/]", "[dim]tokens[/]", "", f"[dim]{who.tokens:,}[/]", "")
+    return table
+
+
+def _add(table: Table, each: Variance, one: Measure, *, first: bool) -> None:
+    flagged = one.name in each.flagged
+    money = one.name == "cost_usd"
+    ppm = one.variance_ppm
+    shown = "not there" if ppm is None else percent_text(ppm)[:-2]
+    table.add_row(
+        str(each.cell.day) if first else "",
+        each.cell.model.replace("[", r"\[") if first else "",
+        one.name.removesuffix("_usd").replace("_", " "),
+        usd_display(one.theirs) if money else f"{one.theirs:,}",
+        usd_display(one.ours) if money else f"{one.ours:,}",
+        f"[yellow]{shown}[/]" if flagged else shown,
+    )

@@ -1,0 +1,96 @@
+"""The comparison as a whole: read both sides, compare, name who is behind what is flagged."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import date
+
+from backends.clickhouse import Client
+from pricing.catalogue import Catalogue
+from pricing.names import fold, seller_name
+from pricing.rate_card import RateCard
+from reports.providers.exports import Kind
+from reports.providers.layouts import ExportError
+from reports.providers.store import Days, read_contributors, read_ours, read_theirs
+from reports.providers.variance import Cell, Counts, Variance, by_cell, compare
+from schemas.money import NanoUsd
+
+EXPLAINED_MAX = 50
+"""Flagged days and models whose keys are looked up, the largest first: a query each. More than
+that has one cause, such as a relay that did not report, and its keys are the same ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """All of it."""
+
+    provider: str
+    days: tuple[date, ...]
+    """Covered by exports."""
+    variances: tuple[Variance, ...]
+    other_cost_nano_usd: NanoUsd
+    """What the provider charges for no model: searches, storage, support."""
+
+    @property
+    def flagged(self) -> tuple[Variance, ...]:
+        """Those to be reviewed."""
+        return tuple(each for each in self.variances if each.flagged)
+
+
+def reconcile_provider(
+    client: Client, catalogue: Catalogue, provider: str, days: Days, tolerance_ppm: int
+) -> Reconciliation:
+    """Compare the imported exports of a provider with what was counted.
+
+    Raises:
+        ExportError: nothing is imported of these days.
+        ClickHouseError: as the door says.
+    """
+    seller = seller_name(provider)
+    theirs = read_theirs(client, seller, days)
+    if not theirs:
+        message = (
+            f"no export of {seller} covers {days.first} to {days.last}: "
+            "`meterline provider import FILE` first"
+        )
+        raise ExportError(message)
+
+    def canonical(model: str) -> str:
+        card = catalogue.find(model, seller)
+        return fold(card.model if isinstance(card, RateCard) else model)
+
+    names: dict[Cell, set[tuple[str, str]]] = defaultdict(set)
+    counted: list[tuple[Cell, Counts]] = []
+    for sent, cell, counts in read_ours(client, days):
+        if _seller_of(catalogue, sent, cell.model) == seller:
+            counted.append((cell, counts))
+            names[Cell(cell.day, canonical(cell.model))].add((sent, cell.model))
+    found = compare(theirs, by_cell(counted, canonical), canonical, tolerance_ppm)
+    largest = sorted((each for each in found if each.flagged), key=lambda each: -each.weight)
+    explained = {each.cell for each in largest[:EXPLAINED_MAX]}
+    return Reconciliation(
+        seller,
+        tuple(sorted({cell.day for _, cell, _ in theirs})),
+        tuple(
+            replace(
+                each,
+                contributors=read_contributors(client, each.cell.day, sorted(names[each.cell])),
+            )
+            if each.cell in explained and each.cell in names
+            else each
+            for each in found
+        ),
+        sum(
+            counts.cost_nano_usd
+            for kind, cell, counts in theirs
+            if kind is Kind.COST and not cell.model
+        ),
+    )
+
+
+def _seller_of(catalogue: Catalogue, sent: str, model: str) -> str:
+    if sent:
+        return seller_name(sent)
+    card = catalogue.find(model)
+    return card.seller if isinstance(card, RateCard) else ""

@@ -1,0 +1,144 @@
+"""Imported exports and our own counts in ClickHouse, by UTC day and model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
+
+from backends.clickhouse import Client, InsertColumn
+from reports.providers.exports import Kind, ProviderRow
+from reports.providers.variance import Cell, Contributor, Counts
+from schemas.money import nano_from_usd
+from schemas.tables import PROVIDER_USAGE
+
+CONTRIBUTORS_MAX = 3
+"""Keys named per flagged day and model: where to look first, not a list."""
+_COLUMNS = [InsertColumn(*column) for column in PROVIDER_USAGE.columns]
+_NEWEST = """
+FROM provider_usage FINAL
+WHERE provider = {provider:String} AND day >= {first:Date} AND day <= {last:Date}
+  AND (account, kind, day, import_id) IN (
+      SELECT account, kind, day, max(import_id) FROM provider_usage
+      WHERE provider = {provider:String} AND day >= {first:Date} AND day <= {last:Date}
+      GROUP BY account, kind, day)"""
+
+
+class Days(NamedTuple):
+    """UTC days, both inside."""
+
+    first: date
+    last: date
+
+
+def store(client: Client, rows: Sequence[ProviderRow], account: str, now_ms: int) -> bool:
+    """Store one import; False if exactly this is what is stored of its days already.
+
+    All rows go in one block: a crash leaves the import whole or absent.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    digest = _digest(rows)
+    if _is_stored(client, rows, account, digest):
+        return False
+    lines = [
+        (row.provider, account, row.kind.value, row.day, now_ms, number, digest, *row[3:])
+        for number, row in enumerate(rows)
+    ]
+    data = [list(column) for column in zip(*lines, strict=True)]
+    client.insert(PROVIDER_USAGE.name, _COLUMNS, data, f"{account}/{now_ms}/{digest}")
+    return True
+
+
+def _digest(rows: Sequence[ProviderRow]) -> str:
+    return hashlib.sha256("\n".join(map(repr, sorted(rows))).encode()).hexdigest()
+
+
+def _is_stored(client: Client, rows: Sequence[ProviderRow], account: str, digest: str) -> bool:
+    days = {(row.provider, row.kind, row.day) for row in rows}
+    first, last = min(day for _, _, day in days), max(day for _, _, day in days)
+    stored = client.query(
+        """
+SELECT provider, kind, day, argMax(toString(digest), import_id)
+FROM provider_usage
+WHERE account = {account:String} AND day >= {first:Date} AND day <= {last:Date}
+GROUP BY provider, kind, day""",
+        {"account": account, "first": first, "last": last},
+    )
+    found = {(row[0], Kind(row[1]), row[2]): row[3] for row in stored}
+    return all(found.get(day) == digest for day in days)
+
+
+def read_theirs(client: Client, provider: str, days: Days) -> list[tuple[Kind, Cell, Counts]]:
+    """What the provider says, by kind, day and model as it names it.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows = client.query(
+        f"""
+SELECT kind, day, toString(model), sum(requests), sum(input_tokens), sum(output_tokens),
+       toString(sum(cost_usd))
+{_NEWEST}
+GROUP BY kind, day, model ORDER BY kind, day, model""",
+        {"provider": provider, **days._asdict()},
+    )
+    return [
+        (Kind(row[0]), Cell(row[1], row[2]), Counts(*row[3:6], nano_from_usd(row[6])))
+        for row in rows
+    ]
+
+
+_DAYS = "toDate(event_time) >= {first:Date} AND toDate(event_time) <= {last:Date}"
+
+
+def read_ours(client: Client, days: Days) -> list[tuple[str, Cell, Counts]]:
+    """What was counted and is billed, by provider as sent, UTC day and stored model.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows = client.query(
+        f"""
+SELECT toString(provider), toDate(event_time) AS day, toString(model), count(), sum(input_tokens),
+       sum(output_tokens), toString(sum(cost_usd))
+FROM usage_events FINAL WHERE {_DAYS}
+GROUP BY provider, day, model ORDER BY day, model, provider""",  # noqa: S608 - fixed text
+        days._asdict(),
+    )
+    return [
+        (row[0], Cell(row[1], row[2]), Counts(*row[3:6], nano_from_usd(row[6]))) for row in rows
+    ]
+
+
+def read_contributors(
+    client: Client, day: date, names: Sequence[tuple[str, str]]
+) -> tuple[Contributor, ...]:
+    """The keys behind one day's usage of some (provider, model) as stored, to look at first.
+
+    First those whose requests' own answers differ most from what was counted; then the largest.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows = client.query(
+        f"""
+SELECT organisation, key, count(), sum(input_tokens + output_tokens) AS tokens,
+       sumIf(provider_input_tokens + provider_output_tokens - input_tokens - output_tokens,
+             provider_input_tokens + provider_output_tokens > 0) AS reported,
+       toString(sum(cost_usd))
+FROM usage_events FINAL
+WHERE {_DAYS} AND provider IN {{providers:Array(String)}} AND model IN {{models:Array(String)}}
+GROUP BY organisation, key
+ORDER BY abs(reported) DESC, tokens DESC, organisation, key
+LIMIT {CONTRIBUTORS_MAX}""",  # noqa: S608 - fixed text
+        {
+            "first": day,
+            "last": day,
+            "providers": sorted({provider for provider, _ in names}),
+            "models": sorted({model for _, model in names}),
+        },
+    )
+    return tuple(Contributor(*row[:5], nano_from_usd(row[5])) for row in rows)
