@@ -123,10 +123,9 @@ def _days(period: Period) -> Days:
 def _ppm(percent: str) -> int:
     try:
         amount = Decimal(percent)
-        fits = amount.is_finite() and 0 <= amount <= _PERCENT_MAX
     except InvalidOperation:
-        fits = False
-    if not fits:
+        amount = Decimal("NaN")
+    if not (amount.is_finite() and 0 <= amount <= _PERCENT_MAX):
         message = f"--tolerance {percent}: write a percentage from 0 to {_PERCENT_MAX}"
         raise UserError(message)
     return int(amount * PPM / 100)

@@ -177,7 +177,10 @@ def choose_layout(form: Format, columns: Collection[str]) -> Layout:
     raise ExportError(message)
 
 
-_MEANINGS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+_MEANINGS = (
+    "day", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
+    "requests", "cost_usd", "key", "project",
+)  # fmt: skip
 
 
 def layout_of(provider: str, columns: str) -> Layout:
@@ -191,21 +194,22 @@ def layout_of(provider: str, columns: str) -> Layout:
     if not (provider and day and model):
         message = "an export with --columns needs --provider, day=COLUMN and model=COLUMN"
         raise ExportError(message)
-    tokens = [_parts(given.pop(name, "")) for name in _MEANINGS]
     layout = Layout(
         Format.COLUMNS,
         provider,
         day,
         model,
-        *tokens,
+        input=_parts(given.pop("input_tokens", "")),
+        output=_parts(given.pop("output_tokens", "")),
+        cache_read=_parts(given.pop("cache_read_tokens", "")),
+        cache_write=_parts(given.pop("cache_write_tokens", "")),
         requests=_parts(given.pop("requests", "")),
         cost=_parts(given.pop("cost_usd", "")),
         key=given.pop("key", ""),
         project=given.pop("project", ""),
     )
     if given:
-        known = ", ".join(["day", "model", *_MEANINGS, "requests", "cost_usd", "key", "project"])
-        message = f"--columns: {min(given)!r} means nothing; known: {known}"
+        message = f"--columns: {min(given)!r} means nothing; known: {', '.join(_MEANINGS)}"
         raise ExportError(message)
     if not (layout.has_tokens or layout.cost):
         message = "--columns: name input_tokens, output_tokens or cost_usd"

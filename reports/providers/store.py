@@ -86,7 +86,7 @@ GROUP BY kind, day, model ORDER BY kind, day, model""",
         {"provider": provider, **days._asdict()},
     )
     return [
-        (Kind(row[0]), Cell(row[1], row[2]), Counts(*row[3:6], nano_from_usd(row[6])))
+        (Kind(row[0]), Cell(row[1], row[2]), Counts(row[3], row[4], row[5], nano_from_usd(row[6])))
         for row in rows
     ]
 
@@ -109,7 +109,8 @@ GROUP BY provider, day, model ORDER BY day, model, provider""",  # noqa: S608 - 
         days._asdict(),
     )
     return [
-        (row[0], Cell(row[1], row[2]), Counts(*row[3:6], nano_from_usd(row[6]))) for row in rows
+        (row[0], Cell(row[1], row[2]), Counts(row[3], row[4], row[5], nano_from_usd(row[6])))
+        for row in rows
     ]
 
 
@@ -141,4 +142,4 @@ LIMIT {CONTRIBUTORS_MAX}""",  # noqa: S608 - fixed text
             "models": sorted({model for _, model in names}),
         },
     )
-    return tuple(Contributor(*row[:5], nano_from_usd(row[5])) for row in rows)
+    return tuple(Contributor._make((*row[:5], nano_from_usd(row[5]))) for row in rows)
