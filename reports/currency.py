@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from schemas.finance import (
@@ -20,6 +21,13 @@ from schemas.money import NANO_DIGITS, NanoUsd
 SPOT_AGE_DAYS_MAX = 7
 """Markets close for less than a week; an older rate is not the month's."""
 _SCALE = 10**RATE_PLACES_MAX
+_EXACT_UNIT = 10 ** (NANO_DIGITS + RATE_PLACES_MAX)
+
+
+# A close has one rate, and asks for it with every row.
+@lru_cache(maxsize=16)
+def _factor(rate: str) -> int:
+    return int(Decimal(rate).scaleb(RATE_PLACES_MAX))
 
 
 class NoRateError(ValueError):
@@ -39,7 +47,7 @@ class Exchange(NamedTuple):
     @property
     def factor(self) -> int:
         """The rate as a whole number of 10**-RATE_PLACES_MAX."""
-        return int(Decimal(self.rate).scaleb(RATE_PLACES_MAX))
+        return _factor(self.rate)
 
     @property
     def digits(self) -> int:
@@ -63,9 +71,11 @@ class Exchange(NamedTuple):
 
     def exact_text(self, nano_usd: NanoUsd) -> str:
         """The exact amount in the currency as a plain decimal, without trailing zeros."""
-        amount = Decimal(self.exact(nano_usd)).scaleb(-(NANO_DIGITS + RATE_PLACES_MAX))
-        text = f"{amount:f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        amount = self.exact(nano_usd)
+        whole, rest = divmod(abs(amount), _EXACT_UNIT)
+        sign = "-" if amount < 0 else ""
+        places = NANO_DIGITS + RATE_PLACES_MAX
+        return f"{sign}{whole}.{rest:0{places}d}".rstrip("0") if rest else f"{sign}{whole}"
 
 
 NO_EXCHANGE = Exchange(BASE_CURRENCY, "1", "none", "", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from typing import NamedTuple
 from backends.clickhouse import Client
 from reports.close.csv_file import csv_bytes
 from reports.close.inputs import FrozenInputs
-from reports.focus.rows import COLUMNS, ISSUER, RowMaker, read_line_days, read_lines
+from reports.focus.lines import read_line_days, read_lines
+from reports.focus.rows import COLUMNS, ISSUER, RowMaker
 from schemas.money import NanoUsd
 from schemas.periods import rfc3339
 
@@ -46,14 +47,15 @@ def write_cost_and_usage(
     for organisation, folder in folders.items():
         rows, cost = 0, 0
         with (folder / COST_AND_USAGE).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\r\n")
-            writer.writerow(COLUMNS)
+            file.write(",".join(COLUMNS) + "\r\n")
             for day in days[organisation]:
                 for line in read_lines(client, inputs.run, organisation, day):
+                    made = maker.rows(line)
+                    file.writelines(made)
                     cost += line.cost_nano_usd
-                    for row in maker.rows(line):
-                        writer.writerow(row)
-                        rows += 1
+                    rows += len(made)
+            file.flush()
+            os.fsync(file.fileno())
         sums[organisation] = FocusSums(rows, cost)
     return sums
 

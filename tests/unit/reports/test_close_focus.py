@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from reports.close.inputs import DepartmentInput, FrozenInputs, PriceInput
 from reports.currency import Exchange
 from reports.focus.datasets import billing_period_bytes
-from reports.focus.rows import COLUMNS, Line, RowMaker, split_cost
+from reports.focus.lines import Line
+from reports.focus.rows import COLUMNS, RowMaker
+from reports.focus.split import split_cost
 from schemas.finance import FinancePolicy
 from schemas.money import nano_from_usd
 
@@ -77,7 +79,9 @@ def line(**fields: object) -> Line:
 
 def rows(*lines: Line) -> list[dict[str, str]]:
     maker = RowMaker(INPUTS)
-    return [dict(zip(COLUMNS, row, strict=True)) for each in lines for row in maker.rows(each)]
+    text = "".join(row for each in lines for row in maker.rows(each))
+    made = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    return [dict(zip(COLUMNS, row, strict=True)) for row in made]
 
 
 def test_validator_finds_nothing_wrong() -> None:
