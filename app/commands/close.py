@@ -124,6 +124,10 @@ def show(out: Console, result: CloseResult) -> None:
     """Print a result for people."""
     colour = _COLOURS[result.outcome]
     head = f"[bold {colour}]{result.outcome.value}[/] {result.period}"
+    if result.outcome is Outcome.ALREADY:
+        # Nothing was done: one line.
+        out.print(f"{head} revision {result.revision}: {result.directory}")
+        return
     if result.outcome is Outcome.REFUSED:
         out.print(f"{head}: the month stays open")
     else:

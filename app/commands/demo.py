@@ -24,7 +24,13 @@ from app.commands.status import departments_table
 from app.commands.up import KafkaChoice, sample_policy
 from app.demo.feed import Feed
 from app.demo.month_end import ORGANISATION as HERO_ORGANISATION
-from app.demo.month_end import close_last_month, last_month, send_last_month
+from app.demo.month_end import (
+    bill_table,
+    close_last_month,
+    keep_closed,
+    last_month,
+    send_last_month,
+)
 from app.demo.proof import Proof, prove
 from app.demo.story import Seen, Story, departments_line, spend_line
 from app.overview import gather
@@ -49,12 +55,19 @@ RECOVERY_SECONDS = 40
 LOOK_SECONDS = 5.0
 PROOF_SECONDS = 40
 RAISED_BUDGET_USD = "60"
+SHOWN_FILES = (
+    ("summary.html", "charts by department and day"),
+    ("bill.xlsx", "the bill as a workbook, with charts"),
+    ("journal-netsuite.csv", "balanced journal; also for SAP and Workday"),
+    ("focus-cost-and-usage.csv", "FOCUS 1.4"),
+)
 _SAMPLE_QUERY = "SELECT department, count(), sum(cost_usd) FROM usage_events FINAL GROUP BY ALL"
 
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Keep the data here; default: forget it.")
+        Path | None,
+        typer.Option("--data", help="Keep the data here; default: keep only the closed month."),
     ] = None,
     kafka: Annotated[KafkaChoice, typer.Option(help="tansu or apache.")] = KafkaChoice.TANSU,
     *,
@@ -68,7 +81,7 @@ def demo(
         options = StackOptions(folder / "data", kafka=kafka.value, policy=sample_policy())
         stack = Stack(options, log, lambda line: _out.print(f"[dim]        {line}[/]"))
         try:
-            _tell(stack, folder, stop)
+            _tell(stack, folder, stop, keep=data is None)
             if not once and not stop.is_set():
                 _keep_serving(stack, stop)
         finally:
@@ -90,7 +103,7 @@ def _directory(data: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell(stack: Stack, folder: Path, stop: threading.Event) -> None:
+def _tell(stack: Stack, folder: Path, stop: threading.Event, *, keep: bool) -> None:
     _out.print(Rule("Meterline: one budget, from the first request to the proof", align="left"))
     stack.start()
     _out.print(_processes(stack))
@@ -103,7 +116,7 @@ def _tell(stack: Stack, folder: Path, stop: threading.Event) -> None:
         _recovery(stack, story, folder)
         if not stop.is_set():
             _proof(stack, story, feed)
-            _month_end(stack, story)
+            _month_end(stack, story, keep=keep)
     finally:
         feed.close()
 
@@ -206,8 +219,8 @@ def _say_proof(story: Story, proof: Proof) -> None:
         story.tell("bold red", "DIFFERENT", f"by {usd_display(proof.difference_nano_usd, 9)}")
 
 
-def _month_end(stack: Stack, story: Story) -> None:
-    """Close last month, and say where its files are."""
+def _month_end(stack: Stack, story: Story, *, keep: bool) -> None:
+    """Close last month, show its bill, and say where its files are."""
     month = last_month(stack.settings)
     sent = send_last_month(stack.settings, month, SEED)
     story.tell("cyan", "LATE", f"{sent:,} events of {month.name} arrive, as after an outage")
@@ -215,12 +228,14 @@ def _month_end(stack: Stack, story: Story) -> None:
     story.tell(
         "bold green",
         "CLOSED",
-        f"{month.name}, revision {result.revision}: bills, journals for three ledgers, FOCUS "
-        f"1.4, manifest {result.manifest_sha256[:12]}",
+        f"{month.name}, revision {result.revision}: manifest {result.manifest_sha256[:12]}",
     )
     assert result.directory is not None
-    for name in ("summary.html", "bill.xlsx", "journal-netsuite.csv"):
-        _out.print(f"        {result.directory / HERO_ORGANISATION / name}")
+    directory = keep_closed(result.directory) if keep else result.directory
+    _out.print(bill_table(directory))
+    _out.print(f"        {len(list(directory.rglob('*.*')))} files in {directory}; open")
+    for name, what in SHOWN_FILES:
+        _out.print(f"        {directory / HERO_ORGANISATION / name}  [dim]{what}[/]")
 
 
 def _keep_serving(stack: Stack, stop: threading.Event) -> None:

@@ -7,16 +7,20 @@ drift, and books it.
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
+
+from rich.table import Table
 
 from app.clock import now_ms
 from app.close_doors import close_doors
 from app.failures import UserError
 from app.replay.assign import Assigner
 from app.replay.synthetic import synthetic_trace
-from app.settings import Settings
+from app.settings import DEFAULT_DATA_DIR, Settings
 from app.wiring import kafka_config
 from relay.client import RelayClient
 from relay.settings import RelaySettings, SpoolSettings
@@ -32,6 +36,9 @@ CLOSE_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.5
 RELAY = "relay-late"
 ORGANISATION = "acme"
+KEPT_DIRECTORY = DEFAULT_DATA_DIR / "demo"
+"""Where the closed month goes when the demonstration forgets its data."""
+BAR_CELLS = 16
 
 
 def last_month(settings: Settings) -> Month:
@@ -76,3 +83,46 @@ def close_last_month(settings: Settings, month: Month) -> CloseResult:
                 message = f"{month.name} could not be closed: {reasons}"
                 raise UserError(message)
             time.sleep(POLL_SECONDS)
+
+
+def keep_closed(directory: Path) -> Path:
+    """Copy a closed month out of a directory that will be forgotten; where to.
+
+    The last demonstration's copy is replaced.
+    """
+    target = KEPT_DIRECTORY.absolute() / directory.parent.name / directory.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(directory, target)
+    return target
+
+
+def bill_table(directory: Path) -> Table:
+    """The departments of a closed month as billed, the costliest first; fits 80 columns."""
+    bill = json.loads((directory / ORGANISATION / "bill.json").read_bytes())
+    currency = bill["currency"]
+    table = Table(
+        title=f"bill of {bill['name']}, {bill['period']}: {bill['summary']['amount']} {currency}",
+        title_justify="left",
+        box=None,
+    )
+    for name in ("department", "cost centre", "amount", "share", "", "budget used"):
+        table.add_column(
+            name,
+            justify="right" if name in {"amount", "share", "budget used"} else "left",
+            no_wrap=name != "department",
+        )
+    for each in bill["departments"]:
+        # One decimal place, as text; the bar needs whole per cent.
+        share = each["share_percent"] or "0.0"
+        cells = max(int(share.partition(".")[0]), 0) * BAR_CELLS // 100
+        used = each["budget_used_percent"]
+        style = "red" if each["over_budget"] else "green"
+        table.add_row(
+            each["department"],
+            each["cost_center"],
+            f"{each['amount']} {currency}",
+            f"{share} %",
+            f"[{style}]{'█' * cells}[/][dim]{'·' * (BAR_CELLS - cells)}[/]",
+            "" if used is None else f"{used} %",
+        )
+    return table

@@ -27,7 +27,7 @@ from pathlib import Path
 from backends.clickhouse import Client
 from pricing.catalogue import Catalogue
 from reports.close.checks import Blocker, BlockerKind, check_drift, check_mapping, check_time
-from reports.close.files import directory_of, write_files
+from reports.close.files import directory_of, files_in_place, write_files
 from reports.close.inputs import (
     CostMapping,
     FrozenInputs,
@@ -345,21 +345,24 @@ def _finish(
 
 
 def _repeat(doors: CloseDoors, history: PeriodHistory) -> CloseResult:
-    """Make the files of a closed month again: they must be the same bytes."""
+    """Look whether the files of a closed month are whole; else make them again, byte for byte."""
     entry = history.closed[-1]
     inputs = decode_inputs(entry.inputs)
-    doors.on_step("files")
-    manifest = write_files(
-        doors.client, inputs, earlier_inputs(history, inputs.revision), doors.root
-    )
-    if manifest.decode() != entry.manifest:
-        message = (
-            f"{history.period}: the repeated files are not those that were closed: restore them "
-            f"from a backup, or repeat the close with the version of Meterline that closed it"
+    recorded = entry.manifest.encode()
+    if not files_in_place(directory_of(doors.root, inputs), recorded):
+        doors.on_step("files")
+        manifest = write_files(
+            doors.client, inputs, earlier_inputs(history, inputs.revision), doors.root
         )
-        raise CloseError(message)
+        if manifest != recorded:
+            message = (
+                f"{history.period}: the repeated files are not those that were closed: restore "
+                f"them from a backup, or repeat the close with the version of Meterline that "
+                f"closed it"
+            )
+            raise CloseError(message)
     # The entry may have been lost with the process that closed the month.
-    doors.audit(_audit_entry(entry, "period.closed", digest(manifest)))
+    doors.audit(_audit_entry(entry, "period.closed", digest(recorded)))
     return _result(doors, entry, inputs, Outcome.ALREADY)
 
 

@@ -260,6 +260,12 @@ def file_digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def files_in_place(directory: Path, manifest: bytes) -> bool:
+    """Whether a directory holds this manifest, and every file is what it says."""
+    path = directory / MANIFEST
+    return path.is_file() and path.read_bytes() == manifest and not check_files(directory)
+
+
 def check_files(directory: Path) -> list[str]:
     """Paths whose content is not what the manifest beside them says, or that are not there."""
     try:

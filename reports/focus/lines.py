@@ -64,7 +64,7 @@ ORDER BY department, key, model, kind, origin_period, project, team, environment
         {"run": run, "organisation": organisation, "day": day},
     )
     for row in rows:
-        yield Line(day, organisation, *row[:17], classes(row[17:24]), row[24])
+        yield Line._make((day, organisation, *row[:17], classes(row[17:24]), row[24]))
 
 
 def read_line_days(client: Client, run: int) -> list[tuple[str, date]]:

@@ -108,7 +108,7 @@ class RowMaker:
         for price in inputs.prices:
             key = (price.provider, price.model, price.service_tier, price.tier_floor)
             self._prices.setdefault(key, []).append(price)
-        self._payers: dict[tuple[str, ...], _Payer] = {}
+        self._payers: dict[tuple[object, ...], _Payer] = {}
         self._sold: dict[tuple[object, ...], _Sold] = {}
 
     def rows(self, line: Line) -> list[str]:
@@ -139,7 +139,7 @@ class RowMaker:
         return found
 
     def _payer(self, line: Line) -> _Payer:
-        key = (line[1:8], line.tags)
+        key = (*line[1:8], line.tags)
         known = self._payers.get(key)
         if known is None:
             if len(self._payers) >= PAYERS_MAX:

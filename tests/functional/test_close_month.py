@@ -117,6 +117,23 @@ def test_repeated_close_writes_the_same_bytes(desk: Desk) -> None:
     assert len({entry.id for entry in desk.audit}) == 1
 
 
+def test_closed_month_is_left_alone(desk: Desk) -> None:
+    """Closing a closed month whose files are whole touches none; a damaged one is made again."""
+    assert close(desk) is Outcome.CLOSED
+    first, written = tree(desk.root), stamps(desk.root)
+    assert close(desk, now_ms=CUT_OFF_MS + 99) is Outcome.ALREADY
+    assert stamps(desk.root) == written
+    damaged = desk.root / "2026-10" / "r1" / "acme" / "bill.csv"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"9")
+    assert close(desk, now_ms=CUT_OFF_MS + 999) is Outcome.ALREADY
+    assert tree(desk.root) == first
+
+
+def stamps(root: Path) -> dict[Path, tuple[int, int]]:
+    found = {path: path.stat() for path in root.rglob("*") if path.name != ".lock"}
+    return {path: (each.st_ino, each.st_mtime_ns) for path, each in found.items()}
+
+
 @pytest.mark.parametrize("step", ["lines", "checks", "frozen", "files", "closed", "audit"])
 def test_killed_close_resumes(desk: Desk, step: str) -> None:
     """Killed before any step, the next attempt ends with the month closed and booked once."""
