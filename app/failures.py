@@ -23,9 +23,9 @@ from reports.close.close import CloseError
 from reports.close.files import FilesError
 from reports.close.months import PeriodError
 from reports.erp.journal import JournalError
+from reports.errors import SchedulerError
 from reports.providers.layouts import ExportError
 from reports.repricing.scenario import ScenarioError
-from reports.scheduler import SchedulerError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
 from sinks.migrate import MigrationError

@@ -61,6 +61,12 @@ class Target:
     target: float
 
 
+def unmet(figures: Sequence[Figure], targets: Sequence[Target]) -> list[Target]:
+    """The targets that are not met; each names one of the figures (KeyError otherwise)."""
+    medians = {figure.name: figure.median for figure in figures}
+    return [each for each in targets if not _OPERATORS[each.op](medians[each.name], each.target)]
+
+
 def finish(
     name: str, figures: Sequence[Figure], targets: Sequence[Target], *, json_flag: bool
 ) -> None:

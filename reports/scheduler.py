@@ -1,7 +1,5 @@
 """The scheduler: jobs by calendar or interval, whose next times survive a restart.
 
-    SchedulerError    another scheduler works with this store: one runner only
-
 What APScheduler promises is set, not assumed: one thread (jobs never overlap), a missed run is made
 up for once however many were missed (coalesce), if it is not older than the job's own grace. The
 next times stand in a SQLite file, so a run that fell into a stop is found late and made up for.
@@ -24,16 +22,13 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from reports.errors import SchedulerError
 from schemas.clock import Clock
 
 MISSED_SECONDS_MAX = 27 * 86_400
 """Nearly a month: whatever was missed for longer is the next run's business."""
 
 _log = structlog.get_logger()
-
-
-class SchedulerError(Exception):
-    """Another scheduler works with this store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from tests.webhook_receiver import SECRET
 
 # Started again at once: a run of kills must not be spent on waiting.
 RESTART = RestartPolicy(backoff_first_seconds=0.2, backoff_max_seconds=1.0)
-# A worker joins its group after the dead member's session, reads its changelog, on two busy cores.
-UP_SECONDS_MAX = 120.0
-CRASH_SECONDS_MAX = 20.0
+# A worker joins its group after the dead member's session, reads its changelog: ten seconds on a
+# quiet machine. On cores that twenty others want as well it took 150 s, and was no failure.
+UP_SECONDS_MAX = 400.0
+CRASH_SECONDS_MAX = 30.0
 """A point that is not passed within this is given up: then its process is killed at random."""
 POLL_SECONDS = 0.05
 APACHE_SESSION_MS = 6_000

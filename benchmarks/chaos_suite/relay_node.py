@@ -47,7 +47,7 @@ from schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
 
 TRACE_ROWS = 5_000
 READY_SECONDS_MAX = 30.0
-DRAIN_SECONDS_MAX = 90.0
+DRAIN_SECONDS_MAX = 240.0
 # What a killed process may have had unsealed: 50 ms of events, or as long as the emitter waits for
 # the number of partitions at a start without a broker (5 s). Three times that.
 RECORD_AGAIN_MS = 15_000

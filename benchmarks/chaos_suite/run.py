@@ -40,8 +40,8 @@ SHARE = 0.01
 """Of events: duplicates, late ones, malformed ones, each."""
 SECONDS_PER_CYCLE = 12.0
 """About, for the sizes of the budgets."""
-VERIFY_SECONDS_MAX = 120.0
-BELIEF_SECONDS_MAX = 60.0
+VERIFY_SECONDS_MAX = 300.0
+BELIEF_SECONDS_MAX = 180.0
 READ_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.5
 # The alerts worker reads a snapshot within milliseconds of the streams' flush.

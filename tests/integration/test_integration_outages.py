@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import operator
-
 import pytest
 
-from benchmarks.outages import measure
+from benchmarks.outages import OUTAGES, measure, why_not
+from benchmarks.report import unmet
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-SECONDS = 5.0
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+SECONDS = 3.0
 PER_SECOND = 1_000.0
-OPERATORS = {"<": operator.lt, "==": operator.eq}
 
 
-def test_outages_lose_nothing_and_slow_nobody() -> None:
-    """Broker silent, ClickHouse dead, spool's disk full: bounded, exact, and no request waits."""
-    figures, targets = measure(SECONDS, PER_SECOND)
-    found = {figure.name: figure.median for figure in figures}
-    missed = [
-        target for target in targets if not OPERATORS[target.op](found[target.name], target.target)
-    ]
-    assert not missed, found
-    assert found["broker_backlog_batches"] > 0
-    assert found["clickhouse_events"] > PER_SECOND * SECONDS
+@pytest.mark.parametrize("name", OUTAGES)
+def test_an_outage_loses_nothing_and_slows_nobody(name: str) -> None:
+    """Whatever is away: totals stay exact, memory bounded, and who does not need it never waits."""
+    if lacking := why_not(name):
+        pytest.skip(lacking)
+    figures, targets = measure(name, SECONDS, PER_SECOND)
+    assert not unmet(figures, targets), figures

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.scheduler import Every, Job, Monthly, Scheduler, SchedulerError
+from reports.errors import SchedulerError
+from reports.scheduler import Every, Job, Monthly, Scheduler
 
 NOW_MS = 1_793_685_600_000
 PATIENCE_SECONDS = 20
