@@ -15,9 +15,11 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]
 from faust.app import App
-from faust.tables.recovery import Recovery
+from faust.tables.recovery import Recovery, ServiceStopped
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 from faust.types import TP, ConsumerT
+from mode import Seconds
+from mode.services import WaitArgT
 from typing_extensions import override
 
 from streams.tables import SpendTable
@@ -28,10 +30,13 @@ log = structlog.get_logger()
 RECORDS_PER_POLL_MAX = 5_000
 POLL_TIMEOUT_MS = 50
 FETCH_BYTES_MAX = 4 * 1024 * 1024
+STEP_SECONDS_MAX = 900.0
+"""The longest step of a recovery. Ten million entries load in less on a quiet machine; a broker that
+gives nothing ends it sooner, by the stall. Beyond it the worker ends, and its successor tries."""
 
 
 class RecoveryStalledError(RuntimeError):
-    """The broker gave no changelog records for too long."""
+    """The broker gave no changelog records for too long, or a step took too long."""
 
 
 class BulkRecovery(Recovery):
@@ -45,6 +50,26 @@ class BulkRecovery(Recovery):
         self._table = table
         self._stall_seconds = stall_ms / 1000
         self._fetch_max_wait_ms = fetch_max_wait_ms
+
+    @override
+    async def _wait(self, coro: WaitArgT, timeout: Seconds | None = None) -> None:
+        """Wait for one step.
+
+        Faust bounds most steps by the broker's request timeout (90 s), our load of the table among
+        them, and takes the end of that time for a stop of the service: recovery ends without a
+        word, and the worker keeps its partitions for ever and counts nothing. Here a step has a
+        bound that fits a large table, and too long a step is an error.
+
+        Raises:
+            RecoveryStalledError: the step is not done within STEP_SECONDS_MAX.
+        """
+        try:
+            await super()._wait(coro, None if timeout is None else STEP_SECONDS_MAX)
+        except ServiceStopped:
+            if self.should_stop:
+                raise
+            message = f"a step of the recovery took more than {STEP_SECONDS_MAX:g} s"
+            raise RecoveryStalledError(message) from None
 
     @override
     async def _build_offsets(

@@ -18,7 +18,6 @@ from app.clock import now_ms
 from app.close_doors import close_doors
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
-from app.reports_worker import push_due
 from app.settings import DEFAULT_DATA_DIR, load_settings
 from app.wiring import clickhouse_config
 from backends.clickhouse import Client
@@ -79,6 +78,8 @@ def push(
     period: PeriodArgument, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
     """Push a closed month to the ERP now, what was refused included. Exit code 3 if not all went."""
+    from app.reports_worker import push_due  # noqa: PLC0415 - loads the scheduler
+
     report = push_due(load_settings(data), threading.Event(), now_ms(), period)
     if json_output:
         print_json(asdict(report))
