@@ -43,7 +43,7 @@ def close_doors(settings: Settings, on_step: Callable[[str], None]) -> Iterator[
             time_zone=settings.time_zone,
             policies=lambda: read_policy_objects(settings),
             lag=lambda: lag(settings),
-            audit=lambda entry: _audit(settings, entry),
+            audit=lambda entry: write_audit(settings, entry),
             contracted=catalogue(settings),
             listed=load_catalogue(()),
             on_step=on_step,
@@ -75,7 +75,8 @@ def lag(settings: Settings) -> Sequence[str]:
     return found
 
 
-def _audit(settings: Settings, entry: AuditEntry) -> None:
+def write_audit(settings: Settings, entry: AuditEntry) -> None:
+    """One entry of the audit log, durably."""
     producer = Producer(kafka_config(settings, "close"))
     try:
         producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))

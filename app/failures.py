@@ -25,6 +25,7 @@ from reports.close.months import PeriodError
 from reports.erp.journal import JournalError
 from reports.errors import SchedulerError
 from reports.providers.layouts import ExportError
+from reports.repricing.rerate import RerateError
 from reports.repricing.scenario import ScenarioError
 from schemas.policy_file import PolicyFileError
 from schemas.scopes import ScopeError
@@ -54,6 +55,7 @@ _TOLD = (
     PeriodError,
     PolicyFileError,
     ReplayError,
+    RerateError,
     ScenarioError,
     SchedulerError,
     ScopeError,

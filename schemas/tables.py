@@ -58,6 +58,7 @@ class TableName(StrEnum):
     CLOSED_PERIODS = "closed_periods"
     ERP_DELIVERIES = "erp_deliveries"
     PROVIDER_USAGE = "provider_usage"
+    PRICE_ADJUSTMENTS = "price_adjustments"
     SCHEMA_MIGRATIONS = "schema_migrations"
 
 
@@ -412,6 +413,30 @@ PROVIDER_USAGE = _table(
     ("cache_write_tokens", COUNT),
     ("cost_usd", MONEY_SUM),
 )
+PRICE_ADJUSTMENTS = _table(
+    TableName.PRICE_ADJUSTMENTS,
+    ("event_id", TEXT),
+    ("event_time", TIME),
+    ("organisation", LABEL),
+    ("department", LABEL),
+    ("project", LABEL),
+    ("user", TEXT),
+    ("team", LABEL),
+    ("environment", LABEL),
+    ("key", TEXT),
+    ("key_name", TEXT),
+    ("model", LABEL),
+    ("provider", LABEL),
+    ("service_tier", LABEL),
+    ("input_tokens", COUNT),
+    ("tags", TAGS),
+    ("charged_usd", MONEY),
+    ("difference_usd", MONEY),
+    ("newly_priced", "UInt8"),
+    ("price_version", LABEL),
+    ("reason", LABEL),
+    ("run", "UInt64"),
+)
 
 TABLES: tuple[Table, ...] = (
     USAGE_EVENTS,
@@ -433,4 +458,5 @@ TABLES: tuple[Table, ...] = (
     CLOSED_PERIODS,
     ERP_DELIVERIES,
     PROVIDER_USAGE,
+    PRICE_ADJUSTMENTS,
 )

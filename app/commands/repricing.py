@@ -1,7 +1,8 @@
-"""`meterline report whatif`: the same usage at other prices."""
+"""`meterline report whatif` and `meterline rerate`: the same usage at other prices."""
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.clock import now_ms
+from app.close_doors import write_audit
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
 from app.commands.report import SCREEN_ROWS_MAX, waiting
@@ -20,6 +22,7 @@ from backends.clickhouse import Client
 from pricing.catalogue import Catalogue, load_catalogue
 from reports.attribution.period import PeriodError, read_period
 from reports.attribution.question import QuestionError, read_axis
+from reports.repricing import rerate as rerating
 from reports.repricing import whatif
 from reports.repricing.scenario import Scenario, read_swap
 from reports.tabular import percent_text
@@ -153,3 +156,96 @@ def _cells(each: whatif.Comparison) -> list[str]:
         usd_display(each.saving_nano_usd),
         "" if percent is None else percent[:-3],
     ]
+
+
+def rerate(
+    prices: Annotated[str, typer.Option("--catalogue", help=_CATALOGUE_HELP)],
+    period: Annotated[str, typer.Option(help="Of the events: 2026-10, 2026-10-31, 7d, ...")],
+    reason: Annotated[str, typer.Option(help="Why; goes to the audit log and the bill.")] = "",
+    actor: Annotated[str, typer.Option(help="Who; default the user of this machine.")] = "",
+    data: DataDir = DEFAULT_DATA_DIR,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what changes.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Charge a period by other prices: adjustments beside the events, which stay as they are."""
+    settings = load_settings(data)
+    at_ms = now_ms()
+    try:
+        stretch = read_period(period, Calendar(settings.time_zone), at_ms)
+    except PeriodError as error:
+        raise UserError(str(error)) from error
+    why = rerating.Why(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
+    reader, writer = (Client(clickhouse_config(settings)) for _ in range(2))
+    doors = rerating.RerateDoors(reader, writer, lambda entry: write_audit(settings, entry))
+    try:
+        with waiting("pricing events"):
+            found = rerating.rerate(
+                doors, chosen_catalogue(settings, prices), stretch, why, dry_run=dry_run
+            )
+    finally:
+        reader.close()
+        writer.close()
+    if json_output:
+        print_json(rerate_json(found, dry_run=dry_run))
+    else:
+        show_rerating(_out, found, dry_run=dry_run)
+
+
+def rerate_json(found: rerating.Rerating, *, dry_run: bool) -> dict[str, object]:
+    """What was adjusted, as plain values."""
+    return {
+        "period": found.period.name,
+        "price_version": found.price_version,
+        "dry_run": dry_run,
+        "seen": found.seen,
+        "unsettled": found.unsettled,
+        "without_price": found.without_price,
+        "total": _changed(found.total),
+        "rows": [
+            {**group._asdict(), **_changed(each)} for group, each in sorted(found.groups.items())
+        ],
+    }
+
+
+def _changed(each: rerating.Changed) -> dict[str, object]:
+    return {
+        "events": each.events,
+        "newly_priced": each.newly_priced,
+        "difference_usd": usd_text(each.difference_nano_usd),
+    }
+
+
+def show_rerating(out: Console, found: rerating.Rerating, *, dry_run: bool) -> None:
+    """Print what changes for people, the largest differences first."""
+    total = found.total
+    if found.groups:
+        title = f"{found.period.name} at {found.price_version}"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for name in ("department", "model"):
+            table.add_column(name, overflow="fold")
+        for name in ("events", "had no price", "difference"):
+            table.add_column(name, justify="right", no_wrap=True)
+        ranked = sorted(
+            found.groups.items(), key=lambda each: (-abs(each[1].difference_nano_usd), each[0])
+        )
+        for group, each in ranked[:SCREEN_ROWS_MAX]:
+            table.add_row(
+                f"{group.organisation}/{group.department}".replace("[", r"\["),
+                group.model.replace("[", r"\["),
+                f"{each.events:,}",
+                f"{each.newly_priced:,}",
+                usd_display(each.difference_nano_usd, 4),
+            )
+        out.print(table)
+    done = "would be adjusted" if dry_run else "adjusted"
+    out.print(
+        f"{total.events:,} of {found.seen:,} events {done}, "
+        f"{usd_display(total.difference_nano_usd, 4)} in all"
+    )
+    for count, what in (
+        (found.without_price, "have no price there and stay as they are"),
+        (found.unsettled, "came in the last ten minutes: run it again later"),
+    ):
+        if count:
+            out.print(f"[yellow]{count:,}[/] {what}")

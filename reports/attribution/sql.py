@@ -97,6 +97,11 @@ LIMIT {{limit:UInt64}}"""  # noqa: S608 - only fixed text is put in; values are 
 
 
 def _inner(question: Attribution, stale: Stale, parameters: dict[str, object]) -> str:
+    source = _from_source(question, stale, parameters)
+    return f"{source}\nUNION ALL\n{_from_adjustments(question, parameters)}"
+
+
+def _from_source(question: Attribution, stale: Stale, parameters: dict[str, object]) -> str:
     match question.chosen:
         case Source.SPEND_WINDOWS:
             return _from_windows(question, parameters)
@@ -248,6 +253,30 @@ def _from_events(question: Attribution, parameters: dict[str, object], also: str
 SELECT {selected}
 FROM usage_events FINAL
 WHERE {_events_where(question, parameters)}{also}
+GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
+
+
+_OF_ADJUSTMENTS = (
+    *("toInt64(0)" for _ in MEASURES[:-2]),
+    "-toInt64(sum(newly_priced))",
+    "sum(difference_usd)",
+)
+
+
+def _from_adjustments(question: Attribution, parameters: dict[str, object]) -> str:
+    """What re-rating changed: no source has it, because the prices on events stay."""
+    groups = ", ".join(["start_ms", *_group_names(question)])
+    selected = ",\n       ".join(
+        [
+            f"{_start('event_time', question)} AS start_ms",
+            *_event_columns(question, parameters),
+            *(f"{sum_} AS {name}" for sum_, name in zip(_OF_ADJUSTMENTS, MEASURES, strict=True)),
+        ]
+    )
+    return f"""
+SELECT {selected}
+FROM price_adjustments FINAL
+WHERE {_events_where(question, parameters)}
 GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
 
 

@@ -3,7 +3,8 @@
 A run books, for its own month and for every earlier closed month, the difference between what the
 raw events say now and what was booked before:
 
-    lines = events of the origin month, up to the frozen positions  -  lines booked so far
+    lines = events of the origin month, up to the frozen positions
+          + adjustments of their prices                             -  lines booked so far
 
 So the first close of a month books all of it, a later one only what came late or was corrected,
 and a repeated run books nothing.
@@ -31,6 +32,8 @@ class LineKind(StrEnum):
     """Of an earlier month: came, or was corrected, after its close."""
     RESTATEMENT = "restatement"
     """Of the month itself, in a revision."""
+    RERATE = "rerate"
+    """Difference between what a re-rating charges and the prices frozen on the events."""
 
 
 # Name, and how it is read from the raw events. What identifies a line, without its run and kind.
@@ -65,6 +68,15 @@ _MEASURES: Mapping[str, str] = {
     "cost_usd": "toDecimal128(cost_usd, 9)",
 }
 _NO_TAGS = "''"
+# Of price_adjustments: money alone, and requests that are no longer without a price.
+_ADJUSTED: Mapping[str, str] = {
+    **dict.fromkeys(_MEASURES, "toInt64(0)"),
+    "unpriced_events": "-toInt64(newly_priced)",
+    "cost_usd": "toDecimal128(difference_usd, 9)",
+}
+_ADJUSTED_REASON = "reason"
+_MONTH_TIMES = """event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC')
+  AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"""
 # The place of an event in the log, as the sink stores it: see migration 0001.
 _POSITION = "9223372036854775807 - bitShiftRight(version, 1)"
 
@@ -102,18 +114,27 @@ class Booking:
             f"{expression} AS {name}_"
             for name, expression in {**dimensions, "key_name": "key_name", **_MEASURES}.items()
         )
+        adjusted = {**dimensions, "correction_reason": _ADJUSTED_REASON}
+        adjustments = ", ".join(
+            f"{expression} AS {name}_"
+            for name, expression in {**adjusted, "key_name": "key_name", **_ADJUSTED}.items()
+        )
         source = f"""
-    SELECT {raw}
+    SELECT {{kind:String}} AS kind_, {raw}
     FROM usage_events FINAL
     WHERE event_time >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
       AND event_time < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC')
       AND {_POSITION} < transform(source_partition, {{partitions:Array(UInt16)}},
-                                  {{limits:Array(Int64)}}, toInt64(0))"""  # noqa: S608
+                                  {{limits:Array(Int64)}}, toInt64(0))
+    UNION ALL
+    SELECT '{LineKind.RERATE.value}' AS kind_, {adjustments}
+    FROM price_adjustments FINAL
+    WHERE {_MONTH_TIMES}"""  # noqa: S608
         if self.booked_runs:
             booked = ", ".join([*dimensions, "key_name", *(f"-{name}" for name in _MEASURES)])
             source += f"""
     UNION ALL
-    SELECT {booked}
+    SELECT if(kind = '{LineKind.RERATE.value}', kind, {{kind:String}}), {booked}
     FROM closed_lines
     WHERE origin_period = {{origin:String}} AND run IN {{booked_runs:Array(UInt64)}}"""  # noqa: S608
         groups = ", ".join(f"{name}_" for name in dimensions)
@@ -121,11 +142,11 @@ class Booking:
         changed = " OR ".join(f"{name}_sum != 0" for name in _MEASURES)
         sql = f"""
 INSERT INTO closed_lines (booked_period, run, draft, kind, origin_period, {", ".join(names)})
-SELECT {{booked_period:String}}, {{run:UInt64}}, {{draft:UInt8}}, {{kind:String}}, {{origin:String}},
+SELECT {{booked_period:String}}, {{run:UInt64}}, {{draft:UInt8}}, kind_, {{origin:String}},
        {groups}, max(key_name_), {sums}
 FROM ({source}
 )
-GROUP BY {groups}
+GROUP BY kind_, {groups}
 HAVING {changed}"""  # noqa: S608 - only fixed text is put in; values are bound
         return Query(sql, self._parameters())
 
@@ -166,16 +187,16 @@ GROUP BY source_partition ORDER BY source_partition""",  # noqa: S608 - fixed te
 
 
 def read_event_sums(client: Client, month: Month) -> tuple[int, int, NanoUsd]:
-    """What the raw events of a month say now: (events, tokens in and out, cost)."""
-    ((events, tokens, cost),) = client.query(
-        """
-SELECT count(), sum(input_tokens + output_tokens), sum(cost_usd)
+    """What a month's events and adjustments say now: (events, tokens in and out, cost)."""
+    ((events, tokens, cost, adjusted),) = client.query(
+        f"""
+SELECT count(), sum(input_tokens + output_tokens), sum(cost_usd),
+       (SELECT sum(difference_usd) FROM price_adjustments FINAL WHERE {_MONTH_TIMES})
 FROM usage_events FINAL
-WHERE event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC')
-  AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')""",
+WHERE {_MONTH_TIMES}""",  # noqa: S608 - fixed text
         {"start_ms": month.start_ms, "end_ms": month.end_ms},
     )
-    return int(events), int(tokens), nano_from_usd(str(cost))
+    return int(events), int(tokens), nano_from_usd(str(cost)) + nano_from_usd(str(adjusted or 0))
 
 
 def read_booked_sums(client: Client, origin: str, runs: Sequence[int]) -> tuple[int, int, NanoUsd]:
@@ -249,7 +270,10 @@ ORDER BY organisation, department, day""",
 
 
 def read_scope_totals(client: Client, runs: Iterable[int], origin: str) -> dict[str, Total]:
-    """Booked totals of a month by scope, to compare with those of the streams."""
+    """Booked totals of a month by scope, to compare with those of the streams.
+
+    Without adjustments: the streams count by the prices that are frozen on the events.
+    """
     rows = client.query(
         """
 SELECT arrayJoin(arrayConcat(
@@ -259,8 +283,8 @@ SELECT arrayJoin(arrayConcat(
            if(project = '', [], [concat('project:', organisation, '/', project)]))) AS scope,
        sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(events), sum(unpriced_events)
 FROM closed_lines
-WHERE run IN {runs:Array(UInt64)} AND origin_period = {origin:String}
+WHERE run IN {runs:Array(UInt64)} AND origin_period = {origin:String} AND kind != {rerate:String}
 GROUP BY scope""",
-        {"runs": list(runs), "origin": origin},
+        {"runs": list(runs), "origin": origin, "rerate": LineKind.RERATE.value},
     )
     return {row[0]: Total(nano_from_usd(str(row[1])), *map(int, row[2:])) for row in rows}

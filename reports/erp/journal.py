@@ -137,6 +137,7 @@ def _department_lines(
             LineKind.USAGE: "AI usage",
             LineKind.LATE: "AI usage, adjustment of",
             LineKind.RESTATEMENT: "AI usage, restatement of",
+            LineKind.RERATE: "AI usage, price adjustment of",
         }[origin.kind]
         parts.append((f"{label} {origin.period} {title}", origin.period, amount))
     for other, amount in sorted(department.shared.items()):

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from reports.close.csv_file import quoted, text_cell
 from reports.close.inputs import DepartmentInput, FrozenInputs, PriceInput
+from reports.close.lines import LineKind
 from reports.close.months import day_start_ms
 from reports.focus.lines import TOKEN_CLASSES, Line
 from reports.focus.split import ALLOCATED, PICO_PER_NANO, PRICED, split_cost
@@ -214,7 +215,7 @@ class RowMaker:
             "BillingPeriodEnd": _instant(inputs.end_ms),
             "BillingPeriodStart": _instant(inputs.start_ms),
             "ChargeCategory": "Usage",
-            "ChargeClass": "" if line.kind == "usage" else "Correction",
+            "ChargeClass": "Correction" if self._corrects(line) else "",
             "ChargeFrequency": "Usage-Based",
             "ChargePeriodStart": _instant(day_start_ms(line.day, zone)),
             "ChargePeriodEnd": _instant(day_start_ms(line.day + timedelta(days=1), zone)),
@@ -239,6 +240,11 @@ class RowMaker:
             "x_ReportingCurrency": inputs.exchange.currency,
             "x_ServiceTier": line.service_tier or "standard",
         }
+
+    def _corrects(self, line: Line) -> bool:
+        """Whether it changes what was invoiced: an open month's own re-rating does not."""
+        own = self._inputs.revision == 1 and line.origin_period == self._inputs.period
+        return line.kind != LineKind.USAGE and not (line.kind == LineKind.RERATE and own)
 
     def _price(self, line: Line) -> PriceInput | None:
         key = (line.provider, line.model, line.service_tier, line.tier_floor)

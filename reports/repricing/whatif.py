@@ -15,6 +15,7 @@ from backends.clickhouse import Client
 from reports.attribution.period import Period
 from reports.attribution.question import Axis
 from reports.attribution.sql import axis_expression
+from reports.repricing.charged import CHARGED_EVENTS
 from reports.repricing.scenario import Request, Scenario, price_cuts
 from reports.repricing.slices import TIMES, Slice, read_slices
 from reports.totals import Query
@@ -50,8 +51,8 @@ FROM (
     SELECT {"".join(f"{axis}, " for axis in axes)}{", ".join(REQUEST_COLUMNS)}, priced, cost_usd,
            toUnixTimestamp64Milli(event_time) AS time_ms,
            roundDown(time_ms, {{cuts:Array(Int64)}}) AS piece
-    FROM usage_events FINAL
-    WHERE {TIMES} AND model IN {{models:Array(String)}}
+    FROM {CHARGED_EVENTS}
+    WHERE model IN {{models:Array(String)}}
 )
 GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
         return Query(sql, parameters)
@@ -72,7 +73,7 @@ class Comparison:
 
     requests: int = 0
     now_nano_usd: NanoUsd = 0
-    """As charged: the price frozen on each event."""
+    """As charged: the price frozen on each event, or what a re-rating made of it."""
     then_nano_usd: NanoUsd = 0
     unpriced_now: int = 0
     """Requests that have no price now; they count 0 there."""

@@ -1,0 +1,217 @@
+"""Re-rating on the real engine: adjustments, attribution, open and closed months."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from backends.clickhouse import ClickHouseConfig, Client
+from pricing.catalogue import Catalogue, build_catalogue
+from reports.attribution.answer import ask
+from reports.attribution.period import Period
+from reports.attribution.question import Attribution, Source, read_axis
+from reports.close.close import Outcome, close_month
+from reports.repricing.rerate import RerateDoors, RerateError, Rerating, Why, rerate
+from reports.repricing.scenario import Scenario
+from reports.repricing.whatif import what_if
+from schemas.audit import AuditEntry
+from schemas.money import nano_from_usd
+from schemas.periods import Calendar
+from schemas.usage import UsageEvent
+from sinks.migrate import migrate
+from tests.close_store import (
+    CATALOGUE,
+    CUT_OFF_MS,
+    DECEMBER_CUT_OFF_MS,
+    NOVEMBER_MS,
+    OCTOBER_MS,
+    Desk,
+    october_events,
+    store_events,
+    usage,
+)
+from tests.servers import running_clickhouse
+
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
+OCTOBER = Period("2026-10", OCTOBER_MS, NOVEMBER_MS)
+LATER_MS = DECEMBER_CUT_OFF_MS
+CORRECTED = b"""{"catalogue_version": "corrected", "entries": [
+ {"seller": "openai", "model": "gpt-4.1", "prices": [
+  {"effective_from": "2020-01-01", "tiers": [{"input": "2.00", "output": "8.00"}]},
+  {"effective_from": "2026-10-15", "tiers": [{"input": "1.50", "output": "7.000001"}]}]},
+ {"seller": "openai", "model": "brand-new", "prices": [
+  {"effective_from": "2020-01-01", "tiers": [{"input": "1.00", "output": "2.00"}]}]}]}"""
+
+
+class Books:
+    """One database and what was written into the audit log."""
+
+    def __init__(self, config: ClickHouseConfig) -> None:
+        self.client, self.writer = Client(config), Client(config)
+        self.audit: list[AuditEntry] = []
+
+    def rerate(self, catalogue: Catalogue, now_ms: int, *, dry_run: bool = False) -> Rerating:
+        doors = RerateDoors(self.client, self.writer, self.audit.append)
+        why = Why("finance", "list price was wrong", now_ms)
+        return rerate(doors, catalogue, OCTOBER, why, dry_run=dry_run)
+
+    def total(self, sql: str) -> int:
+        return nano_from_usd(str(self.client.query(sql)[0][0] or 0))
+
+    def attributed(self, source: Source = Source.USAGE_EVENTS) -> dict[str, tuple[int, int]]:
+        axis = "department" if source is Source.SPEND_WINDOWS else "model"
+        question = Attribution(OCTOBER, Calendar("UTC"), (read_axis(axis),), source=source)
+        return {
+            line.group[0]: (line.cost_nano_usd, line.unpriced)
+            for line in ask(self.client, question).lines
+        }
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
+    with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
+        yield ClickHouseConfig(host, port)
+
+
+@pytest.fixture
+def books(config: ClickHouseConfig, request: pytest.FixtureRequest) -> Iterator[Books]:
+    """An own database per test, with the tables."""
+    name = "d_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
+    first = Client(config)
+    first.command(f"CREATE DATABASE {name}")
+    first.close()
+    made = Books(ClickHouseConfig(config.host, config.port, name))
+    migrate(made.client)
+    yield made
+    made.client.close()
+    made.writer.close()
+
+
+@pytest.fixture
+def corrected() -> Catalogue:
+    """Half of October's gpt-4.1 cheaper, and a price for a model that had none."""
+    return build_catalogue([("corrected.json", CORRECTED)])
+
+
+@pytest.fixture
+def events() -> list[UsageEvent]:
+    """October, a tenth of it without a price."""
+    unpriced = [
+        usage(number, model="brand-new", provider="openai") for number in range(1_000, 1_020)
+    ]
+    return [*october_events(), *unpriced]
+
+
+def charged(events: list[UsageEvent], catalogue: Catalogue) -> int:
+    """By the catalogue where it has a price, else by the one in use: rated one by one."""
+    total = 0
+    for event in events:
+        cost, priced = catalogue.price(event)
+        total += cost if priced else CATALOGUE.price(event)[0]
+    return total
+
+
+def test_adjustments_sum_to_the_difference_and_events_stay(
+    books: Books, corrected: Catalogue, events: list[UsageEvent]
+) -> None:
+    """A dry run writes nothing; adjustments hold exactly the difference, once however often they
+    are made; attribution counts them from every source; the events keep their prices."""
+    store_events(books.client, events, 0)
+    books.client.command(
+        "INSERT INTO usage_changes SELECT DISTINCT organisation, department, toDate(event_time), "
+        "'usage.events-0', 1 FROM usage_events"
+    )
+    frozen = sum(CATALOGUE.price(event)[0] for event in events)
+    wanted = charged(events, corrected)
+    tried = books.rerate(corrected, LATER_MS, dry_run=True)
+    assert tried.total.difference_nano_usd == wanted - frozen != 0
+    assert tried.total.newly_priced == 20
+    adjusted = "SELECT sum(difference_usd) FROM price_adjustments FINAL"
+    assert books.total(adjusted) == 0
+    assert books.audit == []
+
+    done = books.rerate(corrected, LATER_MS)
+    assert done.total == tried.total
+    assert books.total(adjusted) == wanted - frozen
+    assert books.total("SELECT sum(cost_usd) FROM usage_events FINAL") == frozen
+    assert books.attributed()["brand-new"][1] == 0
+    for source in (Source.USAGE_EVENTS, Source.USAGE_DAYS, Source.SPEND_WINDOWS):
+        assert sum(cost for cost, _ in books.attributed(source).values()) == wanted, source
+    (entry,) = books.audit
+    assert (entry.action, entry.reason) == ("usage.rerated", "list price was wrong")
+
+    again = books.rerate(corrected, LATER_MS + 1)
+    assert again.groups == {}
+    assert len(books.audit) == 1
+    # What-if starts from what is charged now.
+    same = what_if(books.client, Scenario(corrected, everything=True), OCTOBER, ())
+    assert (same.total.now_nano_usd, same.total.saving_nano_usd) == (wanted, 0)
+    # Back to the prices in use: the new price of what had none stays, the rest cancels.
+    books.rerate(CATALOGUE, LATER_MS + 2)
+    priced_since = charged(events[200:], corrected)
+    assert books.total(adjusted) == priced_since
+
+
+def test_an_interrupted_run_is_finished_by_the_next(
+    books: Books, corrected: Catalogue, events: list[UsageEvent]
+) -> None:
+    """A part of the adjustments lost, the same command writes just that part."""
+    store_events(books.client, events, 0)
+    done = books.rerate(corrected, LATER_MS)
+    wanted = books.total("SELECT sum(difference_usd) FROM price_adjustments FINAL")
+    books.client.command(
+        "ALTER TABLE price_adjustments DELETE WHERE cityHash64(event_id) % 2 = 0 "
+        "SETTINGS mutations_sync = 1"
+    )
+    rest = books.rerate(corrected, LATER_MS + 1)
+    assert 0 < rest.total.events < done.total.events
+    assert books.total("SELECT sum(difference_usd) FROM price_adjustments FINAL") == wanted
+
+
+def test_fresh_events_and_missing_reasons_are_left_alone(
+    books: Books, corrected: Catalogue, events: list[UsageEvent]
+) -> None:
+    """What the streams may still take back is not adjusted; without a reason nothing is."""
+    store_events(books.client, events, 0)
+    early = books.rerate(corrected, OCTOBER_MS)
+    assert (early.unsettled, early.groups) == (len(events), {})
+    doors = RerateDoors(books.client, books.writer, books.audit.append)
+    with pytest.raises(RerateError, match="--reason"):
+        rerate(doors, corrected, OCTOBER, Why("finance", " ", LATER_MS))
+
+
+def test_an_open_month_closes_at_the_adjusted_price(
+    books: Books, corrected: Catalogue, events: list[UsageEvent], tmp_path: Path
+) -> None:
+    """A month re-rated before its close is billed at the new prices, and no drift is seen."""
+    store_events(books.client, events, 0)
+    books.rerate(corrected, LATER_MS)
+    result = close_month(
+        Desk(books.client, tmp_path).doors(), "2026-10", CUT_OFF_MS, actor="finance"
+    )
+    assert (result.outcome, result.blockers) == (Outcome.CLOSED, ())
+    assert books.total("SELECT sum(cost_usd) FROM closed_lines") == charged(events, corrected)
+    assert books.client.query("SELECT sum(unpriced_events) FROM closed_lines") == [(0,)]
+
+
+def test_a_closed_month_gets_the_difference_in_the_next(
+    books: Books, corrected: Catalogue, events: list[UsageEvent], tmp_path: Path
+) -> None:
+    """Booked lines stay; the next month that is closed books exactly the difference, once."""
+    store_events(books.client, [*events, usage(5_000, time_ms=NOVEMBER_MS + 1)], 0)
+    desk = Desk(books.client, tmp_path)
+    first = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="finance")
+    assert first.outcome is Outcome.CLOSED
+    frozen = sum(CATALOGUE.price(event)[0] for event in events)
+    assert books.total("SELECT sum(cost_usd) FROM closed_lines") == frozen
+    books.rerate(corrected, LATER_MS)
+    again = close_month(desk.doors(), "2026-10", LATER_MS, actor="finance")
+    assert (again.outcome, again.manifest_sha256) == (Outcome.ALREADY, first.manifest_sha256)
+    november = close_month(desk.doors(), "2026-11", LATER_MS, actor="finance")
+    assert november.outcome is Outcome.CLOSED
+    booked = books.client.query(
+        "SELECT kind, sum(cost_usd) FROM closed_lines "
+        "WHERE booked_period = '2026-11' AND origin_period = '2026-10' GROUP BY kind"
+    )
+    assert booked == [("rerate", Decimal(charged(events, corrected) - frozen).scaleb(-9))]
