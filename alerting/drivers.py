@@ -19,7 +19,7 @@ from typing import Protocol
 
 from backends.clickhouse import ClickHouseError, Client
 from schemas.alert import Alert, AlertStatus, Driver
-from schemas.money import divide_half_even
+from schemas.money import divide_half_even, nano_from_usd
 from schemas.periods import HOUR_MS
 from schemas.scopes import ScopeError, ScopeType, parse_scope
 
@@ -104,8 +104,8 @@ GROUP BY key, model"""  # noqa: S608 - a column of a closed list; values are bou
             Driver(
                 key=str(key),
                 model=str(model),
-                spent_nano_usd=int(spent),
-                usual_nano_usd=divide_half_even(int(before), DAYS),
+                spent_nano_usd=nano_from_usd(spent),
+                usual_nano_usd=divide_half_even(nano_from_usd(before), DAYS),
             )
             for key, model, spent, before in rows
         ]

@@ -59,6 +59,11 @@ _NEVER_MS = 2**62
 _UNBOUNDED = 2**100  # beyond any sum of money or tokens
 
 
+# Evaluations at one moment that can wait for the next: about half a millisecond each, with three
+# baselines, so that a throttle command of the same round is held back by 50 ms at most.
+ROUND_WORK_MAX = 100
+
+
 class _Rule(NamedTuple):
     rule_id: RuleId
     kind: WindowKind
@@ -104,6 +109,8 @@ def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tu
 
 def next_timer(state: State) -> int:
     """When time alone may change something, in UTC ms."""
+    if state.waiting:
+        return state.round_ms + 1
     timers = state.timers
     while timers:
         due_ms, scope = timers[0]
@@ -129,6 +136,7 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
         renew: publish the command again although nothing changed (a lease, a claim).
     """
     known = _with_override(state, scope)
+    state.waiting.pop(scope, None)
     readings = {reading.rule_id: reading for reading in _readings(state, scope, known.policy)}
     steps = dict(_breaker_steps(state, known, readings))
     if any(step.reason is TripReason.HELD_BY_GRACE for step in steps.values()):
@@ -176,18 +184,47 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     watch = state.watches.get(key)
     if watch is None:
         return []
-    if spend.start_ms == watch.start_ms:
-        state.spend[key] = spend
-        if (
-            watch.cost_low <= spend.cost_nano_usd < watch.cost_high
-            and watch.tokens_low <= spend.tokens < watch.tokens_high
-        ):
-            return []
-        return evaluate(state, spend.scope)
-    if spend.start_ms > watch.start_ms:
-        state.ahead[key] = spend
-    # An earlier window is over: its late events are counted there, and throttle nobody now.
-    return []
+    start_ms = state.windows[spend.kind].start_ms
+    if spend.start_ms != start_ms:
+        if spend.start_ms > start_ms:
+            state.ahead[key] = spend
+        # An earlier window is over: its late events are counted there, and throttle nobody now.
+        return []
+    state.spend[key] = spend
+    if watch.start_ms != start_ms:
+        return _observe_first(state, spend)
+    if (
+        watch.cost_low <= spend.cost_nano_usd < watch.cost_high
+        and watch.tokens_low <= spend.tokens < watch.tokens_high
+    ):
+        return []
+    return evaluate(state, spend.scope)
+
+
+def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
+    """The first sum of a scope in a window: limits at once, what looks back within the round's work.
+
+    At the stroke of an hour every scope needs new baselines. A round that worked them all out would
+    hold back the commands of the scopes that reach a limit in it.
+    """
+    cost, tokens = state.edges[spend.scope, spend.kind]
+    low, high = _around(cost, 0)
+    fewest, most = _around(tokens, 0)
+    within = low <= spend.cost_nano_usd < high and fewest <= spend.tokens < most
+    if within and not _has_time(state):
+        state.watches[spend.scope, spend.kind] = Watch(spend.start_ms, low, high, fewest, most)
+        state.waiting[spend.scope] = None
+        return []
+    return evaluate(state, spend.scope)
+
+
+def _has_time(state: State) -> bool:
+    """Whether another evaluation that can wait still fits into what is done at one moment."""
+    if state.round_ms != state.now_ms:
+        state.round_ms = state.now_ms
+        state.round_work = 0
+    state.round_work += 1
+    return state.round_work <= ROUND_WORK_MAX
 
 
 def _observe_minute(state: State, spend: SpendSum) -> list[Effect]:
@@ -305,8 +342,11 @@ def _run_timers(state: State) -> list[Effect]:
         if known is not None and known.due_ms == due_ms:
             state.scopes[scope] = replace(known, due_ms=0)
             due.add(scope)
+    state.waiting.update(dict.fromkeys(sorted(due)))
     effects: list[Effect] = []
-    for scope in sorted(due):
+    while state.waiting and _has_time(state):
+        scope = next(iter(state.waiting))
+        del state.waiting[scope]
         if scope in state.scopes:
             effects += evaluate(state, scope)
     return effects
@@ -324,8 +364,7 @@ def _roll(state: State) -> set[str]:
     for spend in begun:
         del state.ahead[spend.scope, spend.kind]
         _keep(state, spend)
-    for scope, kind in state.edges:
-        _watch(state, scope, kind)
+    # Watches are of a window that is over: each is renewed by its scope's next evaluation.
     return state.active | {spend.scope for spend in begun}
 
 

@@ -167,6 +167,12 @@ class State:
     """Spend of windows that begin later: relays' clocks may be up to five minutes ahead."""
     timers: list[tuple[int, str]] = field(default_factory=list)
     """A heap of (due, scope); an entry that is not its scope's `due_ms` is out of date."""
+    waiting: dict[str, None] = field(default_factory=dict)
+    """Scopes to evaluate when there is time, in that order; a limit that is reached never waits."""
+    round_ms: int = 0
+    """The moment at which `round_work` was done."""
+    round_work: int = 0
+    """Evaluations at that moment that could have waited."""
     active: set[str] = field(default_factory=set)
     """Scopes with a restriction or a firing alert: whom the end of a period concerns."""
     held: set[str] = field(default_factory=set)
@@ -201,6 +207,7 @@ class State:
             spend=dict(self.spend),
             ahead=dict(self.ahead),
             timers=list(self.timers),
+            waiting=dict(self.waiting),
             active=set(self.active),
             held=set(self.held),
             alive=set(self.alive),

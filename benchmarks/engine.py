@@ -4,9 +4,13 @@
 
 10,000 keys, each with a month's and a day's budget, three absolute limits, three deviation rules
 (one of each method), a burn rate and a no-data rule: ten rules. Nine days of hours are there
-before it begins. Then every key spends for some minutes across the stroke of an hour, and each
+before it begins. Then every key spends for four minutes across the stroke of an hour, and each
 event changes four sums (minute, hour, day, month), as spend.snapshots tells them. The stroke of the
 hour is inside what is measured: every baseline is worked out anew.
+
+Sums come in rounds of 1,000 and a tick, as the worker polls them. Rates are of processor time, which
+a busy machine does not change; the rate by the clock on the wall is beside it. `round_max` is the
+longest round, which is how long a throttle command of that round may have to wait for the others.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ import gc
 import random
 import time
 import tracemalloc
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from alerting import engine
 from alerting.past_windows import SpendSum
-from alerting.state import PolicyChanged, State
+from alerting.state import PolicyChanged, State, Tick
 from benchmarks.report import Figure, Target, finish, json_argument
 from schemas.periods import HOUR_MS, MINUTE_MS, Calendar, WindowKind
 from schemas.policy import Budget, Limits, RuleSet, ScopePolicy
@@ -31,16 +37,39 @@ ROUNDS = 3
 MINUTES = 4
 EVENTS_PER_MINUTE = 3
 """Of each scope: the sums of a minute come several times, as with a flush every 100 ms."""
+SUMS_PER_ROUND = 1_000
 HISTORY_HOURS = 9 * 24
 NANO = 1_000_000_000
 NOON_MS = int(datetime(2026, 6, 15, 11, 58, tzinfo=UTC).timestamp()) * 1000
 TARGET_PER_SECOND = 50_000
+# A throttle's own share of the seconds that it takes from the event to the relay.
+TARGET_ROUND_MS = 250
 
 RULES = RuleSet(
     deviations=tuple(DeviationRule(id=method.value, method=method) for method in DeviationMethod),
     burn_rates=(BurnRateRule(id="fast"),),
     no_data=(NoDataRule(id="silent"),),
 )
+
+
+class Pass(NamedTuple):
+    """Four minutes across the stroke of an hour."""
+
+    observations: int
+    cpu_seconds: float
+    wall_seconds: float
+    round_max_seconds: float
+    """Processor time of the longest round."""
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Observations per second of processor time."""
+        return self.observations / self.cpu_seconds
+
+    @property
+    def per_wall_second(self) -> float:
+        """Observations per second that went by."""
+        return self.observations / self.wall_seconds
 
 
 def policy(number: int) -> ScopePolicy:
@@ -71,43 +100,58 @@ def loaded(scopes: int) -> State:
     return state
 
 
-def measure(state: State, scopes: int, begin_ms: int = NOON_MS) -> float:
-    """Observations per second; what is fed is made beforehand, minute by minute."""
+def spending(scopes: int, begin_ms: int) -> Iterator[tuple[int, list[SpendSum]]]:
+    """Rounds of sums and when each of them comes."""
     rng = random.Random(11)
     calendar = Calendar()
     sums: dict[tuple[str, WindowKind], tuple[int, int]] = {}
-    steps = 0
-    seconds = 0.0
+    rounds_per_minute = -(-EVENTS_PER_MINUTE * scopes * 4 // SUMS_PER_ROUND)
     for minute in range(MINUTES):
-        now_ms = begin_ms + minute * MINUTE_MS
-        windows = calendar.windows(now_ms)
-        observations = []
+        minute_ms = begin_ms + minute * MINUTE_MS
+        windows = calendar.windows(minute_ms)
+        found: list[SpendSum] = []
         for _ in range(EVENTS_PER_MINUTE):
             for number in rng.sample(range(scopes), scopes):
                 scope = f"key:bench/k-{number}"
                 cost = rng.randrange(NANO // 20)
-                for window in windows:
-                    start_ms, total = sums.get((scope, window.kind), (window.start_ms, 0))
-                    total = total + cost if start_ms == window.start_ms else cost
-                    sums[scope, window.kind] = (window.start_ms, total)
-                    observations.append(
-                        SpendSum(
-                            scope,
-                            window.kind,
-                            window.start_ms,
-                            window.end_ms,
-                            total,
-                            100,
-                            (),
-                            now_ms,
-                        )
-                    )
-        begun = time.perf_counter()
-        for observation in observations:
-            engine.step(state, observation, now_ms)
-        seconds += time.perf_counter() - begun
-        steps += len(observations)
-    return steps / seconds
+                for kind, start_ms, end_ms in windows:
+                    before_ms, total = sums.get((scope, kind), (start_ms, 0))
+                    total = total + cost if before_ms == start_ms else cost
+                    sums[scope, kind] = (start_ms, total)
+                    found.append(SpendSum(scope, kind, start_ms, end_ms, total, 100, (), minute_ms))
+        for number in range(rounds_per_minute):
+            first = number * SUMS_PER_ROUND
+            at_ms = minute_ms + number * MINUTE_MS // rounds_per_minute
+            yield at_ms, found[first : first + SUMS_PER_ROUND]
+
+
+def measure(state: State, scopes: int, begin_ms: int = NOON_MS) -> Pass:
+    """Let every scope spend; what is fed is made while no clock runs."""
+    count = 0
+    cpu = wall = longest = 0.0
+    for at_ms, sums in spending(scopes, begin_ms):
+        for now_ms, batch in _polls(state, at_ms, sums):
+            cpu_begun, wall_begun = time.process_time(), time.perf_counter()
+            for observation in batch:
+                engine.step(state, observation, now_ms)
+            engine.step(state, Tick(complete=True), now_ms)
+            spent = time.process_time() - cpu_begun
+            wall += time.perf_counter() - wall_begun
+            cpu += spent
+            longest = max(longest, spent)
+        count += len(sums)
+    assert not state.waiting
+    return Pass(count, cpu, wall, longest)
+
+
+def _polls(
+    state: State, at_ms: int, sums: Sequence[SpendSum]
+) -> Iterator[tuple[int, Sequence[SpendSum]]]:
+    """One round, and those without records that follow while the engine has work left."""
+    yield at_ms, sums
+    while engine.next_timer(state) <= at_ms + 1:
+        at_ms += 1
+        yield at_ms, ()
 
 
 def weigh() -> float:
@@ -131,12 +175,17 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     # Each round crosses another hour.
-    rates = [measure(state, SCOPES, NOON_MS + number * HOUR_MS) for number in range(ROUNDS)]
+    passes = [measure(state, SCOPES, NOON_MS + number * HOUR_MS) for number in range(ROUNDS)]
     figures = [
-        Figure("observations_per_second", rates, "/s"),
+        Figure("observations_per_second", [each.per_cpu_second for each in passes], "/s of CPU"),
+        Figure("wall_observations_per_second", [each.per_wall_second for each in passes], "/s"),
+        Figure("round_max_ms", [each.round_max_seconds * 1000 for each in passes], "ms of CPU"),
         Figure("state_bytes_per_scope", [weigh()], "bytes"),
     ]
-    targets = [Target("observations_per_second", ">=", TARGET_PER_SECOND)]
+    targets = [
+        Target("observations_per_second", ">=", TARGET_PER_SECOND),
+        Target("round_max_ms", "<=", TARGET_ROUND_MS),
+    ]
     finish("engine", figures, targets, json_flag=as_json)
 
 

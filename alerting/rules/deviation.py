@@ -21,6 +21,7 @@ Cold start: no answer before `warm_up_days` usable days. Only upward: less spend
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -91,16 +92,19 @@ def _cumulative(rule: DeviationRule, past: Past) -> Baseline | None:
 
 def _hourly(rule: DeviationRule, past: Past) -> Baseline | None:
     begin = past.hour - 24 * rule.window_days
-    hours = [number for number in range(begin, past.hour) if past.usable(number)]
     if past.track.first_hour == 0 or past.hour - past.track.first_hour < 24 * rule.warm_up_days:
         return None
-    if len(hours) < HOURS_MIN:
+    unlearnt = set(past.unlearnt(begin, past.hour))
+    samples = [
+        amount
+        for hour, amount in enumerate(past.track.hours.amounts(begin, past.hour), begin)
+        if hour not in unlearnt
+    ]
+    if len(samples) < HOURS_MIN:
         return None
-    ring = past.track.hours
-    found = _from_samples(rule, past, WindowKind.HOUR, [ring.get(number) for number in hours])
-    least = found.levels[0][1]
-    recent = range(past.hour - rule.resolve_after_hours, past.hour)
-    return found._replace(quiet=all(ring.get(number) < least for number in recent))
+    found = _from_samples(rule, past, WindowKind.HOUR, samples)
+    recent = past.track.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
+    return found._replace(quiet=max(recent) < found.levels[0][1])
 
 
 def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
@@ -138,8 +142,11 @@ def _from_samples(
     rule: DeviationRule, past: Past, kind: WindowKind, samples: Sequence[int]
 ) -> Baseline:
     count = len(samples)
-    mean = sum(samples) / count
-    spread = math.sqrt(sum((sample - mean) ** 2 for sample in samples) / (count - 1))
+    total = sum(samples)
+    mean = total / count
+    # Squares of integers are exact, and their difference loses no digits.
+    squares = sum(map(operator.mul, samples, samples))
+    spread = math.sqrt((count * squares - total * total) / (count * (count - 1)))
     scale = max(spread, mean * rule.floor_percent / 100, float(rule.floor_nano_usd), 1.0)
     expected = round(mean)
     least = max(

@@ -10,7 +10,6 @@ by writing the same sums again.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,6 +63,16 @@ class Ring:
         if low < high:
             return sum(self._amounts[low:high])
         return sum(self._amounts[low:]) + sum(self._amounts[:high])
+
+    def amounts(self, first: int, end: int) -> list[int]:
+        """Slots `first <= number < end`, at most as many as are kept; zero where there is none."""
+        begin = max(first, self._newest - self._size + 1)
+        over = min(end, self._newest + 1)
+        if begin >= over:
+            return [0] * (end - first)
+        low, high = begin % self._size, (over - 1) % self._size + 1
+        held = self._amounts[low:high] if low < high else self._amounts[low:] + self._amounts[:high]
+        return [0] * (begin - first) + held.tolist() + [0] * (end - over)
 
     def copy(self) -> Ring:
         """A ring that later writes do not touch."""
@@ -141,7 +150,7 @@ class Past(NamedTuple):
     """Hours `[first, end)` that are not learnt from."""
     days: tuple[int, ...]
     """Numbers of the first hours of today, yesterday, ..., in the billing time zone."""
-    alive: AbstractSet[int]
+    alive: set[int]
     """Hours in which anything at all was metered. One without may be an outage of the pipeline
     as well as a quiet hour: it is unknown, and neither zero nor normal."""
 
@@ -149,10 +158,23 @@ class Past(NamedTuple):
         """Whether an incident touches the hours `first <= number < end`."""
         return any(begin < end and first < over for begin, over in self.incidents)
 
-    def usable(self, hour: int) -> bool:
-        """Whether an hour may be learnt from."""
-        return (
-            hour >= self.track.first_hour > 0
-            and hour in self.alive
-            and not self.frozen(hour, hour + 1)
-        )
+    def unknown(self, first: int, end: int) -> list[int]:
+        """The hours `first <= number < end` of which nothing can be said.
+
+        Those before the scope's first spend, and those in which nothing at all was metered.
+        """
+        begun = self.track.first_hour or end
+        before = range(first, min(begun, end))
+        rest = range(max(first, begun), end)
+        if self.alive.issuperset(rest):
+            return [*before]
+        return [*before, *(hour for hour in rest if hour not in self.alive)]
+
+    def unlearnt(self, first: int, end: int) -> list[int]:
+        """The hours `first <= number < end` that are not learnt from: unknown, or an incident."""
+        incident = [
+            hour
+            for begin, over in self.incidents
+            for hour in range(max(begin, first), min(over, end))
+        ]
+        return [*self.unknown(first, end), *incident]

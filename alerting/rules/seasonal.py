@@ -14,9 +14,10 @@ eight days ago: the last two days are what is being judged.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from alerting.rules.history import Past, Ring
+from alerting.rules.history import Past
 from schemas.money import NANO_PER_USD
 from schemas.policy_rules import DeviationRule
 
@@ -54,6 +55,12 @@ def log_usd(amount_nano_usd: int) -> float:
     return math.log1p(max(amount_nano_usd, 0) / NANO_PER_USD)
 
 
+def logs_usd(amounts: Sequence[int]) -> list[float]:
+    """`log_usd` of many: hundreds per scope at the stroke of every hour."""
+    log1p = math.log1p
+    return [log1p(amount / NANO_PER_USD) if amount > 0 else 0.0 for amount in amounts]
+
+
 def nano_usd(value: float) -> int:
     """The amount whose `log_usd` is `value`, as a line to compare with."""
     return math.ceil(math.expm1(max(0.0, min(value, _LOG_MAX))) * NANO_PER_USD)
@@ -61,41 +68,49 @@ def nano_usd(value: float) -> int:
 
 def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
     """What is expected of the current hour; None while the scope's past is too short."""
-    ring = past.track.hours
-    samples = _samples(rule, past, past.hour)
-    if len(samples) < max(rule.warm_up_days, 2):
+    by_hour, apart = _hours_of_day(rule, past)
+    if len(apart[0]) < max(rule.warm_up_days, 2):
         return None
-    by_hour: dict[int, float] = {}
-    residuals: list[float] = []
-    spread: list[float] = []
-    own: list[float] = []
-    for hour in range(past.hour - JUDGED_HOURS, past.hour):
-        slot = (past.hour - hour) % 24
-        if slot not in by_hour:
-            known = _samples(rule, past, past.hour - slot if slot else past.hour)
-            by_hour[slot] = sum(known) / len(known) if known else 0.0
-            apart = [abs(sample - by_hour[slot]) for sample in known]
-            spread += apart
-            own = own or apart  # the current hour of day comes first: 48 hours ago
-        usable = hour in past.alive and hour >= past.track.first_hour
-        residuals.append(log_usd(ring.get(hour)) - by_hour[slot] if usable else 0.0)
-    centre = by_hour[0]
+    begin = past.hour - JUDGED_HOURS
+    spent = past.track.hours.amounts(begin, past.hour)
+    logs = logs_usd(spent)
+    residuals = [log - usual for log, usual in zip(logs, by_hour * 2, strict=True)]
+    unknown = past.unknown(begin, past.hour)
+    for hour in unknown:
+        residuals[hour - begin] = 0.0
     # The mean absolute deviation of a normal distribution is 0.8 of its standard deviation.
-    pooled = 1.25 * sum(spread) / max(len(spread), 1)
+    pooled = 1.25 * sum(map(sum, apart)) / max(sum(map(len, apart)), 1)
     # An hour that is wilder than the others (working hours of somebody who works in bursts) is
     # measured by itself; a calm one is not, because seven samples are too few to call it calm.
-    scale = max(pooled, 1.25 * sum(own) / max(len(own), 1), SCALE_MIN)
+    own = 1.25 * sum(apart[0]) / len(apart[0])
+    scale = max(pooled, own, SCALE_MIN)
     scaled = [residual / scale for residual in residuals]
-    before = ring.get(past.hour - 1) - nano_usd(by_hour[1])
-    usable = past.hour - 1 in past.alive
     return Expectation(
-        centre,
+        by_hour[0],
         scale,
-        len(samples),
+        len(apart[0]),
         tuple(scaled[-2:]),
         _cusum(scaled),
-        max(0, before) if usable else 0,
+        max(0, spent[-1] - nano_usd(by_hour[-1])) if past.hour - 1 not in unknown else 0,
     )
+
+
+def _hours_of_day(rule: DeviationRule, past: Past) -> tuple[list[float], list[list[float]]]:
+    """By hour of day, the current one first: the mean, and how far from it each day was."""
+    # The two judged days are left out; the current hour of day comes last in every 24 of these.
+    end = past.hour - JUDGED_HOURS + 1
+    first = end - 24 * rule.window_days
+    logs: list[float | None] = [*logs_usd(past.track.hours.amounts(first, end))]
+    for hour in past.unlearnt(first, end):
+        logs[hour - first] = None
+    means: list[float] = []
+    apart: list[list[float]] = []
+    for hour_of_day in range(24):
+        known = [log for log in logs[(hour_of_day - 1) % 24 :: 24] if log is not None]
+        mean = sum(known) / len(known) if known else 0.0
+        means.append(mean)
+        apart.append([abs(log - mean) for log in known])
+    return means, apart
 
 
 def least_amount(rule: DeviationRule, found: Expectation, factor: int) -> int:
@@ -118,12 +133,6 @@ def _line(rule: DeviationRule, found: Expectation, residual: float, impact: int)
         expected + rule.min_impact_nano_usd * impact,
         expected + expected * rule.min_increase_percent // 100,
     )
-
-
-def _samples(rule: DeviationRule, past: Past, hour: int) -> list[float]:
-    ring: Ring = past.track.hours
-    earlier = (hour - 24 * days for days in range(2, 2 + rule.window_days))
-    return [log_usd(ring.get(number)) for number in earlier if past.usable(number)]
 
 
 def _cusum(residuals: list[float]) -> float:
