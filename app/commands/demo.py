@@ -56,10 +56,10 @@ LOOK_SECONDS = 5.0
 PROOF_SECONDS = 40
 RAISED_BUDGET_USD = "60"
 SHOWN_FILES = (
-    ("summary.html", "charts by department and day"),
-    ("bill.xlsx", "the bill as a workbook, with charts"),
-    ("journal-netsuite.csv", "balanced journal; also for SAP and Workday"),
-    ("focus-cost-and-usage.csv", "FOCUS 1.4"),
+    ("summary.html              ", "charts by department and day"),
+    ("bill.xlsx                 ", "the same as a workbook, with charts"),
+    ("journal-netsuite.csv      ", "balanced; also for SAP and Workday"),
+    ("focus-cost-and-usage.csv  ", "FOCUS 1.4"),
 )
 _SAMPLE_QUERY = "SELECT department, count(), sum(cost_usd) FROM usage_events FINAL GROUP BY ALL"
 
@@ -233,9 +233,9 @@ def _month_end(stack: Stack, story: Story, *, keep: bool) -> None:
     assert result.directory is not None
     directory = keep_closed(result.directory) if keep else result.directory
     _out.print(bill_table(directory))
-    _out.print(f"        {len(list(directory.rglob('*.*')))} files in {directory}; open")
+    _out.print(f"        {len(list(directory.rglob('*.*')))} files in {directory}; look at")
     for name, what in SHOWN_FILES:
-        _out.print(f"        {directory / HERO_ORGANISATION / name}  [dim]{what}[/]")
+        _out.print(f"          {HERO_ORGANISATION}/{name}[dim]{what}[/]")
 
 
 def _keep_serving(stack: Stack, stop: threading.Event) -> None:

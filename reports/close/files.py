@@ -43,7 +43,7 @@ from schemas.money import usd_text
 from schemas.periods import rfc3339
 
 MANIFEST = "manifest.json"
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 """Rises when files of the same inputs become other files."""
 _HASH_CHUNK_BYTES = 1 << 20
 

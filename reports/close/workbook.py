@@ -78,6 +78,7 @@ class _Sheets:
         self._bold_count = book.add_format({"bold": True, "top": 1, "num_format": "#,##0"})
         self._alert = book.add_format({"bold": True, "font_color": "#B42318"})
         self._dollars = book.add_format({"num_format": "#,##0.00"})
+        self._exact = book.add_format({"align": "right"})
 
     def summary(self) -> None:
         bill, sheet = self._bill, self._book.add_worksheet("Summary")
@@ -156,13 +157,13 @@ class _Sheets:
         sheet.write_number(row, 4, usage.prompt_tokens, self._count)
         sheet.write_number(row, 5, usage.completion_tokens, self._count)
         sheet.write_number(row, 6, self._minor(each.total), self._money)
-        sheet.write_string(row, 7, usd_text(usage.cost_nano_usd))
+        sheet.write_string(row, 7, usd_text(usage.cost_nano_usd), self._exact)
         sheet.write_number(row, 8, usd_decimal(spent), self._dollars)
         if each.budget_nano_usd is not None:
             sheet.write_number(row, 9, usd_decimal(each.budget_nano_usd), self._dollars)
-        sheet.write_string(row, 10, percent(spent, each.budget_nano_usd) or "")
+        sheet.write_string(row, 10, percent(spent, each.budget_nano_usd) or "", self._exact)
         whole = self._bill.total.usage.cost_nano_usd
-        sheet.write_string(row, 11, percent(usage.cost_nano_usd, whole) or "")
+        sheet.write_string(row, 11, percent(usage.cost_nano_usd, whole) or "", self._exact)
         sheet.write_string(row, 12, "yes" if each.over_budget(period) else "", self._alert)
 
     def split(self, title: str, singular: str, part: str) -> None:
@@ -182,9 +183,9 @@ class _Sheets:
                 sheet.write_number(row, 3, usage.prompt_tokens, self._count)
                 sheet.write_number(row, 4, usage.completion_tokens, self._count)
                 sheet.write_number(row, 5, self._minor(amount), self._money)
-                sheet.write_string(row, 6, usd_text(usage.cost_nano_usd))
+                sheet.write_string(row, 6, usd_text(usage.cost_nano_usd), self._exact)
                 share = percent(usage.cost_nano_usd, each.own.usage.cost_nano_usd)
-                sheet.write_string(row, 7, share or "")
+                sheet.write_string(row, 7, share or "", self._exact)
                 row += 1
         sheet.autofilter(0, 0, max(row - 1, 1), len(header) - 1)
 
@@ -197,7 +198,7 @@ class _Sheets:
         for row, (day, cost) in enumerate(sorted(sums.items()), 1):
             sheet.write_string(row, 0, day)
             sheet.write_number(row, 1, usd_decimal(cost), self._dollars)
-            sheet.write_string(row, 2, usd_text(cost))
+            sheet.write_string(row, 2, usd_text(cost), self._exact)
         if not sums:
             return
         chart = self._book.add_chart({"type": "column"})
@@ -247,6 +248,10 @@ class _Sheets:
             sheet.set_column(column, column, width)
             sheet.write_string(0, column, name, self._head)
         sheet.freeze_panes(1, 0)
+        # On paper: all columns on one page, the header on every one.
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)
+        sheet.repeat_rows(0)
 
     def _total(self, sheet: Any, row: int, total: Amount) -> None:
         usage = total.usage
