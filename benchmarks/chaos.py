@@ -115,6 +115,7 @@ def _finish(outcome: Outcome, *, json_flag: bool) -> None:
         "recorded_again": outcome.recorded_again,
         "refused_requests": outcome.refused,
         "kills": outcome.kills,
+        **{f"kills_of_{victim}": count for victim, count in outcome.by_victim.items()},
         "crash_points_reached": outcome.crashes_reached,
         "crash_points_missed": len(outcome.crashes_missed),
         "totals_compared": verify.totals,

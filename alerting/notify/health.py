@@ -54,6 +54,10 @@ def observed(health: Health, attempt: Attempt, now_ms: int) -> Health:
     )
     if not is_failure:
         return Health()
+    if now_ms < health.paused_until_ms:
+        # It was under way when the pause began: nothing new. Counted, the four of a receiver that
+        # hangs for seconds would make the first pause minutes long.
+        return health
     failures = health.failures + 1
     if failures < FAILURES_UNTIL_PAUSE:
         return Health(failures)

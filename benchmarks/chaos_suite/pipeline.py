@@ -144,10 +144,14 @@ class Pipeline:
         pid = self.wait_pid(name, self.kill(name))
         # Read when a process is started: from here on it is nobody's.
         del environment["METERLINE_CRASH_AT"]
-        deadline = time.monotonic() + CRASH_SECONDS_MAX
-        while self._state(name).pid == pid and time.monotonic() < deadline:
+        begun = time.monotonic()
+        deadline = begun + CRASH_SECONDS_MAX
+        while (state := self._state(name)).pid == pid and time.monotonic() < deadline:
+            if state.status is not ProcessStatus.RUNNING:
+                # It passes no point before it is up.
+                deadline = min(time.monotonic(), begun + UP_SECONDS_MAX) + CRASH_SECONDS_MAX
             time.sleep(POLL_SECONDS)
-        reached = self._state(name).pid != pid
+        reached = state.pid != pid
         self._note_crash(name, point, reached)
         if not reached:
             self.kill(name)
