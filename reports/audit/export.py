@@ -112,7 +112,11 @@ class Export:
             "\nLEFT JOIN (SELECT organisation, person, user_email, client_ip, user_agent "
             "FROM persons FINAL) AS person_ USING (organisation, person)"
         )
-        last = join if self.aggregate is Aggregate.NONE else "\nGROUP BY organisation, key"
+        last = (
+            join
+            if self.aggregate is Aggregate.NONE
+            else "\nGROUP BY organisation, key\nORDER BY organisation, key"
+        )
         events = f"(SELECT * FROM usage_events FINAL WHERE {_TIMES}{condition}) AS event_"  # noqa: S608 - fixed text; values are bound
         sql = f"SELECT {renamed}\nFROM (\nSELECT {selected}\nFROM {events}{last}\n)"
         return Query(sql, parameters)

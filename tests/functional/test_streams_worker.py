@@ -26,7 +26,7 @@ from tests.streams_model import batch, truth
 
 pytestmark = [
     pytest.mark.functional,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
     pytest.mark.xdist_group("streams"),
 ]
 

@@ -16,6 +16,7 @@ import streams.ledger
 from alerting import desired, engine
 from alerting.restore import Memory
 from alerting.rules import thresholds
+from alerting.state import ScopeState
 from relay.gate import Gate
 from schemas.throttle import Applied, ThrottleCommand
 from streams.changelog import Replica
@@ -184,7 +185,11 @@ def _one_shard_only(patch: Patch) -> None:
 
 def _orders_not_heeded(patch: Patch) -> None:
     """What a person sets by hand changes nothing."""
-    patch.setattr(engine, "set_by_hand", lambda *_: None)
+    patch.setattr(
+        engine,
+        "set_by_hand",
+        lambda state, item: state.scopes.setdefault(item.scope, ScopeState()),
+    )
 
 
 def _orders_forgotten(patch: Patch) -> None:
