@@ -6,6 +6,7 @@ says whether the server answers.
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -32,15 +33,30 @@ ERROR_TAIL_BYTES = 16_384
 # A line of an error stays a line: longer ones are cut.
 ERROR_LINE_CHARACTERS = 300
 
+# Linux gives 32768 and above to connections, macOS and Windows 49152 and above.
+_PORTS = range(20_000, 32_000)
+# So many busy ports in a row mean a machine with very many servers: then the system chooses.
+PORT_TRIES_MAX = 100
 _CHILD_WRAPPER = Path(__file__).with_name("child.py")
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
+    """A TCP port of 127.0.0.1 that nobody listens on right now.
+
+    Below the ports that systems give to outgoing connections: a worker that is started again needs
+    its port after minutes, in which any client could have been given it.
+    """
+    for _ in range(PORT_TRIES_MAX):
+        port = secrets.choice(_PORTS)
+        try:
+            require_free_port(port)
+        except PortBusyError:
+            continue
+        return port
     with socket.socket() as probe:
         probe.bind((LOCALHOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        given: int = probe.getsockname()[1]
+        return given
 
 
 def require_free_port(port: int) -> None:
