@@ -2,13 +2,13 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client, InsertColumn
+from backends.clickhouse import Client, InsertColumn
 from backends.kafka import Record
 from reports.attribution.answer import Answer, ask, with_peaks
 from reports.attribution.period import Granularity, Period
@@ -28,34 +28,13 @@ from schemas.scopes import UNASSIGNED
 from schemas.topics import Topic
 from schemas.usage import UsageBatch, UsageEvent
 from sinks.batch import Batch
-from sinks.migrate import migrate
 from sinks.rollup import refresh, remove_replaced
 from sinks.shapes import shapes
-from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional
 NOW_MS = 1_793_000_000_000  # 2026-10-26
 # Half an hour beside UTC, and daylight saving: days that no UTC day is.
 ZONES = ("UTC", "America/St_Johns")
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
-    with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
-        yield ClickHouseConfig(host, port)
-
-
-@pytest.fixture
-def store(config: ClickHouseConfig, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """An own database per test, with the tables."""
-    name = "d_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
-    first = Client(config)
-    first.command(f"CREATE DATABASE {name}")
-    first.close()
-    client = Client(ClickHouseConfig(config.host, config.port, name))
-    migrate(client)
-    yield client
-    client.close()
 
 
 class Price(NamedTuple):

@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client, InsertColumn, Refused
+from backends.clickhouse import Client, InsertColumn, Refused
 from reports.attribution.period import Period
 from reports.audit.chain import Break, verify
 from reports.audit.export import (
@@ -34,31 +33,10 @@ from schemas.dead_letter import encode_original
 from schemas.tables import AUDIT_LOG
 from schemas.topics import Topic
 from schemas.usage import UsageEvent
-from sinks.migrate import migrate
 from tests.functional.test_attribution_store import NOW_MS, Log
-from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional
 ALL = Period("all", 0, NOW_MS * 2)
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
-    with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
-        yield ClickHouseConfig(host, port)
-
-
-@pytest.fixture
-def store(config: ClickHouseConfig, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """An own database per test, with the tables."""
-    name = "d_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
-    first = Client(config)
-    first.command(f"CREATE DATABASE {name}")
-    first.close()
-    client = Client(ClickHouseConfig(config.host, config.port, name))
-    migrate(client)
-    yield client
-    client.close()
 
 
 def event(number: int, **fields: Any) -> UsageEvent:

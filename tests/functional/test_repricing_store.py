@@ -1,16 +1,13 @@
 """What-if on the real engine, against plain Python."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
+from backends.clickhouse import Client
 from pricing.catalogue import Catalogue, build_catalogue, load_catalogue
 from reports.attribution.period import Period
 from reports.attribution.question import read_axis
 from reports.repricing.scenario import Scenario, Swap
 from reports.repricing.whatif import what_if
-from sinks.migrate import migrate
 from tests.close_store import (
     CATALOGUE,
     NOVEMBER_MS,
@@ -19,7 +16,6 @@ from tests.close_store import (
     store_events,
     usage,
 )
-from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional
 OCTOBER = Period("2026-10", OCTOBER_MS, NOVEMBER_MS)
@@ -30,25 +26,6 @@ DEAR = b"""{"catalogue_version": "dear", "entries": [
    {"start_input_tokens": 100000, "input": "6.00", "output": "18.00"}]}]},
  {"seller": "openai", "model": "odd", "prices": [
   {"effective_from": "2026-10-10", "tiers": [{"input": "1.00", "output": "2.00"}]}]}]}"""
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
-    with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
-        yield ClickHouseConfig(host, port)
-
-
-@pytest.fixture
-def store(config: ClickHouseConfig, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """An own database per test, with the tables."""
-    name = "d_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
-    first = Client(config)
-    first.command(f"CREATE DATABASE {name}")
-    first.close()
-    client = Client(ClickHouseConfig(config.host, config.port, name))
-    migrate(client)
-    yield client
-    client.close()
 
 
 @pytest.fixture
