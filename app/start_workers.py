@@ -5,24 +5,16 @@ from __future__ import annotations
 import threading
 
 from app.clock import now_ms
-from app.settings import BrokerKind, Settings, secret
+from app.settings import Settings, secret
 from app.telemetry import PrometheusMeter
-from app.wiring import (
-    KAFKA_FETCH_WAIT_MS,
-    TANSU_FETCH_WAIT_MS,
-    TANSU_SESSION_MS,
-    catalogue,
-    clickhouse_config,
-    kafka_config,
-    stop_on_signals,
-)
+from app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
 from streams.settings import KafkaSecurity, StreamsSettings
 
 
 def streams_settings(settings: Settings) -> StreamsSettings:
     """The section of the streams worker."""
     section = settings.kafka
-    tansu = section.kind is BrokerKind.TANSU
+    door = kafka_config(settings, "streams")
     return StreamsSettings(
         bootstrap=section.bootstrap,
         security=KafkaSecurity(
@@ -36,10 +28,10 @@ def streams_settings(settings: Settings) -> StreamsSettings:
         time_zone=settings.time_zone,
         epoch=settings.log_epoch,
         data_dir=settings.data_dir,
-        session_timeout_ms=TANSU_SESSION_MS if tansu else section.session_timeout_ms,
-        fetch_max_wait_ms=TANSU_FETCH_WAIT_MS if tansu else KAFKA_FETCH_WAIT_MS,
-        idempotent=not tansu,
-        refetch_gaps=tansu,
+        session_timeout_ms=door.session_timeout_ms,
+        fetch_max_wait_ms=door.fetch_max_wait_ms,
+        idempotent=door.idempotent,
+        refetch_gaps=door.refetch_gaps,
         crash_at=settings.crash_at,
     )
 

@@ -10,20 +10,13 @@ from types import FrameType
 
 from app.settings import BrokerKind, Settings
 from backends.clickhouse import ClickHouseConfig
-from backends.kafka import KafkaConfig
+from backends.kafka import KafkaConfig, embedded_kafka
 from pricing.catalogue import Catalogue, load_catalogue
-
-# The embedded broker does not wake a waiting fetch when data arrives, so the wait is the delay.
-TANSU_FETCH_WAIT_MS = 10
-# Its group join takes half the session's time-out.
-TANSU_SESSION_MS = 3_000
-KAFKA_FETCH_WAIT_MS = 500
 
 
 def kafka_config(settings: Settings, client: str) -> KafkaConfig:
     """The door's configuration for one client of this process."""
     section = settings.kafka
-    tansu = section.kind is BrokerKind.TANSU
     security: dict[str, str] = {}
     if section.security_protocol != "PLAINTEXT":
         named = {
@@ -34,13 +27,13 @@ def kafka_config(settings: Settings, client: str) -> KafkaConfig:
             "ssl_cafile": section.ssl_cafile,
         }
         security = {name: value for name, value in named.items() if value}
+    client_id = f"meterline-{client}-{socket.gethostname()}-{os.getpid()}"
+    if section.kind is BrokerKind.TANSU:
+        return embedded_kafka(section.bootstrap, client_id=client_id, security=security)
     return KafkaConfig(
         bootstrap=section.bootstrap,
-        client_id=f"meterline-{client}-{socket.gethostname()}-{os.getpid()}",
-        fetch_max_wait_ms=TANSU_FETCH_WAIT_MS if tansu else KAFKA_FETCH_WAIT_MS,
-        idempotent=not tansu,
-        refetch_gaps=tansu,
-        session_timeout_ms=TANSU_SESSION_MS if tansu else section.session_timeout_ms,
+        client_id=client_id,
+        session_timeout_ms=section.session_timeout_ms,
         security=security,
     )
 

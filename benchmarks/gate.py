@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from backends.kafka import Admin, KafkaConfig
+from backends.kafka import Admin, embedded_kafka
 from benchmarks.report import Figure, Target, finish, json_argument
 from embedded.broker import start_broker
 from relay.client import RelayClient
@@ -174,13 +174,7 @@ def running_client() -> Iterator[RelayClient]:
     """A relay client on an embedded broker of its own."""
     server = start_broker()
     try:
-        kafka = KafkaConfig(
-            server.address,
-            fetch_max_wait_ms=10,
-            idempotent=False,
-            refetch_gaps=True,
-            session_timeout_ms=3_000,
-        )
+        kafka = embedded_kafka(server.address)
         admin = Admin(kafka)
         admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)
         admin.close()

@@ -35,7 +35,7 @@ from typing_extensions import override
 from app.clock import now_ms
 from app.telemetry import set_up_logging
 from app.worker import run_streams
-from backends.kafka import Admin, KafkaConfig
+from backends.kafka import Admin, embedded_kafka
 from benchmarks.report import Figure, Target, finish
 from benchmarks.three_months import DAYS, simulate
 from benchmarks.usage_traffic import EVENTS_PER_MESSAGE, PARTITIONS, batches, fill
@@ -182,7 +182,7 @@ async def write_changelog(bootstrap: str, entries: int) -> None:
 def recover(entries: int) -> tuple[float, Sample]:
     """Seconds from the start of a worker until it has so many entries, and its sample then."""
     with broker() as bootstrap, tempfile.TemporaryDirectory() as directory:
-        config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+        config = embedded_kafka(bootstrap)
         with closing(Admin(config)) as admin:
             admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)
         if entries:

@@ -20,7 +20,7 @@ import clickhouse_connect
 import msgspec
 
 from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, KafkaConfig, Producer
+from backends.kafka import Admin, KafkaConfig, Producer, embedded_kafka
 from benchmarks.report import Figure, Target, finish, json_argument
 from embedded.broker import start_broker
 from embedded.clickhouse import start_clickhouse
@@ -163,13 +163,7 @@ def servers() -> Iterator[tuple[KafkaConfig, ClickHouseConfig]]:
         store = start_clickhouse(Path(directory))
         broker = start_broker()
         try:
-            kafka = KafkaConfig(
-                broker.address,
-                fetch_max_wait_ms=10,
-                idempotent=False,
-                refetch_gaps=True,
-                session_timeout_ms=3_000,
-            )
+            kafka = embedded_kafka(broker.address)
             admin = Admin(kafka)
             admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)
             admin.close()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from app.clock import now_ms
-from backends.kafka import Admin, KafkaConfig, Producer
+from backends.kafka import Admin, Producer, embedded_kafka
 from relay.partitioning import Partitioner
 from schemas.topics import TOPICS, Topic
 from schemas.usage import UsageBatch, UsageEvent
@@ -86,7 +86,7 @@ def full_batch(partition: int, seqs: list[int], rows: list[UsageEvent]) -> bytes
 
 def fill(bootstrap: str, values: Iterator[tuple[int, bytes]]) -> None:
     """Make the topics and put the messages in."""
-    config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+    config = embedded_kafka(bootstrap)
     with contextlib.closing(Admin(config)) as admin:
         admin.apply(TOPICS, usage_partitions=PARTITIONS, replication_factor=1)
     with contextlib.closing(Producer(config, linger_ms=20)) as producer:

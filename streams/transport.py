@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future, gather
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -21,6 +22,9 @@ from yarl import URL
 
 from backends.kafka.gaps import GapWatch
 from streams.ledger import Record
+
+# The broker answers where a partition begins within milliseconds.
+POSITION_WAIT_SECONDS = 0.01
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -40,21 +44,21 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         self, consumer: AIOKafkaConsumer, active_partitions: set[Any], *args: Any, **options: Any
     ) -> Any:
         """Fetch; without the records that a fetch gave too early, which are then read again."""
-        positions = {} if self._gaps is None else _positions(consumer)
-        fetched: Any = await super()._fetch_records(consumer, active_partitions, *args, **options)
         if self._gaps is None:
-            return fetched
-        admitted: dict[Any, list[Any]] = {}
+            return await super()._fetch_records(consumer, active_partitions, *args, **options)
+        # What is missing can only be told from where the reading stood: a partition whose position
+        # is not known yet is left to a later fetch.
+        positions = _positions(consumer)
+        known = active_partitions & positions.keys()
+        if not known:
+            await asyncio.sleep(POSITION_WAIT_SECONDS)
+            return {}
+        fetched: Any = await super()._fetch_records(consumer, known, *args, **options)
         for partition, records in fetched.items():
-            position = positions.get(partition)
-            if position is not None:
-                taken = self._gaps.admitted(partition, position, [each.offset for each in records])
-                if taken < len(records):
-                    consumer.seek(partition, records[taken - 1].offset + 1 if taken else position)
-                    del records[taken:]
-            if records:
-                admitted[partition] = records
-        return admitted
+            again = self._gaps.admit(partition, positions[partition], records)
+            if again is not None:
+                consumer.seek(partition, again)
+        return {partition: records for partition, records in fetched.items() if records}
 
 
 def _positions(consumer: AIOKafkaConsumer) -> dict[Any, int]:

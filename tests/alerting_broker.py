@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer
+from backends.kafka import Admin, KafkaConfig, LogReader, Producer, embedded_kafka
 from schemas.alert import Alert, decode_alert, encode_alert
 from schemas.delivery import Delivery, decode_delivery
 from schemas.money import nano_from_usd
@@ -22,7 +22,7 @@ from schemas.policy import (
 from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from schemas.throttle import ThrottleCommand, decode_command, encode_command
 from schemas.topics import TOPICS, Topic
-from tests.alerting_worker import now_ms, tansu
+from tests.alerting_worker import now_ms
 from tests.servers import running_broker
 
 # A worker on the embedded broker joins its group in seconds; two shared cores may triple that.
@@ -104,7 +104,7 @@ class Log:
 def running_log() -> Iterator[Log]:
     """A fresh embedded broker with every topic."""
     with running_broker() as bootstrap:
-        config = tansu(bootstrap)
+        config = embedded_kafka(bootstrap)
         admin = Admin(config)
         admin.apply(TOPICS, usage_partitions=4, replication_factor=1)
         admin.close()

@@ -14,7 +14,7 @@ import time
 from alerting.consumer import run_alerts
 from alerting.notify.worker import run_notify
 from alerting.settings import AlertingSettings, NotifySettings
-from backends.kafka import KafkaConfig
+from backends.kafka import embedded_kafka
 from schemas.metrics import NoMeter
 
 
@@ -23,22 +23,11 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def tansu(bootstrap: str) -> KafkaConfig:
-    """Settings that fit the embedded broker."""
-    return KafkaConfig(
-        bootstrap,
-        fetch_max_wait_ms=10,
-        idempotent=False,
-        refetch_gaps=True,
-        session_timeout_ms=3_000,
-    )
-
-
 def main(worker: str, bootstrap: str, crash_at: str = "") -> int:
     """Run until SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    config = tansu(bootstrap)
+    config = embedded_kafka(bootstrap)
     if worker == "alerts":
         return run_alerts(AlertingSettings(crash_at=crash_at), config, now_ms, NoMeter(), stop)
     settings = NotifySettings(crash_at=crash_at, retry_seconds=(0, 1, 1, 1))

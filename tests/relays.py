@@ -8,7 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from backends.kafka import BrokerUnavailable, KafkaConfig, KafkaDoorError, MessageRefused
+from backends.kafka import (
+    BrokerUnavailable,
+    KafkaDoorError,
+    MessageRefused,
+    embedded_kafka,
+)
 from relay.sender import OnDone
 from relay.settings import EmitterSettings, RelaySettings, SpoolSettings
 from schemas.codec import UsageMessage, decode_usage
@@ -18,17 +23,6 @@ from schemas.usage import UsageEvent
 NOW = 1_763_700_000_000
 DEADLINE_SECONDS = 20.0
 _DOWN = "the scripted broker is down"
-
-
-def embedded_kafka(bootstrap: str) -> KafkaConfig:
-    """Settings for the embedded broker."""
-    return KafkaConfig(
-        bootstrap,
-        fetch_max_wait_ms=10,
-        idempotent=False,
-        refetch_gaps=True,
-        session_timeout_ms=3_000,
-    )
 
 
 def relay_settings(

@@ -12,9 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from embedded.apache_kafka.jars import java_program, resolved_jars
 from embedded.broker import start_broker
 from embedded.clickhouse import start_clickhouse
+from embedded.errors import ServerMissingError
 from embedded.kafka import start_kafka
+
+
+def require_apache() -> None:
+    """Skip the test that asks for it where Apache Kafka cannot run: without Java or Maven."""
+    try:
+        java_program()
+        resolved_jars()
+    except ServerMissingError as error:
+        pytest.skip(str(error))
 
 
 @contextmanager

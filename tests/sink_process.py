@@ -10,7 +10,7 @@ import threading
 import time
 
 from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import KafkaConfig
+from backends.kafka import embedded_kafka
 from pricing.catalogue import load_catalogue
 from schemas.metrics import NoMeter
 from sinks.consumer import run_sink
@@ -35,13 +35,7 @@ def main() -> None:
     arguments = json.loads(sys.argv[1])
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    kafka = KafkaConfig(
-        arguments["bootstrap"],
-        fetch_max_wait_ms=10,
-        idempotent=False,
-        refetch_gaps=True,
-        session_timeout_ms=3_000,
-    )
+    kafka = embedded_kafka(arguments["bootstrap"])
     settings = SinkSettings(epoch=arguments["epoch"], crash_at=arguments["crash_at"])
     store = ClickHouseConfig(port=arguments["clickhouse_port"])
     rate = load_catalogue(()).rate

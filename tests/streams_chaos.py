@@ -65,7 +65,10 @@ class Rig:
         self.name = f"t{next(_numbers)}-{random.randrange(10**9)}"
         tansu = self.kind == "tansu"
         self.config = KafkaConfig(
-            self.bootstrap, fetch_max_wait_ms=10 if tansu else 100, idempotent=not tansu
+            self.bootstrap,
+            fetch_max_wait_ms=10 if tansu else 100,
+            idempotent=not tansu,
+            refetch_gaps=tansu,
         )
         self.options: dict[str, object] = {
             "bootstrap": self.bootstrap,
@@ -77,6 +80,7 @@ class Rig:
             "time_zone": "Europe/Berlin",
             "data_dir": str(self.data_dir),
             "idempotent": not tansu,
+            "refetch_gaps": tansu,
             "fetch_max_wait_ms": 10 if tansu else 100,
             # Kafka's brokers allow no shorter session than this; the embedded one does.
             "session_timeout_ms": 3_000 if tansu else 6_000,

@@ -7,7 +7,7 @@ Never: lets a type or an error of the driver out; never configures logging.
 """
 
 from backends.kafka.admin import Admin, TopicAction, TopicChange
-from backends.kafka.config import KafkaConfig, Record, TopicPartition
+from backends.kafka.config import KafkaConfig, Record, TopicPartition, embedded_kafka
 from backends.kafka.errors import (
     BrokerUnavailable,
     KafkaDoorError,
@@ -34,4 +34,5 @@ __all__ = [
     "TopicAction",
     "TopicChange",
     "TopicPartition",
+    "embedded_kafka",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
@@ -68,3 +68,14 @@ class KafkaConfig:
             f"KafkaConfig(bootstrap={self.bootstrap!r}, client_id={self.client_id!r}, "
             f"idempotent={self.idempotent}, security=[{named}])"
         )
+
+
+def embedded_kafka(bootstrap: str, **more: Any) -> KafkaConfig:
+    """The settings that the embedded broker needs, said once; `more` as `KafkaConfig` has it."""
+    base: dict[str, Any] = {
+        "fetch_max_wait_ms": 10,
+        "idempotent": False,
+        "refetch_gaps": True,
+        "session_timeout_ms": 3_000,
+    }
+    return KafkaConfig(bootstrap, **{**base, **more})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -56,22 +57,36 @@ def poll_driver(
     driver: Any, gaps: GapWatch | None, timeout_seconds: float, records_max: int
 ) -> dict[Any, list[Any]]:
     """Poll; with `gaps`, without the records that a fetch gave too early."""
-    positions: dict[Any, int | None] = {}
-    if gaps is not None:
-        positions = {
-            each: driver.position(each, timeout_ms=REQUEST_TIMEOUT_MS)
-            for each in driver.assignment() or ()
-        }
-    polled: dict[Any, list[Any]] = driver.poll(
-        timeout_ms=int(timeout_seconds * 1000), max_records=records_max
-    )
-    if gaps is not None:
-        for partition, records in polled.items():
-            position = positions.get(partition)
-            if position is None:
-                continue
-            taken = gaps.admitted(partition, position, [each.offset for each in records])
-            if taken < len(records):
-                driver.seek(partition, records[taken - 1].offset + 1 if taken else position)
-                del records[taken:]
+    timeout_ms = int(timeout_seconds * 1000)
+    if gaps is None:
+        polled: dict[Any, list[Any]] = driver.poll(timeout_ms=timeout_ms, max_records=records_max)
+        return polled
+    # Waits at most as long as the poll itself may, for all of them together.
+    deadline = time.monotonic() + timeout_seconds
+    positions = {
+        each: driver.position(each, timeout_ms=_left_ms(deadline))
+        for each in driver.assignment() or ()
+    }
+    polled = driver.poll(timeout_ms=_left_ms(deadline), max_records=records_max)
+    for partition, records in polled.items():
+        position = positions.get(partition)
+        if position is None:
+            # Given to this member within the poll: what is missing can only be told from where
+            # its reading begins.
+            position = _first_position(driver, partition)
+        again = gaps.admit(partition, position, records)
+        if again is not None:
+            driver.seek(partition, again)
     return polled
+
+
+def _left_ms(deadline: float) -> int:
+    return max(0, int((deadline - time.monotonic()) * 1000))
+
+
+def _first_position(driver: Any, partition: Any) -> int:
+    if driver.config["group_id"] is not None:
+        committed = driver.committed(partition, timeout_ms=REQUEST_TIMEOUT_MS)
+        if committed is not None:
+            return int(committed)
+    return int(driver.beginning_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 # An append that is under way becomes visible within milliseconds. What is missing for longer was
 # never appended, or is gone, and must not hold up the partition.
@@ -25,6 +26,24 @@ class GapWatch:
         """Accept a gap that is still there after `patience_seconds`."""
         self._patience_seconds = patience_seconds
         self._since: dict[Hashable, tuple[int, float]] = {}
+
+    def admit(self, partition: Hashable, position: int, records: list[Any]) -> int | None:
+        """Cut off the records that came too early; answer from which offset to read again, if any.
+
+        Args:
+            partition: whose.
+            position: the next offset to read, before the fetch.
+            records: the fetched records in order, each with its `offset`; shortened in place.
+
+        Returns:
+            None where nothing was missing.
+        """
+        taken = self.admitted(partition, position, [each.offset for each in records])
+        if taken == len(records):
+            return None
+        again: int = records[taken - 1].offset + 1 if taken else position
+        del records[taken:]
+        return again
 
     def admitted(self, partition: Hashable, position: int, offsets: Sequence[int]) -> int:
         """How many of a partition's fetched records may be taken.

@@ -13,7 +13,7 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka import TopicPartition as DriverPartition
 
-from backends.kafka.client import REQUEST_TIMEOUT_MS, start_client
+from backends.kafka.client import start_client
 from backends.kafka.config import KafkaConfig, Record
 from backends.kafka.consuming import RECORDS_MAX, consumer_options, poll_driver, records_of
 from backends.kafka.errors import BrokerUnavailable, Stop, mapped
@@ -103,7 +103,8 @@ class LogReader:
 
     def _position(self, partition: Any) -> int:
         with mapped(f"reading {partition.topic}"):
-            position = self._driver.position(partition, timeout_ms=REQUEST_TIMEOUT_MS)
+            # Does not wait: where the reading has not begun, the next poll sees to it.
+            position = self._driver.position(partition, timeout_ms=0)
         return -1 if position is None else int(position)
 
     def _open(self, positions: dict[Any, int]) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.clock import now_ms
-from backends.kafka import Admin, KafkaConfig, LogReader
+from backends.kafka import Admin, KafkaConfig, LogReader, embedded_kafka
 from benchmarks.outages_suite.load import (
     CALM_SECONDS,
     PARTITIONS,
@@ -29,7 +29,7 @@ from relay.emitter import Emitter
 from schemas.codec import decode_usage
 from schemas.metrics import NoMeter
 from schemas.topics import TOPICS, Topic
-from tests.relays import embedded_kafka, relay_settings
+from tests.relays import relay_settings
 
 # A relay's request must not feel the outage: a tenth of a millisecond is noise on any network.
 EMIT_P99_MS_MAX = 1.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.clock import now_ms
 from backends.clickhouse import ClickHouseConfig, ClickHouseError, Client
-from backends.kafka import Admin
+from backends.kafka import Admin, embedded_kafka
 from benchmarks.outages_suite.load import (
     CALM_SECONDS,
     MEBIBYTE,
@@ -26,7 +26,7 @@ from relay.emitter import Emitter
 from schemas.metrics import NoMeter
 from schemas.topics import TOPICS
 from sinks.migrate import migrate
-from tests.relays import embedded_kafka, relay_settings
+from tests.relays import relay_settings
 from tests.sink_process import start_sink
 
 SINK_GROWTH_MIB_MAX = 256.0

@@ -22,6 +22,7 @@ from alerting.notify.outbox import IN_FLIGHT_PER_CHANNEL_MAX
 from alerting.notify.worker import run_notify
 from alerting.settings import NotifySettings
 from app.clock import now_ms
+from backends.kafka import embedded_kafka
 from benchmarks.outages_suite.load import CALM_SECONDS, Peak
 from benchmarks.report import Figure, Target
 from schemas.delivery import DeliveryOutcome
@@ -30,7 +31,6 @@ from schemas.policy import Budget, NotifyPolicy, ScopePolicy
 from schemas.policy_notify import WebhookChannel
 from schemas.throttle import BreakerState
 from tests.alerting_broker import Log, running_log, running_process
-from tests.alerting_worker import tansu
 from tests.webhook_receiver import SECRET, Answer, Received, Receiver, running_receiver
 
 SCOPES_PER_SECOND = 10.0
@@ -207,7 +207,9 @@ def main() -> None:
     settings = NotifySettings(
         request_timeout_seconds=REQUEST_SECONDS_MAX, retry_seconds=RETRY_SECONDS
     )
-    sys.exit(run_notify(settings, tansu(sys.argv[1]), os.environ.get, now_ms, NoMeter(), stop))
+    sys.exit(
+        run_notify(settings, embedded_kafka(sys.argv[1]), os.environ.get, now_ms, NoMeter(), stop)
+    )
 
 
 if __name__ == "__main__":

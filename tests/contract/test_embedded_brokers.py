@@ -18,7 +18,7 @@ from embedded.errors import PortBusyError, ServerMissingError
 from embedded.kafka import start_kafka
 from embedded.processes import free_port
 from embedded.protocol import answers_kafka
-from tests.servers import running_broker
+from tests.servers import require_apache, running_broker
 
 # Maven may have to fetch the jars the first time, and a JVM starts slowly on a busy machine.
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
@@ -26,23 +26,13 @@ pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 TOPIC_NUMBERS = count()
 
 
-def missing_for_apache() -> str | None:
-    """Why Apache Kafka cannot run here; None if it can."""
-    try:
-        java_program()
-        resolved_jars()
-    except ServerMissingError as error:
-        return str(error)
-    return None
-
-
 @pytest.fixture(scope="module", params=["tansu", "apache"])
 def bootstrap(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     kind: str = request.param
-    if kind == "apache" and (reason := missing_for_apache()):
-        pytest.skip(reason)
+    if kind == "apache":
+        require_apache()
     with running_broker(kind, tmp_path_factory.mktemp("kafka")) as address:
         yield address
 
@@ -154,8 +144,7 @@ def test_a_group_with_a_short_session_goes_on_where_it_committed(
 
 def test_apache_kafka_keeps_its_data(tmp_path: Path) -> None:
     """The same data directory opened again, on another port, has the same messages."""
-    if reason := missing_for_apache():
-        pytest.skip(reason)
+    require_apache()
     with running_broker("apache", tmp_path) as bootstrap:
         create(bootstrap, "kept")
         produce(bootstrap, "kept", [b"one"])
@@ -165,8 +154,7 @@ def test_apache_kafka_keeps_its_data(tmp_path: Path) -> None:
 
 def test_apache_kafka_survives_kill_9(tmp_path: Path) -> None:
     """After SIGKILL the broker starts again on its directory with what was acknowledged."""
-    if reason := missing_for_apache():
-        pytest.skip(reason)
+    require_apache()
     server = start_kafka(tmp_path)
     create(server.address, "kept")
     produce(server.address, "kept", [b"one"])

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from backends.kafka import Admin, BrokerUnavailable, KafkaConfig, KafkaDoorError, Producer
-from embedded.apache_kafka.jars import java_program, resolved_jars
-from embedded.errors import ServerMissingError
 from embedded.kafka import start_kafka
 from schemas.topics import TOPICS, Topic
+from tests.servers import require_apache
 
 pytestmark = [
     pytest.mark.functional,
@@ -24,14 +23,6 @@ pytestmark = [
 ]
 DELIVERY_SECONDS = 1.5
 PATIENCE_SECONDS = 60.0
-
-
-def require_apache() -> None:
-    try:
-        java_program()
-        resolved_jars()
-    except ServerMissingError as error:
-        pytest.skip(str(error))
 
 
 def test_a_producer_goes_on_after_its_messages_expired_under_way(tmp_path: Path) -> None:

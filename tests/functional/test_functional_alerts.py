@@ -11,6 +11,7 @@ import pytest
 
 from alerting.consumer import EXIT_FENCED, EXIT_OK, run_alerts
 from alerting.settings import AlertingSettings, CrashPoint
+from backends.kafka import embedded_kafka
 from schemas.metrics import NoMeter
 from schemas.money import NANO_PER_USD
 from schemas.policy import Budget, Limits, ScopePolicy
@@ -24,7 +25,7 @@ from tests.alerting_broker import (
     running_thread,
 )
 from tests.alerting_story import RESEARCH
-from tests.alerting_worker import now_ms, tansu
+from tests.alerting_worker import now_ms
 
 pytestmark = pytest.mark.functional
 
@@ -155,7 +156,7 @@ def test_an_unreachable_broker_is_one_line_and_a_failure(
 ) -> None:
     """Without a broker the worker ends with an exit code, not a traceback."""
     code = run_alerts(
-        AlertingSettings(), tansu("127.0.0.1:9"), now_ms, NoMeter(), threading.Event()
+        AlertingSettings(), embedded_kafka("127.0.0.1:9"), now_ms, NoMeter(), threading.Event()
     )
     assert code == 1
     said = capsys.readouterr()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.policy_store import publish, read_policies
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Stop
+from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Stop, embedded_kafka
 from schemas.audit import AuditEntry, decode_audit
 from schemas.policy import ScopePolicy
 from schemas.policy_file import compile_policy, parse_policy, plan
@@ -34,7 +34,7 @@ organisations:
 def config() -> Iterator[KafkaConfig]:
     """A fresh broker with the two topics that policy lives in."""
     with running_broker() as bootstrap:
-        config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+        config = embedded_kafka(bootstrap)
         admin = Admin(config)
         admin.apply(
             [topic_spec(Topic.POLICIES), topic_spec(Topic.AUDIT_LOG)],
@@ -137,6 +137,6 @@ def test_without_the_topic_the_reader_is_told_what_to_do() -> None:
     """A cluster without topics is Stop with the command that makes them."""
     with running_broker() as bootstrap, pytest.raises(Stop, match="meterline topics apply"):
         read_policies(
-            KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True),
+            embedded_kafka(bootstrap),
             PATIENCE_SECONDS,
         )

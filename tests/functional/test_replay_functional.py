@@ -25,7 +25,7 @@ from app.replay.options import (
 from app.replay.truth import Truth, read_truth, write_truth
 from app.verify import VerifyOptions, run_verify
 from backends.clickhouse import ClickHouseConfig, Client, InsertColumn
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Record
+from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Record, embedded_kafka
 from pricing.catalogue import load_catalogue
 from schemas.codec import decode_usage
 from schemas.periods import Calendar, WindowKind
@@ -58,7 +58,7 @@ OPTIONS = ReplayOptions(
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[KafkaConfig]:
     with running_broker() as bootstrap:
-        config = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+        config = embedded_kafka(bootstrap)
         admin = Admin(config)
         admin.apply(TOPICS, usage_partitions=3, replication_factor=1)
         admin.close()

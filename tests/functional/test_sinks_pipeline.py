@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer
+from backends.kafka import Admin, KafkaConfig, LogReader, Producer, embedded_kafka
 from embedded.clickhouse import start_clickhouse
 from embedded.processes import ServerProcess
 from pricing.catalogue import load_catalogue
@@ -81,13 +81,7 @@ class World:
 
     @property
     def kafka(self) -> KafkaConfig:
-        return KafkaConfig(
-            self.bootstrap,
-            fetch_max_wait_ms=10,
-            idempotent=False,
-            refetch_gaps=True,
-            session_timeout_ms=3_000,
-        )
+        return embedded_kafka(self.bootstrap)
 
     @property
     def config(self) -> ClickHouseConfig:

@@ -14,13 +14,11 @@ import pytest
 
 from backends.kafka.producer import Producer
 from backends.kafka.reader import LogReader
-from embedded.apache_kafka.jars import java_program, resolved_jars
-from embedded.errors import ServerMissingError
 from schemas.reasons import RejectReason
 from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from schemas.topics import Topic
 from schemas.usage import UsageBatch, UsageEvent
-from tests.servers import running_broker
+from tests.servers import require_apache, running_broker
 from tests.streams_chaos import Rig, chaos, now_ms, rig_on
 from tests.streams_model import batch, truth
 
@@ -31,23 +29,13 @@ pytestmark = [
 ]
 
 
-def missing_for_apache() -> str | None:
-    """Why Apache Kafka cannot run here; None if it can."""
-    try:
-        java_program()
-        resolved_jars()
-    except ServerMissingError as error:
-        return str(error)
-    return None
-
-
 @pytest.fixture(scope="module", params=["tansu", "apache"])
 def broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
     kind: str = request.param
-    if kind == "apache" and (reason := missing_for_apache()):
-        pytest.skip(reason)
+    if kind == "apache":
+        require_apache()
     with running_broker(kind, tmp_path_factory.mktemp("kafka")) as bootstrap:
         yield bootstrap, kind
 

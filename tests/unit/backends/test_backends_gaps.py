@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import pytest
 
+from backends.kafka.consuming import poll_driver
 from backends.kafka.gaps import GapWatch
+
+
+class Fetched(NamedTuple):
+    """A record, as far as gaps concern it."""
+
+    offset: int
+
+
+class JoiningDriver:
+    """The driver's part that `poll_driver` uses, of a member whose partition comes with the poll."""
+
+    def __init__(self, group: str | None, committed: int | None, offsets: list[int]) -> None:
+        self.config = {"group_id": group}
+        self.sought: list[tuple[str, int]] = []
+        self._committed = committed
+        self._offsets = offsets
+
+    def assignment(self) -> set[str]:
+        return set()
+
+    def poll(self, **_: object) -> dict[str, list[Fetched]]:
+        return {"p": [Fetched(offset) for offset in self._offsets]}
+
+    def committed(self, _partition: str, **_: object) -> int | None:
+        return self._committed
+
+    def beginning_offsets(self, partitions: list[str], **_: object) -> dict[str, int]:
+        return dict.fromkeys(partitions, 3)
+
+    def seek(self, partition: str, offset: int) -> None:
+        self.sought.append((partition, offset))
 
 
 @pytest.mark.parametrize(
@@ -47,3 +81,26 @@ def test_a_second_gap_is_waited_for_as_long_as_the_first() -> None:
     assert watch.admitted("p", 5, [6, 8]) == 0
     assert watch.admitted("p", 5, [5, 6, 8]) == 2
     assert watch.admitted("p", 7, [7, 8]) == 2
+
+
+@pytest.mark.parametrize(
+    ("group", "committed", "offsets", "taken", "sought"),
+    [
+        ("g", 7, [7, 8], [7, 8], []),
+        ("g", 7, [8, 9], [], [("p", 7)]),
+        ("g", None, [4, 5], [], [("p", 3)]),
+        (None, None, [3, 5], [3], [("p", 4)]),
+    ],
+)
+def test_a_gap_in_front_of_the_first_record_is_seen(
+    group: str | None,
+    committed: int | None,
+    offsets: list[int],
+    taken: list[int],
+    sought: list[tuple[str, int]],
+) -> None:
+    """A partition that comes within a poll is read from its committed or its first offset on."""
+    driver: Any = JoiningDriver(group, committed, offsets)
+    polled = poll_driver(driver, GapWatch(), 0.1, 10)
+    assert [each.offset for each in polled["p"]] == taken
+    assert driver.sought == sought
