@@ -32,6 +32,7 @@ class RelayClient:
         meter: Meter,
         *,
         emitter: Emitter | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Open the spool; no thread runs and no connection is made before `start`.
 
@@ -40,6 +41,7 @@ class RelayClient:
             clock: the present, UTC ms.
             meter: where metrics go.
             emitter: by default one of `settings`; tests give one with faults.
+            gate: the same.
 
         Raises:
             SpoolInUseError: another process has the spool's directory.
@@ -47,7 +49,7 @@ class RelayClient:
         """
         self._clock = clock
         self.emitter = emitter if emitter is not None else Emitter(settings, clock, meter)
-        self.gate = Gate(settings.gate)
+        self.gate = gate if gate is not None else Gate(settings.gate)
         self._subscriber = Subscriber(settings.kafka, settings.relay_id, self.gate, clock, meter)
 
     def start(self, wait_ready_seconds: float = 0.0) -> bool:

@@ -1,4 +1,4 @@
-"""An emitter that kills its process at a named effect: wrappers around the real spool and broker."""
+"""A relay that kills its process at a named effect: around the real spool, broker and gate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing_extensions import override
 
 from backends.kafka import KafkaDoorError
 from benchmarks.chaos_suite.schedule import RELAY_POINTS
+from relay.client import RelayClient
 from relay.emitter import Emitter
+from relay.gate import Gate
 from relay.sender import Connection, KafkaConnection, OnDone
-from relay.settings import RelaySettings
+from relay.settings import GateSettings, RelaySettings
 from relay.spool import Batch, Spool, SpooledBatch
 from schemas.clock import Clock
 from schemas.metrics import Meter
+from schemas.throttle import Applied, ThrottleCommand
 
 
 class Crash:
@@ -83,11 +86,31 @@ class CrashingConnection:
         self._inner.close()
 
 
-def crashing_emitter(settings: RelaySettings, clock: Clock, meter: Meter, crash_at: str) -> Emitter:
-    """The real emitter around a spool and a connection that kill."""
+class CrashingGate(Gate):
+    """The subscriber's effect; its acknowledgement comes right after."""
+
+    def __init__(self, settings: GateSettings, crash: Crash) -> None:
+        super().__init__(settings)
+        self._crash = crash
+
+    @override
+    def apply(self, command: ThrottleCommand, now_ms: int) -> Applied:
+        self._crash.reach("relay.before_apply")
+        applied = super().apply(command, now_ms)
+        self._crash.reach("relay.applied")
+        return applied
+
+
+def crashing_client(
+    settings: RelaySettings, clock: Clock, meter: Meter, crash_at: str
+) -> RelayClient:
+    """The real client around a spool, a connection and a gate that kill."""
     crash = Crash(crash_at)
 
     def connect() -> Connection:
         return CrashingConnection(KafkaConnection(settings.kafka), crash)
 
-    return Emitter(settings, clock, meter, connect=connect, spool=CrashingSpool(settings, crash))
+    spool = CrashingSpool(settings, crash)
+    emitter = Emitter(settings, clock, meter, connect=connect, spool=spool)
+    gate = CrashingGate(settings.gate, crash)
+    return RelayClient(settings, clock, meter, emitter=emitter, gate=gate)

@@ -36,8 +36,7 @@ from app.telemetry import set_up_logging
 from app.wiring import kafka_config
 from backends.kafka import KafkaDoorError, Producer
 from benchmarks.chaos_suite.journal import Entry, Journal, Kind
-from benchmarks.chaos_suite.relay_faults import crashing_emitter
-from relay.client import RelayClient
+from benchmarks.chaos_suite.relay_faults import crashing_client
 from relay.emitter import EmitOutcome
 from relay.gate import Admission, GateRequest
 from relay.settings import RelaySettings, SpoolSettings
@@ -102,9 +101,7 @@ class Node:
         relay = RelaySettings(
             options.name, kafka, SpoolSettings(Path(options.folder) / options.name)
         )
-        meter = NoMeter()
-        emitter = crashing_emitter(relay, now_ms, meter, options.crash_at)
-        self._client = RelayClient(relay, now_ms, meter, emitter=emitter)
+        self._client = crashing_client(relay, now_ms, NoMeter(), options.crash_at)
         self._open_producer = partial(Producer, kafka, linger_ms=0)
         self._producer: Producer | None = None
         self._send_again_at = 0.0

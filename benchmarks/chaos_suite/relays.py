@@ -69,10 +69,13 @@ class Relay:
         self._process.stdin.close()
 
     def wait_crash(self, seconds: float) -> bool:
-        """Whether it killed itself within the time."""
+        """Whether it killed itself, at its start or within the time from when it serves."""
         assert self._process is not None
         try:
+            self.wait_ready()
             self._process.wait(seconds)
+        except RelayError:
+            return self._process.poll() is not None
         except subprocess.TimeoutExpired:
             return False
         return True

@@ -23,8 +23,11 @@ RELAY_POINTS = (
     "relay.sent",
     "relay.acknowledged",
     "relay.dropped",
+    "relay.before_apply",
+    "relay.applied",
 )
-"""Before and after each numbered effect of `relay.sender`; `relay_faults` kills there."""
+"""Before and after each numbered effect of `relay.sender`, and of `relay.subscriber` (the gate has a
+command, nobody was told yet); `relay_faults` kills there."""
 # `after_dead_letters` needs rows that ClickHouse refuses, which this load has none of; the sink's
 # own functional test kills there.
 SINK_POINTS = ("before_insert", "after_insert", "after_commit")
@@ -32,7 +35,8 @@ STREAMS_POINTS = tuple(point for point in crash.CRASH_POINTS if point != "flush.
 PASSES_MAX = 12
 """A crash point kills at its Nth pass, N drawn up to this: a second or two of the load."""
 RARE_PASSES_MAX = 1
-"""The same for what happens only now and then: dead letters, alerts, deliveries."""
+"""The same for what happens only now and then: dead letters, alerts, deliveries, commands."""
+RARE_POINTS = {"flush.before_letters", "relay.before_apply", "relay.applied"}
 PAUSE_SECONDS_MAX = 2.5
 """Between two strikes: long enough to recover at times, short enough to be hit while recovering."""
 
@@ -136,7 +140,7 @@ def _bag(draw: random.Random, kafka: str) -> Iterator[tuple[str, Death]]:
 def _strike(draw: random.Random, deaths: Iterator[tuple[str, Death]]) -> Strike:
     victim, (way, point) = next(deaths)
     if point:
-        rare = victim in {"alerts", "notify"} or point == "flush.before_letters"
+        rare = victim in {"alerts", "notify"} or point in RARE_POINTS
         point = f"{point}:{draw.randint(1, RARE_PASSES_MAX if rare else PASSES_MAX)}"
     return Strike(
         victim=victim,
