@@ -180,7 +180,10 @@ class ChaosRun:
             for strike in one.strikes:
                 time.sleep(strike.after_seconds)
                 self._say(f"cycle {number}: {strike.way.value} {strike.victim} {strike.point}")
+                missed = len(pipeline.crashes_missed)
                 pipeline.strike(strike)
+                if len(pipeline.crashes_missed) > missed:
+                    self._say(f"cycle {number}: {strike.point} was not passed; killed at random")
                 struck[strike.victim] += 1
                 if strike.settle:
                     pipeline.wait_up()
