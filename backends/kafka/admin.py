@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -24,9 +24,14 @@ from schemas.topics import TopicSpec
 # Creating a topic on KRaft takes well under a second; this is for a loaded cluster.
 TOPIC_READY_SECONDS_MAX = 15.0
 TOPIC_READY_POLL_SECONDS = 0.05
-# A new cluster's first coordinator takes about a second.
-COORDINATOR_SECONDS_MAX = 10.0
+# A new cluster's first coordinator takes about a second; on a machine full of other work, many.
+COORDINATOR_SECONDS_MAX = 30.0
 COORDINATOR_RETRY_SECONDS = 0.1
+_COORDINATOR_ERRORS = (
+    driver.CoordinatorNotAvailableError,
+    driver.CoordinatorLoadInProgressError,
+    driver.NotCoordinatorError,
+)
 # Asking for the ends of partitions: one fetch each.
 ENDS_SECONDS_MAX = 10.0
 # A fetch that is made for the high watermark alone should bring little.
@@ -150,8 +155,16 @@ class Admin:
             for each, offset in offsets.items()
         }
         doing = f"setting the offsets of {group}"
+
+        def alter() -> dict[Any, Any]:
+            answer: dict[Any, Any] = self._driver.alter_group_offsets(group, wanted)
+            for error in answer.values():
+                if issubclass(error, _COORDINATOR_ERRORS):
+                    raise error
+            return answer
+
         with mapped(doing):
-            answer = self._driver.alter_group_offsets(group, wanted)
+            answer = self._ask_coordinator(alter)
         for partition, error in answer.items():
             if error is not driver.NoError:
                 message = f"{doing}: {partition.topic}: {error.__name__}; stop its workers first"
@@ -271,18 +284,23 @@ class Admin:
         return {key: entry["value"] for key, entry in described.items()}
 
     def _committed(self, group: str) -> dict[Any, Any]:
+        try:
+            answer = self._ask_coordinator(lambda: self._driver.list_group_offsets({group: None}))
+        except driver.GroupIdNotFoundError:
+            return {}
+        committed: dict[Any, Any] = answer[group]
+        return committed
+
+    def _ask_coordinator(self, ask: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+        """Ask what only a group's coordinator answers; wait for one within the bound.
+
+        A new cluster makes the topic of the offsets when the first group is asked for.
+        """
         deadline = time.monotonic() + COORDINATOR_SECONDS_MAX
         while True:
             try:
-                answer = self._driver.list_group_offsets({group: None})
-            except driver.GroupIdNotFoundError:
-                return {}
-            except (
-                # A new cluster makes the topic of the offsets when the first group is asked for.
-                driver.CoordinatorNotAvailableError,
-                driver.CoordinatorLoadInProgressError,
-                driver.NotCoordinatorError,
-            ) as error:
+                return ask()
+            except _COORDINATOR_ERRORS as error:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(COORDINATOR_RETRY_SECONDS)
@@ -290,9 +308,6 @@ class Admin:
                     # The client never forgets a coordinator that it once found.
                     self._driver.close()
                     self._driver = self._open()
-            else:
-                committed: dict[Any, Any] = answer[group]
-                return committed
 
     def _ends(self, topic: str) -> tuple[dict[int, int], dict[int, int]]:
         """High watermarks, by one small fetch per partition, and the beginnings."""

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from backends.kafka import Admin, BrokerUnavailable, KafkaConfig, KafkaDoorError, Producer
+from backends.kafka import (
+    Admin,
+    BrokerUnavailable,
+    KafkaConfig,
+    KafkaDoorError,
+    Producer,
+    TopicPartition,
+)
 from embedded.kafka import start_kafka
 from schemas.topics import TOPICS, Topic
 from tests.servers import require_apache
@@ -54,5 +61,18 @@ def test_a_producer_goes_on_after_its_messages_expired_under_way(tmp_path: Path)
                 assert time.monotonic() < deadline, answer
         finally:
             producer.close(1)
+    finally:
+        server.stop()
+
+
+def test_a_new_cluster_takes_offsets_before_it_has_a_coordinator(tmp_path: Path) -> None:
+    """What a rebuild stores for a group waits until the new cluster has made its offsets topic."""
+    require_apache()
+    server = start_kafka(tmp_path / "kafka")
+    try:
+        with contextlib.closing(Admin(KafkaConfig(server.address))) as admin:
+            admin.apply(TOPICS, usage_partitions=1, replication_factor=1)
+            admin.set_offsets("reader", {TopicPartition(Topic.ALERTS, 0): 3})
+            assert admin.committed("reader", Topic.ALERTS) == {0: 3}
     finally:
         server.stop()
