@@ -228,7 +228,7 @@ def _has_time(state: State) -> bool:
 
 
 def _observe_minute(state: State, spend: SpendSum) -> list[Effect]:
-    """A minute is looked at for burn rates only, which look at the windows that end now."""
+    """A minute is looked at for burn rates and spikes, which look at the windows that end now."""
     known = state.minutes.get(spend.scope)
     if known is None:
         return []
@@ -345,8 +345,7 @@ def _run_timers(state: State) -> list[Effect]:
     state.waiting.update(dict.fromkeys(sorted(due)))
     effects: list[Effect] = []
     while state.waiting and _has_time(state):
-        scope = next(iter(state.waiting))
-        del state.waiting[scope]
+        scope, _ = state.waiting.popitem(last=False)
         if scope in state.scopes:
             effects += evaluate(state, scope)
     return effects
@@ -436,7 +435,7 @@ def _watch(state: State, scope: str, kind: WindowKind) -> None:
 
 def _watch_minute(state: State, scope: str) -> None:
     rules = state.scope_rules.get(scope)
-    if rules is not None and rules.burn_rates:
+    if rules is not None and rules.any_of_minutes:
         state.minutes[scope] = look_back.minute_edge(state, scope, rules)
 
 

@@ -115,21 +115,33 @@ def edge(state: State, scope: str, kind: WindowKind, amount: int) -> int:
 
 
 def minute_edge(state: State, scope: str, rules: ScopeRules) -> MinuteWatch:
-    """What the present minute's sum must reach before a burn rate asks for an evaluation."""
+    """What the present minute's sum must reach before a burn rate or a spike asks for a look."""
     minute = state.now_ms // MINUTE_MS
     track = state.tracks[scope]
     policy = state.scopes[scope].policy
-    least = NEVER
-    holds = False
-    spent_now = track.minutes.get(minute)
+    lacking = [*_lacking_for_spikes(state, scope, minute)]
     if policy is not None:
         for rule in rules.burn_rates:
             spent = burn_rate.pace(rule, track.minutes, minute)
             for _, left in budgets_left(state, policy):
-                more = burn_rate.lacking(rule, left, spent)
-                holds = holds or more <= 0
-                least = min(least, more if more > 0 else NEVER)
-    return MinuteWatch(minute * MINUTE_MS, spent_now + least, least, holds)
+                lacking.append(burn_rate.lacking(rule, left, spent))
+    least = min((more for more in lacking if more > 0), default=NEVER)
+    holds = any(more <= 0 for more in lacking)
+    return MinuteWatch(minute * MINUTE_MS, track.minutes.get(minute) + least, least, holds)
+
+
+def _lacking_for_spikes(state: State, scope: str, minute: int) -> Iterator[int]:
+    """How much more in the current minute reaches each level; 0 or less if it is reached.
+
+    Nothing while the hour's baseline is not known: the hour's first spend asks for it.
+    """
+    known = state.baselines.get(scope)
+    if known is None or known[0] != state.hour:
+        return
+    for found in known[1]:
+        if found is not None and found.kind is WindowKind.MINUTE:
+            spent = deviation.last_hour(state.tracks[scope].minutes, minute)
+            yield from (least - spent for _, least in found.levels)
 
 
 def budgets_left(state: State, policy: ScopePolicy) -> Iterator[tuple[Window, BudgetLeft]]:
@@ -207,7 +219,11 @@ def _deviation(
 ) -> Signal:
     day = state.windows[WindowKind.DAY]
     kind = WindowKind.DAY if rule.method is DeviationMethod.CUMULATIVE else WindowKind.HOUR
-    observed = _current(state, policy.scope, kind)
+    if rule.method is DeviationMethod.SPIKE:
+        minutes = state.tracks[policy.scope].minutes
+        observed = deviation.last_hour(minutes, state.now_ms // MINUTE_MS)
+    else:
+        observed = _current(state, policy.scope, kind)
     level = limit = 0
     goes_on = False
     explanation = None
@@ -226,7 +242,7 @@ def _deviation(
             excess_nano_usd=observed - expected.expected_nano_usd,
             samples=expected.samples,
         )
-        summary = _deviation_text(policy, kind, observed, explanation)
+        summary = _deviation_text(policy, rule.method, observed, explanation)
     return Signal(
         rule_id=f"deviation.{rule.id}",
         rule_type=RuleType.DEVIATION,
@@ -251,10 +267,19 @@ def _deviation(
     )
 
 
-def _deviation_text(policy: ScopePolicy, kind: WindowKind, observed: int, why: Explanation) -> str:
-    since = "so far today" if kind is WindowKind.DAY else "in this hour"
+_SINCE = {
+    DeviationMethod.CUMULATIVE: "so far today",
+    DeviationMethod.HOURLY: "in this hour",
+    DeviationMethod.SEASONAL: "in this hour",
+    DeviationMethod.SPIKE: "in the last 60 minutes",
+}
+
+
+def _deviation_text(
+    policy: ScopePolicy, method: DeviationMethod, observed: int, why: Explanation
+) -> str:
     return (
-        f"{_who(policy)} has spent {amount_text(observed, NANO_USD)} {since}, where "
+        f"{_who(policy)} has spent {amount_text(observed, NANO_USD)} {_SINCE[method]}, where "
         f"{amount_text(why.baseline_nano_usd, NANO_USD)} is usual: "
         f"{amount_text(why.excess_nano_usd, NANO_USD)} more, "
         f"{_hundredths(why.score_hundredths)} deviations"

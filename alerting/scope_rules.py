@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from schemas.policy import RuleSet, ScopePolicy
-from schemas.policy_rules import BurnRateRule, DeviationRule, NoDataRule
+from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
 from schemas.scopes import ScopeError, parse_scope
 
 
@@ -20,6 +20,12 @@ class ScopeRules(NamedTuple):
     def any(self) -> bool:
         """Whether there is one."""
         return bool(self.deviations or self.burn_rates or self.no_data)
+
+    @property
+    def any_of_minutes(self) -> bool:
+        """Whether one looks at the minutes, and may speak in any of them."""
+        spikes = (rule.method is DeviationMethod.SPIKE for rule in self.deviations)
+        return bool(self.burn_rates) or any(spikes)
 
 
 NONE = ScopeRules()

@@ -6,6 +6,7 @@ is immutable, so `State.copy` is a cheap and complete snapshot.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -128,7 +129,7 @@ class Watch(NamedTuple):
 
 
 class MinuteWatch(NamedTuple):
-    """What burn rates wait for in one minute."""
+    """What burn rates and spikes wait for in one minute."""
 
     start_ms: int
     least: int
@@ -167,8 +168,11 @@ class State:
     """Spend of windows that begin later: relays' clocks may be up to five minutes ahead."""
     timers: list[tuple[int, str]] = field(default_factory=list)
     """A heap of (due, scope); an entry that is not its scope's `due_ms` is out of date."""
-    waiting: dict[str, None] = field(default_factory=dict)
-    """Scopes to evaluate when there is time, in that order; a limit that is reached never waits."""
+    waiting: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Scopes to evaluate when there is time, in that order; a limit that is reached never waits.
+
+    A plain dict looks through all that were taken before it finds its first.
+    """
     round_ms: int = 0
     """The moment at which `round_work` was done."""
     round_work: int = 0
@@ -189,7 +193,7 @@ class State:
     baselines: dict[str, tuple[int, tuple[Baseline | None, ...]]] = field(default_factory=dict)
     """Per scope the hour that they hold for, and the baseline of each deviation rule."""
     minutes: dict[str, MinuteWatch] = field(default_factory=dict)
-    """Per scope with burn rates."""
+    """Per scope with burn rates or spikes."""
     pipeline: dict[tuple[ProbeKind, str], Episode] = field(default_factory=dict)
     """What goes on with the pipeline itself, by kind and subject."""
     silent: set[str] = field(default_factory=set)
@@ -207,7 +211,7 @@ class State:
             spend=dict(self.spend),
             ahead=dict(self.ahead),
             timers=list(self.timers),
-            waiting=dict(self.waiting),
+            waiting=OrderedDict(self.waiting),
             active=set(self.active),
             held=set(self.held),
             alive=set(self.alive),

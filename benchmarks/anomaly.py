@@ -52,7 +52,7 @@ from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
 
 TUNING_SEEDS = (1, 2)
 REPORT_SEEDS = (201, 202)
-KEYS_PER_KIND = 2
+KEYS_PER_KIND = 6
 START_MS = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp()) * 1000
 SLOT_MS = SLOT_SECONDS * 1000
 HOUR_SLOTS = SLOTS_PER_HOUR
@@ -65,15 +65,24 @@ NANO = 1_000_000_000
 
 DEFAULT = DeviationRule(id="day")
 """What the product does without a word in the policy file."""
-# Tuned on TUNING_SEEDS: more than twice the usual, and a line that seven samples can bear (2.5
-# deviations of seven samples are exceeded as often as 2.0 of many).
-CUMULATIVE = DeviationRule(id="day", threshold_hundredths=350, min_increase_percent=100)
-SEASONAL = DeviationRule(
-    id="shape",
-    method=DeviationMethod.SEASONAL,
-    threshold_hundredths=350,
-    min_impact_nano_usd=8 * NANO,
+# The recommended set of docs/rules.md, tuned on TUNING_SEEDS. The day's sum finds steps, leaks and
+# thefts: more than twice the usual, and a line that seven samples can bear (2.5 deviations of seven
+# samples are exceeded as often as 2.0 of many).
+CUMULATIVE = DeviationRule(
+    id="day",
+    threshold_hundredths=400,
+    min_impact_nano_usd=20 * NANO,
+    min_increase_percent=100,
 )
+# The last sixty minutes find runaway loops, which the sum of a busy day hides for hours.
+SPIKE = DeviationRule(
+    id="loop",
+    method=DeviationMethod.SPIKE,
+    threshold_hundredths=400,
+    min_impact_nano_usd=20 * NANO,
+    min_increase_percent=100,
+)
+SEASONAL = DeviationRule(id="shape", method=DeviationMethod.SEASONAL, threshold_hundredths=350)
 GUIDE = DeviationRule(
     id="guide",
     method=DeviationMethod.HOURLY,
@@ -84,7 +93,7 @@ GUIDE = DeviationRule(
     min_increase_percent=0,
     freeze_hours_max=0,
 )
-BURN = BurnRateRule(id="fast", exhausts_within_seconds=2 * 3600, factor=6)
+BURN = BurnRateRule(id="fast", exhausts_within_seconds=2 * 3600, factor=8)
 
 
 class Alarm(NamedTuple):
@@ -107,7 +116,10 @@ def run_engine(series: Sequence[Series], rules: RuleSet, *, budgets: bool = True
         budget = Budget(month_nano_usd=20 * day, day_nano_usd=day) if budgets else Budget()
         policy = ScopePolicy(scope=scope, budget=budget)
         state, _ = engine.step(state, PolicyChanged(scope, policy), START_MS)
-    feed = _Feed(scopes, minutes=bool(rules.burn_rates))
+    minutes = rules.burn_rates or any(
+        rule.method is DeviationMethod.SPIKE for rule in rules.deviations
+    )
+    feed = _Feed(scopes, minutes=bool(minutes))
     alarms: Alarms = {each.name: [] for each in series}
     for slot in range(max(len(each.amounts) for each in series)):
         now_ms = START_MS + slot * SLOT_MS + MINUTE_MS - 1
@@ -340,7 +352,7 @@ def _judge(outcome: Outcome, series: Series, incident: Incident, said: Sequence[
 PRODUCT_SETS: dict[str, RuleSet] = {
     "default": rule_set(DEFAULT),
     "guide_hourly": rule_set(GUIDE),
-    "deviation_and_burn_rate": rule_set(CUMULATIVE, SEASONAL, burn=(BURN,)),
+    "deviation_and_burn_rate": rule_set(CUMULATIVE, SPIKE, burn=(BURN,)),
 }
 
 
@@ -463,12 +475,13 @@ def score_csv(path: Path) -> dict[str, dict[str, float]]:
     series = read_csv(path)
     open_floors = {"min_impact_nano_usd": 0, "floor_nano_usd": 0}
     rules = {
-        name: rule_set(rule.model_copy(update=open_floors))
-        for name, rule in (
-            ("default", DEFAULT),
-            ("cumulative", CUMULATIVE),
-            ("seasonal", SEASONAL),
-            ("guide_hourly", GUIDE),
+        name: rule_set(*(rule.model_copy(update=open_floors) for rule in deviations))
+        for name, deviations in (
+            ("default", (DEFAULT,)),
+            ("cumulative_and_spike", (CUMULATIVE, SPIKE)),
+            ("spike", (SPIKE,)),
+            ("seasonal", (SEASONAL,)),
+            ("guide_hourly", (GUIDE,)),
         )
     }
     answer: dict[str, dict[str, float]] = {}

@@ -25,6 +25,8 @@ class DeviationMethod(StrEnum):
     """This hour with all hours of the window."""
     SEASONAL = "seasonal"
     """This hour with the same hour of earlier days, on a logarithmic scale, with CUSUM."""
+    SPIKE = "spike"
+    """The last sixty minutes with the busiest hours at this time of earlier days."""
 
 
 class _Rule(BaseModel):
@@ -57,7 +59,7 @@ class DeviationRule(_Rule):
     min_increase_percent: int = Field(default=50, ge=0, le=10_000)
     """Nor less than this share of the expectation."""
     resolve_after_hours: int = Field(default=3, ge=1, le=24)
-    """Normal hours before an hourly or seasonal alert ends."""
+    """Normal hours before an hourly or spike alert ends."""
     freeze_hours_max: int = Field(default=48, ge=0, le=240)
     """Hours of an incident that are not learnt from; what lasts longer is the new normal."""
 

@@ -223,6 +223,8 @@ def _check_deviation(entry: DeviationEntry) -> Iterator[tuple[str, str]]:
         seconds = getattr(entry, name)
         if seconds % unit or not least <= seconds // unit <= most:
             yield name, f"must be {text}"
+    if entry.method is DeviationMethod.SPIKE and entry.warm_up < 3 * _DAY:
+        yield "warm_up", "must be at least 3d for a spike, which leaves the busiest day out"
     if entry.warm_up > entry.window:
         yield "warm_up", "is longer than the window: the rule would never speak"
 

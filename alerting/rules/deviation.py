@@ -3,6 +3,7 @@
     cumulative   today so far             against the previous days up to the same hour (default)
     hourly       this hour                against all hours of the window
     seasonal     log(1 + this hour)       against the same hour of day, with CUSUM for slow leaks
+    spike        the last sixty minutes   against the busiest hours at this time of earlier days
 
 Whatever the method, its answer for the current hour is an *amount*: the least spend at which the
 rule holds. It is worked out once per scope and hour; from then on an observation is compared with
@@ -22,11 +23,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from alerting.rules import seasonal
-from alerting.rules.history import Past
+from alerting.rules.history import MINUTES_AHEAD_MAX, Past, Ring
 from schemas.periods import WindowKind
 from schemas.policy_rules import DeviationMethod, DeviationRule
 
@@ -34,13 +35,19 @@ from schemas.policy_rules import DeviationMethod, DeviationRule
 LOUDER = 2
 # Fewer known hours than a day's give no idea of a day.
 HOURS_MIN = 24
+# A spike's sixty minutes begin in the hour before; the hour after is for work that begins early,
+# and for clocks that daylight saving moved.
+SPIKE_HOURS_BESIDE = 1
+SPIKE_MINUTES = 60
+# The busiest day is left out, and a deviation needs two others.
+SPIKE_DAYS_MIN = 3
 
 
 class Baseline(NamedTuple):
     """What one rule expects of one scope in the current hour."""
 
     kind: WindowKind
-    """The window whose sum is compared."""
+    """The window whose sum is compared; MINUTE: the sixty minutes that end with the present one."""
     hour: int
     """The hour that this holds for."""
     expected_nano_usd: int
@@ -72,6 +79,13 @@ def baseline(rule: DeviationRule, past: Past) -> Baseline | None:
             return _hourly(rule, past)
         case DeviationMethod.SEASONAL:
             return _seasonal(rule, past)
+        case DeviationMethod.SPIKE:
+            return _spike(rule, past)
+
+
+def last_hour(minutes: Ring, minute: int) -> int:
+    """Spend of the sixty minutes that end with one, and of what clocks ahead of it have said."""
+    return minutes.sum(minute + 1 - SPIKE_MINUTES, minute + 1 + MINUTES_AHEAD_MAX)
 
 
 def _cumulative(rule: DeviationRule, past: Past) -> Baseline | None:
@@ -129,6 +143,51 @@ def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
     )
 
 
+def _spike(rule: DeviationRule, past: Past) -> Baseline | None:
+    """A night's batch is usual at night, and a night's loop is not hidden by working hours.
+
+    The busiest day of the window is left out: one incident does not hide the next, told or not, and
+    what happened on two days may happen again. That takes the place of hours that are not learnt from.
+    """
+    *samples, _ = sorted(_busiest_hours(rule, past)) or [0]
+    if len(samples) < max(rule.warm_up_days, SPIKE_DAYS_MIN) - 1:
+        return None
+    mean, scale = _mean_and_scale(rule, samples)
+    usual = max(samples[-1], 0)
+    levels = tuple(
+        (
+            rule.threshold_hundredths * factor,
+            max(
+                usual + rule.min_impact_nano_usd * factor,
+                usual + usual * rule.min_increase_percent * factor // 100,
+                math.ceil(mean + scale * rule.threshold_hundredths * factor / 100),
+                1,
+            ),
+        )
+        for factor in (1, LOUDER)
+    )
+    recent = past.track.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
+    return Baseline(
+        WindowKind.MINUTE, past.hour, usual, levels, mean, scale, log=False,
+        samples=len(samples), stays_at=levels[0][1], quiet=max(recent) < levels[0][1],
+    )  # fmt: skip
+
+
+def _busiest_hours(rule: DeviationRule, past: Past) -> Iterator[int]:
+    """Of each day of the window: its busiest hour at about this time of day.
+
+    An hour without any spend in the whole installation is a quiet one if the day has others (small
+    installations sleep at night). A few hours' outage then counts as quiet on one day of seven,
+    which hardly moves the line.
+    """
+    begun = past.track.first_hour or past.hour
+    for days in range(1, rule.window_days + 1):
+        middle = past.hour - 24 * days
+        first, end = middle - SPIKE_HOURS_BESIDE, middle + SPIKE_HOURS_BESIDE + 1
+        if end > begun and not past.alive.isdisjoint(range(middle - 12, middle + 12)):
+            yield max(past.track.hours.amounts(first, end))
+
+
 def _first_whole_day(past: Past) -> int:
     """The first hour of the first day that the scope was there from its beginning, or nearly.
 
@@ -141,13 +200,7 @@ def _first_whole_day(past: Past) -> int:
 def _from_samples(
     rule: DeviationRule, past: Past, kind: WindowKind, samples: Sequence[int]
 ) -> Baseline:
-    count = len(samples)
-    total = sum(samples)
-    mean = total / count
-    # Squares of integers are exact, and their difference loses no digits.
-    squares = sum(map(operator.mul, samples, samples))
-    spread = math.sqrt((count * squares - total * total) / (count * (count - 1)))
-    scale = max(spread, mean * rule.floor_percent / 100, float(rule.floor_nano_usd), 1.0)
+    mean, scale = _mean_and_scale(rule, samples)
     expected = round(mean)
     least = max(
         expected + rule.min_impact_nano_usd,
@@ -162,6 +215,17 @@ def _from_samples(
         for factor in (1, LOUDER)
     )
     return Baseline(
-        kind, past.hour, expected, levels, mean, scale, log=False, samples=count,
+        kind, past.hour, expected, levels, mean, scale, log=False, samples=len(samples),
         stays_at=levels[0][1],
     )  # fmt: skip
+
+
+def _mean_and_scale(rule: DeviationRule, samples: Sequence[int]) -> tuple[float, float]:
+    """The mean, and the standard deviation with the rule's floors."""
+    count = len(samples)
+    total = sum(samples)
+    mean = total / count
+    # Squares of integers are exact, and their difference loses no digits.
+    squares = sum(map(operator.mul, samples, samples))
+    spread = math.sqrt((count * squares - total * total) / (count * (count - 1)))
+    return mean, max(spread, mean * rule.floor_percent / 100, float(rule.floor_nano_usd), 1.0)

@@ -147,6 +147,49 @@ def test_the_seasonal_method_finds_a_step_that_the_first_hour_does_not_show() ->
     assert [each.status for each in story.alerts] == [FIRING, RESOLVED]
 
 
+def test_a_loop_at_night_is_told_within_the_hour_although_working_hours_spend_as_much() -> None:
+    """A spike is judged by its time of day: eleven dollars at noon are usual, at midnight not."""
+    story = started(method="spike")
+    story.wait(3 * 3600)
+    story.spend(KEY, "11")
+    assert story.alerts == [], "usual at noon"
+    story.wait(12 * 3600)
+    story.spend(KEY, "6")
+    story.wait(40 * 60)
+    assert story.alerts == []
+    story.spend(KEY, "5")
+    (alert,) = story.alerts
+    assert story.now_ms // 3_600_000 * 3_600_000 == alert.starts_at_ms - 40 * 60_000
+    assert alert.explanation is not None
+    assert (alert.explanation.method, alert.explanation.baseline_nano_usd) == ("spike", 0)
+    assert alert.observed == nano_from_usd("11")
+    assert "$11.00 in the last 60 minutes, where $0.00 is usual" in alert.summary
+
+
+def test_a_spike_is_not_cut_in_two_by_the_stroke_of_an_hour_and_ends_by_the_clock() -> None:
+    """Half before and half after it count together; hours of calm end the alert without events."""
+    story = started(method="spike")
+    story.wait(15 * 3600 + 1800)
+    story.spend(KEY, "7")
+    story.wait(3000)
+    story.spend(KEY, "7")
+    assert [alert.status for alert in story.alerts] == [FIRING]
+    story.wait(5 * 3600)
+    assert [alert.status for alert in story.alerts] == [FIRING, RESOLVED]
+
+
+def test_one_loop_does_not_hide_the_next_at_the_same_time_of_day() -> None:
+    """The busiest day of the week does not count: yesterday's incident is not today's usual."""
+    story = started(method="spike")
+    firings = []
+    for _ in range(3):
+        story.wait(15 * 3600)
+        story.spend(KEY, "80")
+        story.wait(9 * 3600)
+        firings.append(sum(alert.status is FIRING for alert in story.alerts))
+    assert firings == [1, 2, 2], "what was there on two days may be there on a third"
+
+
 def burning(**rule: object) -> Story:
     """A key with a day's budget of 240 dollars, and one burn-rate rule."""
     story = Story("2026-10-05T12:00:00Z")

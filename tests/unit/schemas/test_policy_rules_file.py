@@ -26,6 +26,10 @@ rules:
       threshold_stddev: 3
       min_increase_percent: 50
       for: 10m
+    - id: loop
+      method: spike
+      threshold_stddev: 4
+      min_increase_percent: 100
   burn_rate:
     - id: fast
       long_window: 1h
@@ -51,12 +55,13 @@ def rules_of(text: str) -> RuleSet:
 def test_every_parameter_reaches_the_published_rule() -> None:
     """Durations become seconds, days or hours; dollars nano-dollars; deviations hundredths."""
     rules = rules_of(FULL)
-    day, shape = rules.deviations
+    day, shape, loop = rules.deviations
     assert rules.renotify_seconds == 14_400
     assert (day.threshold_hundredths, day.window_days, day.warm_up_days) == (250, 7, 5)
     assert (day.floor_nano_usd, day.min_impact_nano_usd) == (250_000_000, 20_000_000_000)
     assert day.scope_types == (ScopeType.DEPARTMENT, ScopeType.KEY)
     assert (shape.method, shape.for_seconds) == (DeviationMethod.SEASONAL, 600)
+    assert (loop.method, loop.min_increase_percent) == (DeviationMethod.SPIKE, 100)
     (burn,) = rules.burn_rates
     assert (burn.long_seconds, burn.short_seconds, burn.exhausts_within_seconds) == (
         3600,
@@ -90,6 +95,9 @@ rules:
       window: 3d
     - id: twice
       metho: hourly
+    - id: loop
+      method: spike
+      warm_up: 2d
   burn_rate:
     - id: fast
       long_window: 5m
@@ -109,6 +117,7 @@ rules:
         "rules.no_data[silent].after: must be between 1m and 30d",
         "rules.deviation[twice].warm_up: is longer than the window",
         "rules.deviation[twice].id: rule 'twice' is there twice",
+        "rules.deviation[loop].warm_up: must be at least 3d for a spike",
         "scope_types: names no level",
         "rules.burn_rate[fast].short_window: must be shorter than long_window",
         "id: must be lower-case letters",

@@ -1,0 +1,66 @@
+"""The spike method: the engine's short cuts lose no alert and invent none."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alerting.rules import deviation
+from alerting.rules.history import Past
+from alerting.state import PolicyChanged
+from schemas.alert import AlertStatus
+from schemas.money import NANO_PER_USD
+from schemas.periods import HOUR_MS
+from schemas.policy import RULES_ID, RuleSet
+from schemas.policy_rules import DeviationMethod, DeviationRule
+from tests.alerting_story import KEY, Story
+
+RULE = DeviationRule(id="loop", method=DeviationMethod.SPIKE)
+HOURS = st.lists(st.integers(0, 40), min_size=24, max_size=24)
+STEPS = st.lists(
+    st.tuples(st.sampled_from([1, 61, 600, 1_799, 3_601]), st.integers(0, 25)),
+    min_size=1,
+    max_size=12,
+)
+
+
+def told(story: Story) -> bool:
+    """Whether the rule has fired."""
+    return any(alert.status is AlertStatus.FIRING for alert in story.alerts)
+
+
+def holds(story: Story, spent: list[tuple[int, int]]) -> bool:
+    """The rule by its definition: all past hours, and every event of the last sixty minutes."""
+    state = story.state
+    found = deviation.baseline(
+        RULE, Past(state.tracks[KEY], state.hour, (), state.days, state.alive)
+    )
+    minute = story.now_ms // 60_000
+    recent = sum(usd for at_ms, usd in spent if minute - 60 < at_ms // 60_000 <= minute)
+    return found is not None and recent * NANO_PER_USD >= found.levels[0][1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(HOURS, STEPS)
+def test_a_spike_is_told_by_the_event_that_reaches_its_line(
+    hours: list[int], steps: list[tuple[int, int]]
+) -> None:
+    """Whatever the past and the path of spend: told with the first event at which it holds."""
+    story = Story("2026-10-05T00:00:00Z")
+    story.rules = RuleSet(deviations=(RULE,), thresholds_percent=())
+    story.step(PolicyChanged(RULES_ID, story.rules))
+    story.policy(KEY)
+    spent: list[tuple[int, int]] = []
+    for hour in range(5 * 24):
+        story.spend(KEY, str(hours[hour % 24]))
+        spent.append((story.now_ms, hours[hour % 24]))
+        story.wait(HOUR_MS // 1000)
+    # The past alone is usual: every day was the same.
+    assert not told(story)
+    held = False
+    for seconds, usd in steps:
+        story.wait(seconds)
+        story.spend(KEY, str(usd))
+        spent.append((story.now_ms, usd))
+        held = held or holds(story, spent)
+        assert told(story) is held
