@@ -599,6 +599,8 @@ def _look_back(
         subject = lifecycle.Subject(scope, policy.name)
         for signal in look_back.signals(state, policy, rules):
             episode = before.pop(signal.rule_id, None)
+            if episode is None and not signal.level:
+                continue  # nothing was said, and nothing is to be said
             went = signals.advance(episode, subject, signal, policy.budget_version, state.now_ms)
             alerts += went.alerts
             due.append(went.due_ms)

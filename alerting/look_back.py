@@ -235,14 +235,16 @@ def _deviation(
         lower = tuple(reached[:-1])
         limit = expected.levels[0][1]
         goes_on = observed >= expected.stays_at or not expected.quiet
-        explanation = Explanation(
-            method=rule.method.value,
-            baseline_nano_usd=expected.expected_nano_usd,
-            score_hundredths=expected.score(observed),
-            excess_nano_usd=observed - expected.expected_nano_usd,
-            samples=expected.samples,
-        )
-        summary = _deviation_text(policy, rule.method, observed, explanation)
+        if level:
+            # Nobody reads why nothing is told, and every scope is looked at in every hour.
+            explanation = Explanation(
+                method=rule.method.value,
+                baseline_nano_usd=expected.expected_nano_usd,
+                score_hundredths=expected.score(observed),
+                excess_nano_usd=observed - expected.expected_nano_usd,
+                samples=expected.samples,
+            )
+            summary = _deviation_text(policy, rule.method, observed, explanation)
     return Signal(
         rule_id=f"deviation.{rule.id}",
         rule_type=RuleType.DEVIATION,

@@ -61,7 +61,7 @@ class Series:
 def corpus(seed: int, keys_per_kind: int) -> list[Series]:
     """The keys of one seed."""
     return [
-        _series(random.Random(f"{seed}/{kind}/{number}"), f"{kind}-{number}", kind)
+        _series(random.Random(f"{seed}/{kind}/{number}"), f"{kind}-{seed}-{number}", kind)
         for kind in KINDS
         for number in range(keys_per_kind)
     ]

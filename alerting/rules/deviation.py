@@ -108,12 +108,10 @@ def _hourly(rule: DeviationRule, past: Past) -> Baseline | None:
     begin = past.hour - 24 * rule.window_days
     if past.track.first_hour == 0 or past.hour - past.track.first_hour < 24 * rule.warm_up_days:
         return None
+    samples = past.track.hours.amounts(begin, past.hour)
     unlearnt = set(past.unlearnt(begin, past.hour))
-    samples = [
-        amount
-        for hour, amount in enumerate(past.track.hours.amounts(begin, past.hour), begin)
-        if hour not in unlearnt
-    ]
+    if unlearnt:
+        samples = [amount for hour, amount in enumerate(samples, begin) if hour not in unlearnt]
     if len(samples) < HOURS_MIN:
         return None
     found = _from_samples(rule, past, WindowKind.HOUR, samples)

@@ -68,13 +68,16 @@ def nano_usd(value: float) -> int:
 
 def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
     """What is expected of the current hour; None while the scope's past is too short."""
-    by_hour, apart = _hours_of_day(rule, past)
+    begin = past.hour - JUDGED_HOURS
+    first = begin + 1 - 24 * rule.window_days
+    # The two judged days are left out of what is learnt, but for their first hour: the current hour
+    # of day, which so comes last in every 24.
+    logs = logs_usd(past.track.hours.amounts(first, past.hour))
+    by_hour, apart = _hours_of_day(past, first, logs[: 1 - JUDGED_HOURS])
     if len(apart[0]) < max(rule.warm_up_days, 2):
         return None
-    begin = past.hour - JUDGED_HOURS
-    spent = past.track.hours.amounts(begin, past.hour)
-    logs = logs_usd(spent)
-    residuals = [log - usual for log, usual in zip(logs, by_hour * 2, strict=True)]
+    residuals = [log - usual for log, usual in zip(logs[-JUDGED_HOURS:], by_hour * 2, strict=True)]
+    before = past.track.hours.get(past.hour - 1)
     unknown = past.unknown(begin, past.hour)
     for hour in unknown:
         residuals[hour - begin] = 0.0
@@ -91,22 +94,21 @@ def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
         len(apart[0]),
         tuple(scaled[-2:]),
         _cusum(scaled),
-        max(0, spent[-1] - nano_usd(by_hour[-1])) if past.hour - 1 not in unknown else 0,
+        max(0, before - nano_usd(by_hour[-1])) if past.hour - 1 not in unknown else 0,
     )
 
 
-def _hours_of_day(rule: DeviationRule, past: Past) -> tuple[list[float], list[list[float]]]:
+def _hours_of_day(
+    past: Past, first: int, logs: Sequence[float]
+) -> tuple[list[float], list[list[float]]]:
     """By hour of day, the current one first: the mean, and how far from it each day was."""
-    # The two judged days are left out; the current hour of day comes last in every 24 of these.
-    end = past.hour - JUDGED_HOURS + 1
-    first = end - 24 * rule.window_days
-    logs: list[float | None] = [*logs_usd(past.track.hours.amounts(first, end))]
-    for hour in past.unlearnt(first, end):
-        logs[hour - first] = None
+    learnt: list[float | None] = [*logs]
+    for hour in past.unlearnt(first, first + len(logs)):
+        learnt[hour - first] = None
     means: list[float] = []
     apart: list[list[float]] = []
     for hour_of_day in range(24):
-        known = [log for log in logs[(hour_of_day - 1) % 24 :: 24] if log is not None]
+        known = [log for log in learnt[(hour_of_day - 1) % 24 :: 24] if log is not None]
         mean = sum(known) / len(known) if known else 0.0
         means.append(mean)
         apart.append([abs(log - mean) for log in known])
