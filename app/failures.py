@@ -25,6 +25,7 @@ from reports.close.months import PeriodError
 from reports.erp.journal import JournalError
 from reports.errors import SchedulerError
 from reports.providers.layouts import ExportError
+from reports.repricing.kept import UnknownVersionError
 from reports.repricing.rerate import RerateError
 from reports.repricing.scenario import ScenarioError
 from schemas.policy_file import PolicyFileError
@@ -61,6 +62,7 @@ _TOLD = (
     ScopeError,
     SinkError,
     TruthError,
+    UnknownVersionError,
     UserError,
 )
 _HINTS = {

@@ -8,6 +8,7 @@ from app.clock import now_ms
 from app.settings import Settings, secret
 from app.telemetry import PrometheusMeter
 from app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
+from pricing.catalogue import catalogue_files
 from streams.settings import KafkaSecurity, StreamsSettings
 
 
@@ -45,8 +46,8 @@ def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
 
 def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
     """Store topics until SIGTERM, and keep day roll-up and audit chain up to date beside it."""
+    from app.sink_upkeep import Upkeep  # noqa: PLC0415 - loads the driver
     from backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
-    from reports.audit.store import seal  # noqa: PLC0415 - loads the driver
     from sinks.consumer import run_sink  # noqa: PLC0415 - loads the drivers
     from sinks.rollup import run_rollup  # noqa: PLC0415 - loads the driver
     from sinks.settings import SinkSettings  # noqa: PLC0415 - loads the drivers
@@ -63,7 +64,7 @@ def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
             now_ms,
             stop,
             settings.clickhouse.cluster,
-            seal,
+            Upkeep(catalogue_files(settings.catalogues), now_ms),
         ),
         name="rollup",
         daemon=True,

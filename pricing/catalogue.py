@@ -140,10 +140,14 @@ def load_catalogue(paths: Sequence[Path] = ()) -> Catalogue:
         CatalogueError: with every fault of every file.
         OSError: a file cannot be read.
     """
+    return build_catalogue(catalogue_files(paths))
+
+
+def catalogue_files(paths: Sequence[Path] = ()) -> list[tuple[str, bytes]]:
+    """Name and content of the files that `load_catalogue` reads; OSError if one cannot be read."""
     shipped = resources.files("pricing.catalogues")
     contents = [(name, (shipped / name).read_bytes()) for name in SHIPPED_FILES]
-    contents += [(path.name, path.read_bytes()) for path in paths]
-    return build_catalogue(contents)
+    return contents + [(path.name, path.read_bytes()) for path in paths]
 
 
 def build_catalogue(contents: Iterable[tuple[str, bytes]]) -> Catalogue:

@@ -59,6 +59,7 @@ class TableName(StrEnum):
     ERP_DELIVERIES = "erp_deliveries"
     PROVIDER_USAGE = "provider_usage"
     PRICE_ADJUSTMENTS = "price_adjustments"
+    PRICE_CATALOGUES = "price_catalogues"
     SCHEMA_MIGRATIONS = "schema_migrations"
 
 
@@ -437,6 +438,14 @@ PRICE_ADJUSTMENTS = _table(
     ("reason", LABEL),
     ("run", "UInt64"),
 )
+PRICE_CATALOGUES = _table(
+    TableName.PRICE_CATALOGUES,
+    ("version", TEXT),
+    ("number", "UInt16"),
+    ("file_name", TEXT),
+    ("content", TEXT),
+    ("used_since", TIME),
+)
 
 TABLES: tuple[Table, ...] = (
     USAGE_EVENTS,
@@ -459,4 +468,5 @@ TABLES: tuple[Table, ...] = (
     ERP_DELIVERIES,
     PROVIDER_USAGE,
     PRICE_ADJUSTMENTS,
+    PRICE_CATALOGUES,
 )

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -15,14 +17,13 @@ import typer
 from rich.console import Console
 
 from app.clock import now_ms
+from app.close_doors import write_audit
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
 from app.failures import UserError
-from app.policy_store import PUBLISH_SECONDS_MAX
 from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from app.wiring import clickhouse_config, kafka_config
+from app.wiring import clickhouse_config
 from backends.clickhouse import Client
-from backends.kafka import Producer
 from reports.attribution.period import Period, PeriodError, read_period
 from reports.audit.chain import Root, roots, verify, verify_roots
 from reports.audit.export import (
@@ -32,6 +33,7 @@ from reports.audit.export import (
     export_text,
     write_parquet,
 )
+from reports.audit.ocsf import OCSF_VERSION, ocsf_event
 from reports.audit.store import (
     DataClass,
     erase,
@@ -41,9 +43,8 @@ from reports.audit.store import (
     seal,
     set_retention,
 )
-from schemas.audit import AuditEntry, encode_audit
+from schemas.audit import AuditEntry
 from schemas.periods import Calendar
-from schemas.topics import Topic
 
 audit = typer.Typer(help="Exports, the log of actions, erasure.", no_args_is_help=True)
 _out = Console(highlight=False, soft_wrap=True)
@@ -119,8 +120,18 @@ def _period(text: str, settings: Settings) -> Period:
         raise UserError(str(error)) from error
 
 
+class LogFormat(StrEnum):
+    """Forms of the audit log."""
+
+    JSONL = "jsonl"
+    OCSF = "ocsf"
+
+
 @audit.command("log")
 def log(
+    form: Annotated[
+        LogFormat, typer.Option("--format", help=f"ocsf: OCSF {OCSF_VERSION} events for a SIEM.")
+    ] = LogFormat.JSONL,
     out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
     data: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -130,8 +141,12 @@ def log(
         links = {link.version: link for link in read_links(client)}
         for action in read_actions(client):
             link = links.get(action.version)
-            chain = {"seq": link.seq, "row_hash": link.row_hash, "hash": link.hash} if link else {}
-            file.write(json.dumps({**action._asdict(), **chain}).encode() + b"\n")
+            if form is LogFormat.OCSF:
+                written = ocsf_event(action, link, version("meterline"))
+            else:
+                chained = ("seq", "row_hash", "hash") if link else ()
+                written = {**action._asdict(), **{name: getattr(link, name) for name in chained}}
+            file.write(json.dumps(written).encode() + b"\n")
 
 
 @audit.command("seal")
@@ -219,14 +234,11 @@ def erase_subject(
         reason=reason,
         after=json.dumps(erased._asdict()),
     )
-    producer = Producer(kafka_config(settings, "audit"))
-    try:
-        producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
-        producer.flush(PUBLISH_SECONDS_MAX)
-    finally:
-        producer.close()
+    write_audit(settings, entry)
     if json_output:
         print_json(erased._asdict())
+    elif not any(erased):
+        _out.print(f"nothing is kept of this subject in {organisation}; the request is on record")
     else:
         _out.print(f"erased {erased.persons:,} records, cleared {erased.letters:,} dead letters")
 
@@ -234,19 +246,43 @@ def erase_subject(
 @audit.command("retention")
 def retention(
     kind: Annotated[DataClass | None, typer.Option("--class", help="Class to change.")] = None,
-    days: Annotated[int, typer.Option(min=0, help="Days to keep it; 0 for ever.")] = 0,
+    days: Annotated[
+        int | None, typer.Option(min=0, help="Days to keep the class; 0 for ever.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    actor: Annotated[str, typer.Option(help="Who, for the audit log.")] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
     """Show or set how long each class of data is kept."""
+    if (kind is None) != (days is None):
+        message = "to change a class name both: --class personal --days 180 (0 for ever)"
+        raise UserError(message)
     settings = load_settings(data)
+    cluster = settings.clickhouse.cluster
     with _store(settings) as client:
-        if kind is not None:
-            set_retention(client, kind, days, settings.clickhouse.cluster)
-        found = read_retention(client, settings.clickhouse.cluster)
+        found = read_retention(client, cluster)
+        if kind is not None and days is not None and found[kind] != (days or None):
+            # 1. On record first: data must not go without a word of who said so.
+            write_audit(
+                settings,
+                AuditEntry(
+                    id=f"retention-{kind.value}-{now_ms()}",
+                    at_ms=now_ms(),
+                    actor=actor or getpass.getuser(),
+                    action="retention.changed",
+                    object_id=f"retention:{kind.value}",
+                    reason=reason,
+                    before=json.dumps({"days": found[kind]}),
+                    after=json.dumps({"days": days or None}),
+                ),
+            )
+            # 2. Do it.
+            set_retention(client, kind, days, cluster)
+            found = read_retention(client, cluster)
     if json_output:
-        print_json({each.value: ttl for each, ttl in found.items()})
+        print_json({each.value: kept for each, kept in found.items()})
         return
-    for each, ttl in found.items():
-        _out.print(f"{each.value:<9} {ttl or 'for ever'}")
+    for each, kept in found.items():
+        _out.print(f"{each.value:<9} {f'{kept:,} days' if kept else 'for ever'}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote
 
 import typer
 from rich.console import Console
@@ -22,7 +24,9 @@ from app.settings import DEFAULT_DATA_DIR, load_settings
 from app.wiring import clickhouse_config
 from backends.clickhouse import Client
 from reports.close.close import CloseDoors, CloseResult, Outcome, close_month, reopen_month
+from reports.close.files import MANIFEST
 from reports.close.ledger import PeriodHistory, read_ledger
+from schemas.money import nano_from_usd, usd_display
 from schemas.periods import rfc3339
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -135,8 +139,26 @@ def show(out: Console, result: CloseResult) -> None:
         out.print(f"{head} revision {result.revision}  manifest {result.manifest_sha256[:16]}")
     for blocker in result.blockers:
         out.print(f"  [red]✗[/] {blocker}", markup=True)
+    if result.outcome is Outcome.DRAFT and not result.blockers:
+        out.print("  nothing stands in the way of closing it")
     if result.directory is not None:
+        for line in _bill_lines(result.directory):
+            out.print(f"  {line}")
         out.print(f"  {result.directory}")
+
+
+def _bill_lines(directory: Path) -> Iterator[str]:
+    """What each organisation is billed, as the manifest says."""
+    manifest = json.loads((directory / MANIFEST).read_bytes())
+    for each in manifest["files"]:
+        organisation, _, name = each["path"].partition("/")
+        if name == "bill.json":
+            sums, count = each["sums"], each["rows"]
+            cost = usd_display(nano_from_usd(sums["cost_usd"]))
+            billed = f"{sums['amount']} {manifest['currency']}"
+            exact = "" if manifest["currency"] == "USD" else f" ({cost})"
+            departments = "department" if count == 1 else "departments"
+            yield f"{unquote(organisation)}: {billed}{exact}, {count} {departments}"
 
 
 def _as_json(result: CloseResult) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +79,8 @@ def provider_import(
         print_json({"stored": stored, "rows": len(rows), "first_day": first, "last_day": last})
         return
     done = "imported" if stored else "already imported, nothing changed"
-    _out.print(f"{done}: {len(rows):,} rows of {rows[0].provider}, {span[0]} to {span[1]} (UTC)")
+    days = str(span[0]) if span[0] == span[1] else f"{span[0]} to {span[1]}"
+    _out.print(f"{done}: {len(rows):,} rows of {rows[0].provider}, {days} (UTC)", soft_wrap=True)
 
 
 @provider.command("compare")
@@ -139,7 +140,7 @@ def as_json(found: Reconciliation, tolerance_ppm: int) -> dict[str, object]:
         "tolerance_percent": percent_text(tolerance_ppm),
         "days": [str(day) for day in found.days],
         "flagged": len(found.flagged),
-        "other_cost_usd": usd_text(found.other_cost_nano_usd),
+        "other_costs_usd": {name: usd_text(cost) for name, cost in found.other_costs.items()},
         "rows": [_variance_json(each) for each in found.variances],
     }
 
@@ -177,7 +178,7 @@ def _measure_json(one: Measure) -> dict[str, object]:
 
 def show(out: Console, found: Reconciliation, tolerance: str) -> None:
     """Print a comparison for people: what is flagged, with the keys behind it."""
-    days = f"{found.days[0]} to {found.days[-1]}, {len(found.days)} days"
+    days = _span(found.days)
     flagged = found.flagged
     if flagged:
         out.print(_table(flagged[:_SCREEN_ROWS_MAX], f"{found.provider}, {days} (UTC)"))
@@ -185,12 +186,21 @@ def show(out: Console, found: Reconciliation, tolerance: str) -> None:
         out.print(f"[dim]{len(flagged) - _SCREEN_ROWS_MAX:,} more; --json has all[/]")
     colour = "yellow" if flagged else "green"
     out.print(
-        f"[{colour}]{len(flagged)} of {len(found.variances)}[/] days and models of "
-        f"{found.provider} ({days}) differ by more than {tolerance} %; the relay's count is "
+        f"[{colour}]{len(flagged)} of {len(found.variances)}[/] counts of a day and model "
+        f"({found.provider}, {days}) differ by more than {tolerance} %; the relay's count is "
         "what is billed"
     )
-    if found.other_cost_nano_usd:
-        out.print(f"[dim]not compared: {usd_display(found.other_cost_nano_usd)} of no model[/]")
+    if found.other_costs:
+        items = ", ".join(
+            f"{name or 'unnamed'} {usd_display(cost)}" for name, cost in found.other_costs.items()
+        ).replace("[", r"\[")
+        out.print(f"not compared, as it is no model known here: {items}", soft_wrap=True)
+
+
+def _span(days: Sequence[date]) -> str:
+    if len(days) == 1:
+        return str(days[0])
+    return f"{days[0]} to {days[-1]}, {len(days)} days"
 
 
 def _table(flagged: Sequence[Variance], title: str) -> Table:
@@ -201,7 +211,8 @@ def _table(flagged: Sequence[Variance], title: str) -> Table:
     for column in ("provider", "relay", "%"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in flagged:
-        for number, one in enumerate(each.measures):
+        counted = [one for one in each.measures if one.theirs or one.ours]
+        for number, one in enumerate(counted):
             _add(table, each, one, first=number == 0)
         for who in each.contributors:
             key = f"{who.organisation}/{who.key}".replace("[", r"\[")

@@ -13,14 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from app.clock import now_ms
-from app.commands.options import Json
+from app.commands.options import DataDir, Json
 from app.commands.output import print_json
 from app.failures import UserError
-from app.settings import load_settings
-from app.wiring import catalogue
+from app.settings import DEFAULT_DATA_DIR, load_settings
+from app.wiring import catalogue, clickhouse_config
+from backends.clickhouse import Client
 from pricing.importer import ImportUnavailableError, import_catalogue
 from pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
-from schemas.periods import parse_rfc3339
+from reports.repricing.kept import read_versions
+from schemas.periods import parse_rfc3339, rfc3339
 
 _out = Console(highlight=False)
 rates = typer.Typer(help="Rate cards and the catalogue.", no_args_is_help=True)
@@ -67,6 +69,26 @@ def rates_show(
         print_json(view.as_json())
     else:
         _out.print(_table(view))
+
+
+@rates.command("versions")
+def rates_versions(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
+    """List the catalogues that were ever in use: `rerate` and `report whatif` take any of them."""
+    settings = load_settings(data)
+    client = Client(clickhouse_config(settings))
+    try:
+        found = read_versions(client)
+    finally:
+        client.close()
+    in_use = catalogue(settings).version
+    if json_output:
+        print_json([{**each._asdict(), "in_use": each.version == in_use} for each in found])
+        return
+    for each in found:
+        mark = "  in use" if each.version == in_use else ""
+        _out.print(f"{rfc3339(each.used_since_ms)[:16]}  {each.version}{mark}", soft_wrap=True)
+    if not found:
+        _out.print("none yet: a sink keeps the catalogue that it starts with")
 
 
 def _moment(text: str) -> int:

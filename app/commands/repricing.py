@@ -19,11 +19,12 @@ from app.failures import UserError
 from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from app.wiring import catalogue, clickhouse_config
 from backends.clickhouse import Client
-from pricing.catalogue import Catalogue, load_catalogue
+from pricing.catalogue import Catalogue, catalogue_files, load_catalogue
 from reports.attribution.period import PeriodError, read_period
 from reports.attribution.question import QuestionError, read_axis
 from reports.repricing import rerate as rerating
 from reports.repricing import whatif
+from reports.repricing.kept import keep, read_catalogue
 from reports.repricing.scenario import Scenario, read_swap
 from reports.tabular import percent_text
 from schemas.money import divide_half_even, usd_display, usd_text
@@ -32,21 +33,22 @@ from schemas.periods import Calendar
 _out = Console(highlight=False)
 _PPM = 1_000_000
 _CATALOGUE_HELP = (
-    "A rate card file, laid over the configured ones, or the version in use "
-    "(`meterline rates show MODEL` names it)."
+    "A rate card file, laid over the configured ones, or a version that is or was in use "
+    "(`meterline rates versions` lists them)."
 )
 
 
-def chosen_catalogue(settings: Settings, text: str) -> Catalogue:
-    """The catalogue that a person means: the one in use by its version, or with a file on top."""
+def chosen_catalogue(settings: Settings, client: Client, text: str) -> Catalogue:
+    """What a person means: the catalogue in use, it with a file on top, or one of earlier."""
     in_use = catalogue(settings)
-    if not text or in_use.version == text or in_use.version.partition("+")[0] == text:
+    if not text or in_use.version == text:
         return in_use
     path = Path(text)
-    if not path.is_file():
-        message = f"{text!r} is neither a rate card file nor {in_use.version}, the version in use"
-        raise UserError(message)
-    return load_catalogue([*settings.catalogues, path])
+    if path.is_file():
+        return load_catalogue([*settings.catalogues, path])
+    # What is in use here is not kept before a sink has started with it.
+    keep(client, catalogue_files(settings.catalogues), now_ms())
+    return read_catalogue(client, text)
 
 
 def what_if(
@@ -68,8 +70,7 @@ def what_if(
         message = "say what to change: --model OLD=NEW, or --catalogue FILE"
         raise UserError(message)
     settings = load_settings(data)
-    tried = chosen_catalogue(settings, prices)
-    scenario = Scenario(tried, tuple(map(read_swap, model or ())), everything=bool(prices))
+    swaps = tuple(map(read_swap, model or ()))
     try:
         stretch = read_period(period, Calendar(settings.time_zone), now_ms())
         axes = tuple(read_axis(each.strip()) for each in by.split(",") if each.strip())
@@ -77,6 +78,8 @@ def what_if(
         raise UserError(str(error)) from error
     client = Client(clickhouse_config(settings))
     try:
+        tried = chosen_catalogue(settings, client, prices)
+        scenario = Scenario(tried, swaps, everything=bool(prices))
         with waiting("pricing requests"):
             answer = whatif.what_if(client, scenario, stretch, axes)
     finally:
@@ -181,8 +184,11 @@ def rerate(
     try:
         with waiting("pricing events"):
             found = rerating.rerate(
-                doors, chosen_catalogue(settings, prices), stretch, why, dry_run=dry_run
+                doors, chosen_catalogue(settings, reader, prices), stretch, why, dry_run=dry_run
             )
+        if found.groups and not dry_run and Path(prices).is_file():
+            # Adjustments name it: it must be there to be asked for again.
+            keep(reader, catalogue_files([*settings.catalogues, Path(prices)]), at_ms)
     finally:
         reader.close()
         writer.close()

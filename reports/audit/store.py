@@ -163,8 +163,8 @@ def set_retention(client: Client, kind: DataClass, days: int, cluster: str = "")
         client.command(f"ALTER TABLE {table}{suffix}{on_cluster} {what}")
 
 
-def read_retention(client: Client, cluster: str = "") -> dict[DataClass, str]:
-    """The TTL of each class as ClickHouse has it; empty for ever.
+def read_retention(client: Client, cluster: str = "") -> dict[DataClass, int | None]:
+    """Days that each class is kept, as ClickHouse has it; None for ever.
 
     Raises:
         ClickHouseError: as the door says.
@@ -172,8 +172,8 @@ def read_retention(client: Client, cluster: str = "") -> dict[DataClass, str]:
     suffix = "_local" if cluster else ""
     rows = dict(
         client.query(
-            "SELECT name, extract(engine_full, 'TTL (.+?)(?: SETTINGS|$)') FROM system.tables "
-            "WHERE database = currentDatabase()"
+            "SELECT name, toUInt32OrZero(extract(engine_full, 'TTL .+?toIntervalDay\\((\\d+)\\)')) "
+            "FROM system.tables WHERE database = currentDatabase()"
         )
     )
-    return {kind: rows.get(table + suffix, "") for kind, (table, _) in _TABLES.items()}
+    return {kind: rows.get(table + suffix) or None for kind, (table, _) in _TABLES.items()}

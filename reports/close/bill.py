@@ -186,7 +186,7 @@ def as_json(bill: OrganisationBill) -> dict[str, Any]:
             "departments": len(bill.departments),
             "over_budget": [each.department for each in bill.over_budget],
         },
-        "departments": [_department(each, bill) for each in bill.departments],
+        "departments": [_department(each, bill, total) for each in bill.departments],
         "projects": _shares(bill.by("projects"), total, exchange, "project"),
         "models": _shares(bill.by("models"), total, exchange, "model"),
     }
@@ -217,7 +217,7 @@ def _shares(
     ]
 
 
-def _department(each: DepartmentBill, bill: OrganisationBill) -> dict[str, Any]:
+def _department(each: DepartmentBill, bill: OrganisationBill, whole: Amount) -> dict[str, Any]:
     exchange, period = bill.exchange, bill.inputs.period
     budget = each.budget_nano_usd
     spent = each.spent_nano_usd(period)
@@ -226,7 +226,7 @@ def _department(each: DepartmentBill, bill: OrganisationBill) -> dict[str, Any]:
         "name": each.name,
         "cost_center": each.cost_center,
         **_amount(each.total, exchange),
-        "share_percent": percent(each.total.usage.cost_nano_usd, bill.total.usage.cost_nano_usd),
+        "share_percent": percent(each.total.usage.cost_nano_usd, whole.usage.cost_nano_usd),
         "budget_usd": None if budget is None else usd_text(budget),
         "spent_against_budget_usd": usd_text(spent),
         "budget_used_percent": percent(spent, budget),

@@ -65,6 +65,7 @@ class _Sheets:
     def __init__(self, book: Any, bill: OrganisationBill) -> None:
         self._book = book
         self._bill = bill
+        self._whole_nano_usd = bill.total.usage.cost_nano_usd
         digits = bill.exchange.digits
         places = f".{'0' * digits}" if digits else ""
         self._title = book.add_format({"bold": True, "font_size": 16})
@@ -162,8 +163,8 @@ class _Sheets:
         if each.budget_nano_usd is not None:
             sheet.write_number(row, 9, usd_decimal(each.budget_nano_usd), self._dollars)
         sheet.write_string(row, 10, percent(spent, each.budget_nano_usd) or "", self._exact)
-        whole = self._bill.total.usage.cost_nano_usd
-        sheet.write_string(row, 11, percent(usage.cost_nano_usd, whole) or "", self._exact)
+        share = percent(usage.cost_nano_usd, self._whole_nano_usd) or ""
+        sheet.write_string(row, 11, share, self._exact)
         sheet.write_string(row, 12, "yes" if each.over_budget(period) else "", self._alert)
 
     def split(self, title: str, singular: str, part: str) -> None:

@@ -29,8 +29,8 @@ class Reconciliation:
     days: tuple[date, ...]
     """Covered by exports."""
     variances: tuple[Variance, ...]
-    other_cost_nano_usd: NanoUsd
-    """What the provider charges for no model: searches, storage, support."""
+    other_costs: dict[str, NanoUsd]
+    """What the provider charges for no model (searches, storage, support), by its name for it."""
 
     @property
     def flagged(self) -> tuple[Variance, ...]:
@@ -58,7 +58,7 @@ def reconcile_provider(
 
     def canonical(model: str) -> str:
         card = catalogue.find(model, seller)
-        return fold(card.model if isinstance(card, RateCard) else model)
+        return card.model if isinstance(card, RateCard) else fold(model)
 
     names: dict[Cell, set[tuple[str, str]]] = defaultdict(set)
     counted: list[tuple[Cell, Counts]] = []
@@ -66,7 +66,25 @@ def reconcile_provider(
         if _seller_of(catalogue, sent, cell.model) == seller:
             counted.append((cell, counts))
             names[Cell(cell.day, canonical(cell.model))].add((sent, cell.model))
-    found = compare(theirs, by_cell(counted, canonical), canonical, tolerance_ppm)
+    ours = by_cell(counted, canonical)
+    used = {canonical(cell.model) for kind, cell, _ in theirs if kind is Kind.USAGE}
+    used |= {cell.model for cell in ours}
+
+    def is_model(name: str) -> bool:
+        # Bills list searches and storage beside models: names that have no price here, and that
+        # neither side counts tokens of.
+        return isinstance(catalogue.find(name, seller), RateCard) or canonical(name) in used
+
+    others: dict[str, NanoUsd] = defaultdict(int)
+    compared: list[tuple[Kind, Cell, Counts]] = []
+    for kind, cell, counts in theirs:
+        if kind is Kind.COST and not is_model(cell.model):
+            others[cell.model] += counts.cost_nano_usd
+            # Its day is covered all the same.
+            compared.append((kind, cell._replace(model=""), counts))
+        else:
+            compared.append((kind, cell, counts))
+    found = compare(compared, ours, canonical, tolerance_ppm)
     largest = sorted((each for each in found if each.flagged), key=lambda each: -each.weight)
     explained = {each.cell for each in largest[:EXPLAINED_MAX]}
     return Reconciliation(
@@ -81,11 +99,7 @@ def reconcile_provider(
             else each
             for each in found
         ),
-        sum(
-            counts.cost_nano_usd
-            for kind, cell, counts in theirs
-            if kind is Kind.COST and not cell.model
-        ),
+        {name: cost for name, cost in sorted(others.items()) if cost},
     )
 
 

@@ -77,6 +77,18 @@ def test_exports_are_compared_and_imported_once(client: Client) -> None:
     assert len(found.variances[1].contributors) == 3
     assert [len(each.flagged) for each in compared(client, 0).variances] == [1, 1]
 
+    # Costs of what is no model are named, and compared with nothing.
+    costs = [
+        ProviderRow("openai", Kind.COST, FIRST, name, cost_nano_usd=70)
+        for name in (MODEL, "web search")
+    ]
+    assert store(client, costs, "costs", 5)
+    assert compared(client).other_costs == {"web search": 70}
+    assert {each.cell.model for each in compared(client).variances} == {"gpt-4.1"}
+    client.command(
+        "ALTER TABLE provider_usage DELETE WHERE account = 'costs' SETTINGS mutations_sync = 1"
+    )
+
     # A day that is imported again is replaced, whatever rows it had; other days stay.
     assert store(client, [said(SECOND, 50_000)], "", 3)
     assert compared(client).flagged == ()

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from backends.clickhouse import ClickHouseConfig, Client
-from pricing.catalogue import Catalogue, build_catalogue
+from pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
 from reports.attribution.answer import ask
 from reports.attribution.period import Period
 from reports.attribution.question import Attribution, Source, read_axis
 from reports.close.close import Outcome, close_month
+from reports.repricing.kept import UnknownVersionError, keep, read_catalogue, read_versions
 from reports.repricing.rerate import RerateDoors, RerateError, Rerating, Why, rerate
 from reports.repricing.scenario import Scenario
 from reports.repricing.whatif import what_if
@@ -215,3 +216,32 @@ def test_a_closed_month_gets_the_difference_in_the_next(
         "WHERE booked_period = '2026-11' AND origin_period = '2026-10' GROUP BY kind"
     )
     assert booked == [("rerate", Decimal(charged(events, corrected) - frozen).scaleb(-9))]
+
+
+def test_any_catalogue_that_was_in_use_can_be_asked_for(books: Books, tmp_path: Path) -> None:
+    """Files are kept once per version and come back as the same catalogue; an unknown, ambiguous
+    or tampered version is refused by name."""
+    old = tmp_path / "contract.json"
+    old.write_bytes(CORRECTED)
+    assert keep(books.client, catalogue_files(), OCTOBER_MS)
+    assert keep(books.client, catalogue_files([old]), OCTOBER_MS + 1)
+    assert not keep(books.client, catalogue_files([old]), OCTOBER_MS + 2)
+    shipped, contract = read_versions(books.client)
+    assert (shipped.version, shipped.used_since_ms) == (CATALOGUE.version, OCTOBER_MS)
+    found = read_catalogue(books.client, contract.version)
+    assert (found.version, found.cards) == (contract.version, load_catalogue([old]).cards)
+    name = contract.version.rpartition("+")[0]
+    assert read_catalogue(books.client, name).version == contract.version
+    with pytest.raises(UnknownVersionError, match="2026-11"):
+        read_catalogue(books.client, "2025-01")
+
+    old.write_bytes(CORRECTED.replace(b"1.50", b"1.60"))
+    keep(books.client, catalogue_files([old]), OCTOBER_MS + 3)
+    with pytest.raises(UnknownVersionError, match="any of"):
+        read_catalogue(books.client, name)
+    books.client.command(
+        "ALTER TABLE price_catalogues UPDATE content = replaceAll(content, '1.50', '1.51') "
+        "WHERE true SETTINGS mutations_sync = 1"
+    )
+    with pytest.raises(UnknownVersionError, match="not its files"):
+        read_catalogue(books.client, contract.version)
