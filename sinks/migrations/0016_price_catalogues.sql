@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS {local:price_catalogues} {on_cluster}
     used_since DateTime64(3, 'UTC') COMMENT 'First seen in use'
 )
 ENGINE = {replacing:used_since}
+-- A version is read whole, its files in their order.
 ORDER BY (version, number)
 SETTINGS non_replicated_deduplication_window = 1000
 COMMENT 'Price catalogues that were in use, file by file';
