@@ -7,12 +7,10 @@ named in `faults` and left out; the rest is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from app.failures import explain
+from app.failures import collecting
 from app.policy_store import read_policies
 from app.settings import Settings
 from app.stack import STATE_FILE
@@ -120,7 +118,7 @@ def gather(settings: Settings, now_ms: int) -> Overview:
             for one in report.workers
         ]
     policies: dict[str, ScopePolicy] = {}
-    with _noting(found.faults):
+    with collecting(found.faults):
         config = kafka_config(settings, "status")
         found.lag = _lag(settings)
         objects = read_policies(config, READ_SECONDS)
@@ -130,7 +128,7 @@ def gather(settings: Settings, now_ms: int) -> Overview:
             for scope, command in _commands(settings, now_ms).items()
             if command.state is not BreakerState.CLOSED
         }
-    with _noting(found.faults):
+    with collecting(found.faults):
         client = Client(clickhouse_config(settings))
         try:
             found.last_event_ms = read_last_event_ms(client)
@@ -138,17 +136,6 @@ def gather(settings: Settings, now_ms: int) -> Overview:
         finally:
             client.close()
     return found
-
-
-@contextmanager
-def _noting(faults: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        line = explain(error)
-        if line is None:
-            raise
-        faults.append(line)
 
 
 def _lag(settings: Settings) -> dict[str, int | None]:

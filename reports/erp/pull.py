@@ -14,18 +14,17 @@ import asyncio
 import base64
 import hmac
 import re
-import threading
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
+from backends.loop_thread import LoopThread
 from reports.close.files import MANIFEST
 from reports.close.inputs import digest
 
 START_SECONDS_MAX = 10.0
 """Binding a port takes milliseconds."""
-STOP_SECONDS_MAX = 5.0
 PIECE_BYTES = 256 * 1024
 """Held per download."""
 _PERIOD = re.compile(r"20\d\d-(0[1-9]|1[0-2])")
@@ -104,29 +103,18 @@ class ExportServer:
         self._host = host
         self._token = token.encode()
         self._files = ExportFiles(root)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="exports", daemon=True)
+        self._thread: LoopThread | None = None
         self._runner: web.AppRunner | None = None
 
     def start(self) -> None:
         """Bind and serve; OSError if the port is taken."""
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._bind(), self._loop).result(START_SECONDS_MAX)
+        self._thread = LoopThread("exports")
+        self._thread.start(self._bind()).result(START_SECONDS_MAX)
 
     def stop(self) -> None:
         """Let go of the port."""
-        if self._runner is not None:
-            ended = asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop)
-            ended.result(STOP_SECONDS_MAX)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_SECONDS_MAX)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
+        if self._thread is not None:
+            self._thread.close(self._runner.cleanup if self._runner is not None else None)
 
     async def _bind(self) -> None:
         application = web.Application()
