@@ -1,7 +1,8 @@
 """The notify worker: alerts to receivers, nothing lost, nothing told twice under two ids.
 
 Per round, numbered, each with its guarantee:
-    1. read alerts and decide who is told (`alerting.notify.desk`)
+    1. read alerts, then what was written of policy, silences and commands before them, and decide
+       who is told (`alerting.notify.desk`). A channel that was published before the alert hears it.
     2. write down what their alerts alone could not give back: the messages of groups, and who was
        not told and why, flushed. From here a group's message has its id and content for good.
     3. send what is due. A receiver may hear a message again after a crash, always under the same
@@ -205,7 +206,10 @@ class _Notifier:
         records = topics.consumer.poll(self._wait_seconds(), RECORDS_PER_ROUND_MAX)
         if self._changed_hands:
             self._take_over(topics)
-        # 1. Who is told.
+        # 1. Who is told. Policy was read before the wait for alerts: the change that caused an alert
+        #    may also have named its channel.
+        if records:
+            self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
         for record in records:
             self._read(record)
         self._review()

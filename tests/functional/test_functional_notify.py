@@ -104,6 +104,21 @@ def test_an_alert_leaves_signed_and_is_logged(log: Log, receiver: Receiver) -> N
     assert SECRET not in str(log.deliveries)
 
 
+def test_a_channel_that_is_published_before_an_alert_hears_it(
+    log: Log, receiver: Receiver
+) -> None:
+    """One policy change brings an alert and the channel for it, while the worker waits."""
+    given = alerts(5)
+    with running_thread(lambda stop: notify(log, stop)):
+        log.alert(given[0])
+        log.until(lambda: len(of(log, "log")) == 1, "a worker in charge")
+        for number, alert in enumerate(given[1:]):
+            name = f"ops-{number}"
+            log.policy(NotifyPolicy(channels=(channel(receiver, name),)))
+            log.alert(alert)
+            log.until(lambda name=name: len(of(log, name)) == 1, f"a delivery to {name}")
+
+
 def test_a_failing_receiver_is_tried_again_under_the_same_id(log: Log, receiver: Receiver) -> None:
     """500, then 200: one message, two attempts, two records."""
     log.policy(NotifyPolicy(channels=(channel(receiver, "ops", Answer(500), Answer(200)),)))
