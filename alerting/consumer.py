@@ -14,7 +14,9 @@ worker killed between any two effects reads them back at its next start, and wha
 is what then differs between published and right.
 
 One alerts worker is in charge. Each start takes a greater epoch; a worker that sees a greater one
-on throttle.commands than its own has been replaced and stops.
+on throttle.commands than its own has been replaced and stops. What it still writes before it sees
+that, its successor reads and answers for: commands are said again, alerts are taken over or
+resolved (`alerting.inherited`).
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ import structlog
 
 from alerting import engine
 from alerting.drivers import Store, explained
+from alerting.inherited import Heard
 from alerting.inspection import inspect
 from alerting.probes import ProbeThread
 from alerting.restore import Memory, restore
 from alerting.settings import AlertingSettings, CrashPoint, crash_if
 from alerting.state import (
+    AlertSeen,
     CommandSeen,
     Effect,
     Fenced,
@@ -44,7 +48,7 @@ from alerting.state import (
     State,
     Tick,
 )
-from alerting.totals import SpendTotals, WindowKey
+from alerting.totals import WindowKey
 from backends.kafka import (
     BrokerUnavailable,
     KafkaConfig,
@@ -76,8 +80,7 @@ DROP_ENDED_EVERY_MS = 60_000
 
 _log = structlog.get_logger()
 
-# Alerts are read at the start only: what was told since, this worker told itself.
-_FOLLOWED = (Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.SPEND_SNAPSHOTS)
+_FOLLOWED = (Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.ALERTS, Topic.SPEND_SNAPSHOTS)
 
 
 class _ReplacedError(Exception):
@@ -142,9 +145,10 @@ def _run(
     try:
         reader = LogReader(kafka, _FOLLOWED)
         try:
-            memory = _read(settings, kafka, reader, meter)
+            memory = _read(settings, reader, meter)
             state, effects = restore(memory, clock(), complete=True)
-            _carry_out(settings, doors, effects)
+            heard = Heard()
+            _carry_out(settings, doors, heard, effects)
             _log.info(
                 "alerts.ready",
                 epoch=state.epoch,
@@ -154,7 +158,7 @@ def _run(
             )
             meter.gauge(Metric.READY, 1)
             probes.start()
-            _follow(settings, doors, reader, _Known(state, memory, probes), stop)
+            _follow(settings, doors, reader, _Known(state, memory, probes, heard), stop)
         finally:
             reader.close()
     finally:
@@ -162,17 +166,9 @@ def _run(
         producer.close()
 
 
-def _read(
-    settings: AlertingSettings, kafka: KafkaConfig, reader: LogReader, meter: Meter
-) -> Memory:
+def _read(settings: AlertingSettings, reader: LogReader, meter: Meter) -> Memory:
     """Everything the topics remember."""
     memory = Memory()
-    told = LogReader(kafka, (Topic.ALERTS,))
-    try:
-        for record in told.read_to_end(settings.start_timeout_seconds):
-            _remember(memory, record, meter)
-    finally:
-        told.close()
     for record in reader.read_to_end(settings.start_timeout_seconds):
         _remember(memory, record, meter)
     return memory
@@ -215,14 +211,14 @@ def _follow(
             totals.drop_ended(now_ms)
             drop_at_ms = now_ms + DROP_ENDED_EVERY_MS
         effects: list[Effect] = []
-        for observation in _observations(records, reader, known, doors.meter):
+        for observation in _observations(settings, records, reader, known, doors):
             state, found = engine.step(state, observation, now_ms)
             effects += found
         inspected = _inspected(known, now_ms)
         if inspected is not None:
             state, found = engine.step(state, inspected, now_ms)
             effects += found
-        _carry_out(settings, doors, engine.ordered(effects))
+        _carry_out(settings, doors, known.heard, engine.ordered(effects))
         doors.meter.gauge(Metric.HEARTBEAT_MS, now_ms)
         if records:
             doors.meter.count(Metric.MESSAGES, len(records))
@@ -236,6 +232,7 @@ class _Known:
     state: State
     memory: Memory
     probes: ProbeThread
+    heard: Heard
 
 
 def _inspected(known: _Known, now_ms: int) -> ProbesSeen | None:
@@ -254,12 +251,13 @@ def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
 
 
 def _observations(
+    settings: AlertingSettings,
     records: Iterable[Record],
     reader: LogReader,
     known: _Known,
-    meter: Meter,
+    doors: Doors,
 ) -> Iterator[Observation]:
-    """Decode one round; commands first (am I still in charge?), then policy, then spend.
+    """Decode one round; commands first (am I still in charge?), then policy, alerts, spend.
 
     "Known complete" means that this worker has read spend.snapshots to its end as the last fetch
     told it: it says nothing of events that streams have yet to fold, whose absence only makes
@@ -267,15 +265,15 @@ def _observations(
     """
     taken = _Round()
     totals = known.memory.totals
-    for record in records:
-        try:
-            known.memory.add_state(record.key, record.value)
-            taken.take(record, totals)
-        except (PolicyRecordError, ThrottleError, SnapshotError) as error:
-            _refuse(record, error, meter)
+    taken.take_all(records, known, doors.meter)
+    if taken.overheard:
+        # Rare: another controller writes. What it had read when it told that, policy above all,
+        # must be known before its word is judged.
+        taken.take_all(reader.read_to_end(settings.start_timeout_seconds), known, doors.meter)
     yield from taken.commands
     for object_id, item in taken.policies.items():
         yield PolicyChanged(object_id, item, totals.of(subject_of(object_id)))
+    yield from map(AlertSeen, known.heard.take(doors.clock()))
     yield from totals.sums(taken.changed)
     # Last, so that a month's breaker that waits for completeness sees all of this round; and
     # always, so that timers run in a round without records.
@@ -290,24 +288,39 @@ class _Round:
     policies: dict[str, PolicyObject | None] = field(default_factory=dict)
     changed: dict[WindowKey, None] = field(default_factory=dict)
     """The windows whose sums changed, once each, in the order of their first change."""
+    overheard: bool = False
+    """Whether another controller wrote an alert."""
 
-    def take(self, record: Record, totals: SpendTotals) -> None:
+    def take_all(self, records: Iterable[Record], known: _Known, meter: Meter) -> None:
+        """Decode records; those that nobody of ours wrote are refused."""
+        for record in records:
+            try:
+                self._take(record, known)
+            except (PolicyRecordError, ThrottleError, AlertError, SnapshotError) as error:
+                _refuse(record, error, meter)
+
+    def _take(self, record: Record, known: _Known) -> None:
         """Decode one record; spend goes into the totals at once."""
         match record.topic:
             case Topic.SPEND_SNAPSHOTS:
+                known.memory.add_state(record.key, record.value)
                 snapshot = decode_snapshot(record.key, record.value)
-                window = None if snapshot is None else totals.apply(snapshot)
+                window = None if snapshot is None else known.memory.totals.apply(snapshot)
                 if window is not None:
                     self.changed[window] = None
             case Topic.THROTTLE_COMMANDS if record.value:
                 self.commands.append(CommandSeen(decode_command(record.value)))
+            case Topic.ALERTS if record.value:
+                self.overheard |= known.heard.read(decode_alert(record.value))
             case Topic.POLICIES:
                 self.policies[_text(record.key)] = _policy(record)
             case _:
                 pass  # a tombstone of a command: nothing of ours writes one
 
 
-def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effect]) -> None:
+def _carry_out(
+    settings: AlertingSettings, doors: Doors, heard: Heard, effects: Sequence[Effect]
+) -> None:
     """Make the effects durable, in the order of the module's docstring."""
     commands: list[tuple[bytes, bytes]] = []
     alerts: list[Alert] = []
@@ -328,6 +341,7 @@ def _carry_out(settings: AlertingSettings, doors: Doors, effects: Sequence[Effec
         _publish(settings, doors, Topic.THROTTLE_COMMANDS, commands)
     # 2. Alerts: durable before the next round, so that a restart does not tell them again.
     if alerts:
+        heard.writing(alerts)
         # Who drove a deviation is asked after the commands are out, and for a bounded time.
         told = explained(alerts, doors.store)
         records = [(alert.dedup_key.encode(), encode_alert(alert)) for alert in told]

@@ -23,7 +23,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from alerting import breaker as staged
-from alerting import desired, lifecycle, look_back, manual, pipeline_watch, signals
+from alerting import desired, inherited, lifecycle, look_back, manual, pipeline_watch, signals
 from alerting.breaker import Breaker, TripReason
 from alerting.lifecycle import Episode
 from alerting.rules import limits, thresholds
@@ -31,6 +31,7 @@ from alerting.rules.history import Track
 from alerting.rules.reading import NANO_USD, TOKENS, Reading, RuleId
 from alerting.scope_rules import rules_of
 from alerting.state import (
+    AlertSeen,
     CommandSeen,
     Effect,
     Fenced,
@@ -102,6 +103,8 @@ def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tu
             effects += _observe_completeness(state, complete=complete)
         case CommandSeen(command):
             effects += _observe_command(state, command)
+        case AlertSeen(alert):
+            effects += _observe_alert(state, alert)
         case ProbesSeen():
             effects += map(PublishAlert, pipeline_watch.observe(state, observation))
     return state, ordered(effects) if effects else ()
@@ -330,6 +333,12 @@ def _observe_command(state: State, command: ThrottleCommand) -> list[Effect]:
     # compacted topic would keep it as the scope's last word: say ours again.
     state.scopes[command.scope] = replace(known, published=command)
     return evaluate(state, command.scope, renew=True)
+
+
+def _observe_alert(state: State, alert: Alert) -> list[Effect]:
+    effects: list[Effect] = [PublishAlert(each) for each in inherited.take_over(state, alert)]
+    # What was taken over and does not hold is resolved as our own would be.
+    return effects + evaluate(state, alert.scope) if alert.scope in state.scopes else effects
 
 
 def _run_timers(state: State) -> list[Effect]:

@@ -62,6 +62,29 @@ def continues(episode: Episode, reading: Reading | None) -> bool:
     )
 
 
+def recalled(before: Episode | None, alert: Alert) -> Episode:
+    """The episode after one record of the alerts topic, whoever wrote it.
+
+    Args:
+        before: of the alert's rule, scope, period and budget version; None if nothing is known.
+        alert: the record.
+    """
+    episode = before or Episode(alert.period, alert.budget_version)
+    others = tuple(known for known in episode.firing if known.dedup_key != alert.dedup_key)
+    told = max(episode.told, alert.threshold)
+    match alert.status:
+        case AlertStatus.PENDING:
+            return replace(episode, pending=alert)
+        case AlertStatus.INACTIVE:
+            return replace(episode, pending=None)
+        case AlertStatus.FIRING:
+            # The highest threshold stands last, whoever told of which first.
+            firing = tuple(sorted((*others, alert), key=lambda each: each.threshold))
+            return replace(episode, told=told, firing=firing, pending=None)
+        case AlertStatus.RESOLVED:
+            return replace(episode, told=told, firing=others)
+
+
 def close(episode: Episode, now_ms: int) -> list[Alert]:
     """Resolve whatever still fires."""
     return [resolved(alert, now_ms) for alert in episode.firing]

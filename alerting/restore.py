@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from alerting import engine, look_back, signals
+from alerting import engine, inherited, lifecycle, look_back, signals
 from alerting.breaker import Breaker
 from alerting.lifecycle import Episode
 from alerting.rules.history import Track
-from alerting.rules.pipeline import ProbeKind
 from alerting.rules.reading import RuleId
 from alerting.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from alerting.totals import SpendTotals
@@ -29,10 +28,6 @@ from schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
 from schemas.spend import decode_stream_state, state_shard
 from schemas.throttle import BreakerState, ThrottleCommand
 
-_PIPELINE = "pipeline."
-_PROBES = frozenset(kind.value for kind in ProbeKind)
-_PROBES = frozenset(f"{_PIPELINE}{kind.value}" for kind in ProbeKind)
-_FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
 _BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 
 
@@ -69,31 +64,17 @@ class Memory:
 
     def add_alert(self, alert: Alert) -> None:
         """One record of alerts."""
-        family = alert.rule_id.partition(".")[0]
-        known = alert.rule_id in RuleId._value2member_map_ or alert.rule_id in _PROBES
-        if not known and family not in _FAMILIES:
-            return  # a rule of a later version: its alerts are its own business
-        if family == RuleType.DEVIATION.value:
+        if not inherited.is_ours(alert):
+            return
+        if alert.rule_type is RuleType.DEVIATION:
             self._add_incident(alert)
         episodes = self._episodes.setdefault((alert.scope, alert.rule_id), {})
         identity = (alert.period, alert.budget_version)
-        before = episodes.get(identity) or Episode(alert.period, alert.budget_version)
-        others = tuple(known for known in before.firing if known.dedup_key != alert.dedup_key)
-        told = max(before.told, alert.threshold)
-        after = before
-        match alert.status:
-            case AlertStatus.PENDING:
-                after = replace(before, pending=alert)
-            case AlertStatus.INACTIVE:
-                after = replace(before, pending=None)
-            case AlertStatus.FIRING:
-                after = replace(before, told=told, firing=(*others, alert), pending=None)
-            case AlertStatus.RESOLVED:
-                after = replace(before, told=told, firing=others)
-        if after.firing or after.pending:
+        episode = lifecycle.recalled(episodes.get(identity), alert)
+        if episode.firing or episode.pending:
             # The latest period or version that fired or waits stands last.
             episodes.pop(identity, None)
-        episodes[identity] = after
+        episodes[identity] = episode
 
     def add_state(self, key: bytes | None, value: bytes | None) -> None:
         """One state record of streams; others are passed over. Decoded only when it is asked for."""
@@ -200,14 +181,7 @@ def _recall_alerts(state: State, memory: Memory, now_ms: int) -> list[Effect]:
         *earlier, latest = by_identity.values()
         for episode in earlier:
             effects += [PublishAlert(alert) for alert in signals.abandon(episode, now_ms)]
-        if rule_id.startswith(_PIPELINE):
-            if (kind := rule_id.removeprefix(_PIPELINE)) in _PROBES:
-                state.pipeline[ProbeKind(kind), scope] = latest
-            # pipeline.drift is the reports worker's, which remembers it by itself.
-            continue
-        known = state.scopes.get(scope, ScopeState())
-        episodes = {**known.episodes, rule_id: latest}
-        state.scopes[scope] = replace(known, episodes=episodes)
+        inherited.put_episode(state, scope, rule_id, latest)
     return effects
 
 

@@ -55,6 +55,13 @@ class CommandSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertSeen:
+    """A record of alerts that another controller wrote; all policy that it had read is known."""
+
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
 class ProbesSeen:
     """One look at the pipeline: every probe of the named kinds that is above zero."""
 
@@ -62,7 +69,7 @@ class ProbesSeen:
     probes: tuple[Probe, ...]
 
 
-Observation = SpendSum | PolicyChanged | Tick | CommandSeen | ProbesSeen
+Observation = SpendSum | PolicyChanged | Tick | CommandSeen | AlertSeen | ProbesSeen
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ A request is decided by its scope and everything above it, so each of them is ex
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reports.decisions import StoredAlert, StoredCommand
 from schemas.manual import OVERRIDE_PREFIX, THROTTLE_PREFIX, BudgetOverride, ManualThrottle
 from schemas.periods import rfc3339
-from schemas.policy import PolicyObject, ScopePolicy
+from schemas.policy import PolicyObject, ScopePolicy, decode_policy
 from schemas.scopes import parse_scope
 from schemas.throttle import BreakerState
 
@@ -35,6 +35,26 @@ class Explained(NamedTuple):
     """Who can end it, and how."""
     orders: tuple[str, ...]
     version: str
+
+
+def past_objects(
+    scope: str, read: Callable[[Sequence[str]], Mapping[str, str]]
+) -> dict[str, PolicyObject]:
+    """The policies and orders of a scope and of all above it, as they were.
+
+    Args:
+        scope: which; ScopeError if it is none.
+        read: answers objects of one time by their ids, as JSON; those that there were.
+    """
+    found: dict[str, PolicyObject] = {}
+    asked: set[str] = set()
+    # Each policy names the one above it, so levels become known one after the other.
+    while new := [each for each in chain_of(scope, found) if each not in asked]:
+        asked.update(new)
+        prefixes = ("", THROTTLE_PREFIX, OVERRIDE_PREFIX)
+        texts = read([prefix + each for each in new for prefix in prefixes])
+        found |= {name: decode_policy(text.encode()) for name, text in texts.items()}
+    return found
 
 
 def chain_of(scope: str, policies: Mapping[str, PolicyObject]) -> tuple[str, ...]:
@@ -62,7 +82,7 @@ def explain_scope(
     Args:
         scope: which.
         commands: its commands up to `at_ms`, the newest first.
-        policies: what is published.
+        policies: policies and orders as they were at `at_ms`.
         at_ms: the time of the question.
     """
     orders = _orders(scope, policies, at_ms)

@@ -1,4 +1,4 @@
-"""What was decided about scopes: throttle commands and alerts as stored, up to a time."""
+"""What was decided about scopes: commands, alerts and policy objects as stored, up to a time."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ WHERE scope IN {scopes:Array(String)}
   AND greatest(starts_at, ends_at) <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
 ORDER BY greatest(starts_at, ends_at) DESC, alert_id
 LIMIT {count:UInt32}"""
+_OBJECTS = """
+SELECT object_id, argMax(after, (at, version))
+FROM audit_log FINAL
+WHERE object_id IN {object_ids:Array(String)}
+  AND at <= fromUnixTimestamp64Milli({at_ms:Int64}, 'UTC')
+GROUP BY object_id"""
 
 
 def read_commands(client: Client, scope: str, at_ms: int) -> list[StoredCommand]:
@@ -67,3 +73,12 @@ def read_alerts(client: Client, scopes: Sequence[str], at_ms: int) -> list[Store
     """The newest alert records of some scopes up to a time; ClickHouseError as the door says."""
     parameters = {"scopes": list(scopes), "at_ms": at_ms, "count": ALERTS_MAX}
     return [StoredAlert(*row) for row in client.query(_ALERTS, parameters)]
+
+
+def read_objects(client: Client, object_ids: Sequence[str], at_ms: int) -> dict[str, str]:
+    """Policy objects as they were at a time, as JSON by id; ClickHouseError as the door says.
+
+    From the audit log, which has every change; what did not exist, or was deleted, is left out.
+    """
+    parameters = {"object_ids": list(object_ids), "at_ms": at_ms}
+    return {str(name): str(after) for name, after in client.query(_OBJECTS, parameters) if after}

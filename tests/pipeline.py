@@ -10,18 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app.settings import Runtime
+from app.clock import now_ms
+from app.settings import Runtime, load_settings
+from app.wiring import kafka_config
+from relay.client import RelayClient
+from relay.settings import RelaySettings, SpoolSettings
+from schemas.metrics import NoMeter
 
+Answer = TypeVar("Answer")
 READY = re.compile(r"^ready kafka=")
 # The first run on Apache Kafka resolves its jars; after that it is ready in about 20 s.
 START_TIMEOUT_SECONDS = 240
 STOP_TIMEOUT_SECONDS = 60
 COMMAND_TIMEOUT_SECONDS = 240
+# What other processes bring about within a second, on a machine that is busy with other tests.
+SOON_SECONDS = 60.0
 
 
 class Pipeline:
@@ -61,6 +69,27 @@ class Pipeline:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOP_TIMEOUT_SECONDS)
+
+
+def eventually(question: Callable[[], Answer], what: str) -> Answer:
+    """The first answer that is true or not empty, of something that other processes bring about."""
+    deadline = time.monotonic() + SOON_SECONDS
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.02)
+    return answer
+
+
+@contextmanager
+def running_relay(pipeline: Pipeline, name: str, spool: Path) -> Iterator[RelayClient]:
+    """A relay in this process, which is another one than the pipeline's."""
+    config = kafka_config(load_settings(pipeline.data_dir), name)
+    client = RelayClient(RelaySettings(name, config, SpoolSettings(spool)), now_ms, NoMeter())
+    try:
+        assert client.start(SOON_SECONDS), "the gate must have read its topics"
+        yield client
+    finally:
+        client.close(10)
 
 
 def run_cli(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:

@@ -12,11 +12,11 @@ from app.clock import now_ms
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
 from app.commands.times import time_ms
-from app.explain import Explained, answer, chain_of, explain_scope
+from app.explain import Explained, answer, chain_of, explain_scope, past_objects
 from app.settings import DEFAULT_DATA_DIR, load_settings
 from app.wiring import clickhouse_config, kafka_config
 from backends.clickhouse import Client
-from reports.decisions import StoredAlert, read_alerts, read_commands
+from reports.decisions import StoredAlert, read_alerts, read_commands, read_objects
 from schemas.periods import rfc3339
 
 _out = Console(highlight=False)
@@ -32,10 +32,15 @@ def explain(
     """State, rule, evidence, since and until when, and who can lift it; also of what is above."""
     settings = load_settings(data)
     at_ms = time_ms(at) if at else now_ms()
-    policies = manual_control.read(kafka_config(settings, "explain"))
-    scopes = chain_of(scope, policies)
     client = Client(clickhouse_config(settings))
     try:
+        # The topic knows only what is published now; the audit log every change.
+        policies = (
+            past_objects(scope, lambda names: read_objects(client, names, at_ms))
+            if at
+            else manual_control.read(kafka_config(settings, "explain"))
+        )
+        scopes = chain_of(scope, policies)
         explained = [
             explain_scope(each, read_commands(client, each, at_ms), policies, at_ms)
             for each in scopes

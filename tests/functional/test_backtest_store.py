@@ -8,12 +8,13 @@ from decimal import Decimal
 import pytest
 
 from app.backtest import RulesFile, run_stored
-from app.explain import explain_scope
+from app.explain import chain_of, explain_scope, past_objects
 from backends.clickhouse import ClickHouseConfig, Client
-from reports.decisions import read_alerts, read_commands
+from reports.decisions import read_alerts, read_commands, read_objects
+from schemas.manual import BudgetOverride, ManualThrottle
 from schemas.money import NANO_PER_USD
 from schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, parse_rfc3339
-from schemas.policy import Budget, RuleSet, ScopePolicy
+from schemas.policy import Budget, PolicyObject, RuleSet, ScopePolicy, object_id
 from schemas.throttle import BreakerState
 from sinks.migrate import migrate
 from tests.servers import running_clickhouse
@@ -109,3 +110,60 @@ def test_explain_reads_what_was_decided(store: Client) -> None:
     then = explain_scope(KEY, read_commands(store, KEY, before_ms), {}, before_ms)
     assert then.state is BreakerState.THROTTLED
     assert read_alerts(store, [KEY], later_ms) == []
+
+
+def add_action(client: Client, number: int, at_ms: int, item: PolicyObject) -> None:
+    client.command(
+        "INSERT INTO audit_log (id, at, actor, action, object_id, reason, before, after, version) "
+        "VALUES ({id:String}, fromUnixTimestamp64Milli({at:Int64}, 'UTC'), 'ann', 'set', "
+        "{name:String}, 'why', '', {after:String}, {number:UInt64})",
+        {
+            "id": str(number),
+            "at": at_ms,
+            "name": object_id(item),
+            "after": item.model_dump_json(),
+            "number": number,
+        },
+    )
+
+
+def test_explain_shows_the_orders_of_that_time(store: Client) -> None:
+    """Orders and the scopes above are those of the moment asked for, not the newest ones."""
+    research = "department:acme/research"
+    key = ScopePolicy(scope="key:acme/k-9", parent=research)
+    block = ManualThrottle(
+        scope=key.scope,
+        admit_percent=0,
+        since_ms=START_MS + HOUR_MS,
+        until_ms=START_MS + 5 * HOUR_MS,
+        author="ann",
+        reason="leaked",
+    )
+    released = block.model_copy(update={"version": 2, "until_ms": START_MS + 2 * HOUR_MS})
+    override = BudgetOverride(
+        scope=research,
+        month_nano_usd=1,
+        since_ms=START_MS + 3 * HOUR_MS,
+        until_ms=START_MS + DAY_MS,
+        author="ben",
+        reason="launch",
+    )
+    moved = key.model_copy(update={"version": 2, "parent": ""})
+    for number, (hours, item) in enumerate(
+        ((0, key), (1, block), (2, released), (3, override), (4, moved)), start=1
+    ):
+        add_action(store, number, START_MS + hours * HOUR_MS, item)
+
+    def orders(at_ms: int) -> dict[str, tuple[str, ...]]:
+        known = past_objects(key.scope, lambda names: read_objects(store, names, at_ms))
+        scopes = chain_of(key.scope, known)
+        return {each: explain_scope(each, (), known, at_ms).orders for each in scopes}
+
+    nothing: dict[str, tuple[str, ...]] = {key.scope: (), research: (), "organisation:acme": ()}
+    assert orders(START_MS) == nothing
+    blocked = "blocked by ann until 2026-11-10T05:00:00.000Z: leaked"
+    assert orders(START_MS + 90 * MINUTE_MS) == {**nothing, key.scope: (blocked,)}
+    assert orders(START_MS + 2 * HOUR_MS) == nothing
+    (given,) = orders(START_MS + 3 * HOUR_MS)[research]
+    assert given.startswith("budget overridden by ben")
+    assert list(orders(START_MS + 4 * HOUR_MS)) == [key.scope, "organisation:acme"]

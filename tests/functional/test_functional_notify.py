@@ -104,9 +104,7 @@ def test_an_alert_leaves_signed_and_is_logged(log: Log, receiver: Receiver) -> N
     assert SECRET not in str(log.deliveries)
 
 
-def test_a_channel_that_is_published_before_an_alert_hears_it(
-    log: Log, receiver: Receiver
-) -> None:
+def test_a_channel_that_is_published_before_an_alert_hears_it(log: Log, receiver: Receiver) -> None:
     """One policy change brings an alert and the channel for it, while the worker waits."""
     given = alerts(5)
     with running_thread(lambda stop: notify(log, stop)):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +16,10 @@ from schemas.alert import Alert, encode_alert
 from schemas.topics import Topic
 from tests.alerting_story import Story
 from tests.channel_receivers import documents, slack
-from tests.pipeline import Pipeline, running_pipeline
+from tests.pipeline import SOON_SECONDS, Pipeline, eventually, running_pipeline
 from tests.webhook_receiver import SECRET, Answer, Receiver, running_receiver
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -87,21 +85,10 @@ def tell(pipeline: Pipeline, *departments: str) -> list[Alert]:
     try:
         for alert in story.alerts:
             producer.send(Topic.ALERTS, alert.dedup_key.encode(), encode_alert(alert))
-        producer.flush(PATIENCE_SECONDS)
+        producer.flush(SOON_SECONDS)
     finally:
         producer.close()
     return story.alerts
-
-
-def until(question: Callable[[], Any], what: str) -> Any:
-    """The first answer that is not empty."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        answer = question()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"not seen: {what}"
-        time.sleep(0.3)
 
 
 def listed(pipeline: Pipeline, *arguments: str) -> list[dict[str, Any]]:
@@ -114,11 +101,11 @@ def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Rece
     """From a group in Slack over a refused webhook to its replay, and a silence and its end."""
     # A group is one message.
     tell(pipeline, "research", "sales")
-    until(lambda: documents(receiver, "/chat"), "the message in Slack")
+    eventually(lambda: documents(receiver, "/chat"), "the message in Slack")
     assert "2 alerts" in documents(receiver, "/chat")[0]["blocks"][0]["text"]["text"]
 
     # The log says who was refused, and what.
-    refused = until(lambda: listed(pipeline, "--outcome", "failed"), "the refusal in the log")
+    refused = eventually(lambda: listed(pipeline, "--outcome", "failed"), "the refusal in the log")
     assert [(row["channel"], row["http_status"]) for row in refused] == [("hook", 404)]
     name = refused[0]["message_id"]
     shown = pipeline.cli("deliveries", "show", name).stdout
@@ -127,7 +114,7 @@ def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Rece
 
     # Again to the same channel, by the worker, under the same id.
     pipeline.cli("deliveries", "replay", "--failed")
-    until(lambda: not listed(pipeline, "--outcome", "failed"), "the replay in the log")
+    eventually(lambda: not listed(pipeline, "--outcome", "failed"), "the replay in the log")
     first, *_, again = [
         request for request in receiver.of("/hook") if request.headers["webhook-id"] == name
     ]
@@ -153,9 +140,9 @@ def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Rece
     route = pipeline.json("alerts", "route", "department:acme/legal")
     assert route["muted_by"].startswith(f"silence {silence['id']}")
     tell(pipeline, "legal")
-    until(lambda: listed(pipeline, "--outcome", "muted"), "the muted record")
+    eventually(lambda: listed(pipeline, "--outcome", "muted"), "the muted record")
     pipeline.cli("silence", "expire", silence["id"])
-    until(lambda: not listed(pipeline, "--outcome", "muted"), "the delivery after the silence")
+    eventually(lambda: not listed(pipeline, "--outcome", "muted"), "the delivery after the silence")
     told = [json.loads(request.body)["data"]["scope"] for request in receiver.of("/hook")]
     assert told.count("department:acme/legal") == 1
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,40 +16,20 @@ from app.wiring import kafka_config
 from backends.kafka import LogReader
 from relay.client import RelayClient
 from relay.gate import Admission, GateRequest
-from relay.settings import RelaySettings, SpoolSettings
 from schemas.alert import AlertStatus, decode_alert
-from schemas.metrics import NoMeter
 from schemas.throttle import Applied, BreakerState, decode_ack, decode_command
 from schemas.topics import Topic
 from schemas.usage import UsageEvent
-from tests.pipeline import Pipeline, run_cli
+from tests.pipeline import Pipeline, eventually, run_cli, running_relay
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-SOON_SECONDS = 20.0
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait, bounded, for something that other processes bring about."""
-    deadline = time.monotonic() + SOON_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.01)
 
 
 @pytest.fixture
 def relay(pipeline: Pipeline, tmp_path: Path) -> Iterator[RelayClient]:
     """A relay in this process: another one than the pipeline's processes."""
-    settings = load_settings(pipeline.data_dir)
-    client = RelayClient(
-        RelaySettings("relay-it", kafka_config(settings, "it"), SpoolSettings(tmp_path / "spool")),
-        now_ms,
-        NoMeter(),
-    )
-    try:
-        assert client.start(20), "the gate must have read its topics"
-        yield client
-    finally:
-        client.close(10)
+    with running_relay(pipeline, "relay-it", tmp_path / "spool") as running:
+        yield running
 
 
 def test_a_replay_is_counted_exactly(pipeline: Pipeline, tmp_path: Path) -> None:

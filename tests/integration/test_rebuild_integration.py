@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +15,18 @@ from app.settings import load_settings
 from app.wiring import clickhouse_config, kafka_config
 from backends.clickhouse import Client
 from backends.kafka import Admin, LogReader, Producer
-from relay.client import RelayClient
 from relay.gate import Admission, GateRequest
 from relay.lanes import encode_batch
-from relay.settings import RelaySettings, SpoolSettings
 from schemas.alert import AlertStatus, RuleType, decode_alert
 from schemas.codec import encode
-from schemas.metrics import NoMeter
 from schemas.topics import KEPT_TOPICS, Topic
 from schemas.usage import UsageEvent
-from tests.pipeline import Pipeline, running_pipeline
+from tests.pipeline import Pipeline, eventually, running_pipeline, running_relay
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-SOON_SECONDS = 60.0
 SINK_GROUP = "meterline-sink"
 LANE = "relay-rebuild/boot/1"
 HERO = GateRequest("acme", "k-hero", "gpt-4.1", department="research")
-
-
-def eventually(holds: Callable[[], Any], what: str) -> None:
-    """Wait, bounded, for something that other processes bring about."""
-    deadline = time.monotonic() + SOON_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.1)
 
 
 def batch(seq: int, time_ms: int) -> bytes:
@@ -156,18 +142,9 @@ def test_a_restart_loses_nothing_and_repeats_nothing(tmp_path: Path, end: str) -
             eventually(lambda: unstored(pipeline) == 0, "all is stored")
             kill_all(pipeline)
     with running_pipeline(data) as pipeline:
-        settings = load_settings(pipeline.data_dir)
-        assert settings.log_epoch == 1
-        relay = RelayClient(
-            RelaySettings("after", kafka_config(settings, "it"), SpoolSettings(tmp_path / "spool")),
-            now_ms,
-            NoMeter(),
-        )
-        try:
-            assert relay.start(20)
+        assert load_settings(pipeline.data_dir).log_epoch == 1
+        with running_relay(pipeline, "after", tmp_path / "spool") as relay:
             assert relay.decide(HERO).admission is Admission.REJECT
-        finally:
-            relay.close(5)
         assert_exact(pipeline, first)
         # A relay that lost the answer sends its last batch again, then the next one.
         send(pipeline, batch(2, sent_ms), batch(3, sent_ms), batch(3, sent_ms))

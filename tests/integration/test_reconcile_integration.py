@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,9 @@ from schemas.periods import Calendar, WindowKind
 from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from schemas.topics import Topic
 from schemas.usage import UsageEvent
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-SOON_SECONDS = 30.0
 SCOPE = "department:acme/support"
 
 
@@ -40,14 +37,6 @@ class Gauges(NoMeter):
     @override
     def gauge(self, metric: Metric, value: int) -> None:
         self.values[metric] = value
-
-
-def eventually(holds: Callable[[], Any], what: str) -> None:
-    """Wait, bounded, for something that other processes bring about."""
-    deadline = time.monotonic() + SOON_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.1)
 
 
 def event(name: str, tokens: int = 1_000) -> UsageEvent:

@@ -71,6 +71,8 @@ class ControlAudit:
         """By scope, rule, period and budget version."""
         self.firing: dict[str, Alert] = {}
         self._alerts: dict[str, Told] = {}
+        self._fired: dict[str, int] = {}
+        """Where each alert last fired."""
         self._seqs: dict[int, int] = {}
         self._versions: dict[tuple[int, int], ThrottleCommand] = {}
         self.newest: dict[str, ThrottleCommand] = {}
@@ -92,13 +94,18 @@ class ControlAudit:
         """Nobody tells what it could know was told."""
         before = self._alerts.get(alert.id)
         if before is not None and before.position < writer_read:
-            raise AuditError(f"{alert.status} told twice: {alert.dedup_key}")
+            # An alert that a replaced controller wrote after its resolution is resolved again.
+            fired = self._fired.get(alert.dedup_key, -1)
+            if alert.status is AlertStatus.FIRING or fired < before.position:
+                raise AuditError(f"{alert.status} told twice: {alert.dedup_key}")
+            self._alerts.pop(alert.id)
         told = Told(alert, position, writer_read)
         self._alerts.setdefault(alert.id, told)
         if alert.status is AlertStatus.RESOLVED:
             self.firing.pop(alert.dedup_key, None)
             return
         self.firing[alert.dedup_key] = alert
+        self._fired[alert.dedup_key] = position
         if alert.rule_id not in BUDGET_RULES and alert.rule_id not in LIMIT_RULES:
             return
         identity = (alert.scope, alert.rule_id, alert.period, alert.budget_version)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from alerting import engine
+from alerting.inherited import Heard
 from alerting.restore import Memory, restore
 from alerting.state import (
+    AlertSeen,
     CommandSeen,
     Effect,
     Fenced,
@@ -86,8 +89,9 @@ class Controller:
                 if snapshot is not None:
                     memory.totals.apply(snapshot)
         self.totals = memory.totals
+        self.heard = Heard()
         self.state, effects = restore(memory, now_ms, complete=True)
-        self.effects += effects
+        self._decided(effects)
 
     def round(self, now_ms: int, drawn: random.Random, *, all_of_it: bool = False) -> None:
         """Read some of what is new and decide; effects are carried out one by one afterwards."""
@@ -109,13 +113,25 @@ class Controller:
         seen += [
             PolicyChanged(name, item, self.totals.of(subject_of(name))) for name, item in policies
         ]
+        seen += map(AlertSeen, self._alerts(now_ms))
         seen += self.totals.sums(changed)
         seen.append(Tick(not behind))
         effects: list[Effect] = []
         for observation in seen:
             self.state, found = engine.step(self.state, observation, now_ms)
             effects += found
-        self.effects += engine.ordered(effects)
+        self._decided(engine.ordered(effects))
+
+    def _decided(self, effects: Sequence[Effect]) -> None:
+        self.effects += effects
+        self.heard.writing(each.alert for each in effects if isinstance(each, PublishAlert))
+
+    def _alerts(self, now_ms: int) -> list[Alert]:
+        """Every policy is read before, as the worker sees to when it hears another's alert."""
+        for alert in self.topics.alerts[self.alerts_read :]:
+            self.heard.read(alert)
+        self.alerts_read = len(self.topics.alerts)
+        return self.heard.take(now_ms)
 
     def _commands(self, all_of_it: bool, drawn: random.Random) -> list[ThrottleCommand]:
         begin, end = self.commands_read, len(self.topics.commands)

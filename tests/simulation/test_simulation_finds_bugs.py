@@ -14,6 +14,7 @@ import streams.changelog
 import streams.identity
 import streams.ledger
 from alerting import desired, engine
+from alerting.inherited import Heard
 from alerting.restore import Memory
 from alerting.rules import thresholds
 from alerting.state import ScopeState
@@ -154,6 +155,11 @@ def _not_fenced(patch: Patch) -> None:
     patch.setattr(engine, "_observe_command", lambda *_: [])
 
 
+def _others_alerts_not_heard(patch: Patch) -> None:
+    """What a replaced controller still tells is nobody's."""
+    patch.setattr(Heard, "read", lambda *_: False)
+
+
 def _leases_not_renewed(patch: Patch) -> None:
     """A live controller lets its leases end."""
     patch.setattr(desired, "renew_at_ms", lambda *_: 0)
@@ -229,6 +235,7 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     _commands_forgotten,
     _epoch_not_raised,
     _not_fenced,
+    _others_alerts_not_heard,
     _leases_not_renewed,
     _old_snapshots_believed,
     _threshold_missed,

@@ -1,0 +1,162 @@
+"""What a replaced controller still tells, and who answers for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from alerting import engine, lifecycle
+from alerting.inherited import Heard
+from alerting.restore import Memory, restore
+from alerting.rules.pipeline import Probe, ProbeKind
+from alerting.state import AlertSeen, ProbesSeen, PublishAlert, State
+from schemas.alert import Alert, AlertStatus
+from schemas.periods import HOUR_MS, parse_rfc3339
+from schemas.policy import Limits, RuleSet
+from tests.alerting_story import RESEARCH, Story
+
+FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
+
+
+@pytest.fixture
+def story() -> Story:
+    """Research stands at 80 % of its month."""
+    told = Story("2026-10-31T12:00:00Z")
+    told.policy(RESEARCH, month="100")
+    told.spend(RESEARCH, "80")
+    return told
+
+
+def overhear(story: Story, alert: Alert) -> list[tuple[AlertStatus, str]]:
+    """Another controller's record, and what this one says to it."""
+    story.alerts.append(alert)
+    before = len(story.alerts)
+    story.step(AlertSeen(alert))
+    return [(each.status, each.dedup_key) for each in story.alerts[before:]]
+
+
+def test_an_alert_of_a_month_that_is_over_is_resolved_at_once(story: Story) -> None:
+    """Written late, it would otherwise fire until the next restart."""
+    (late,) = story.alerts
+    story.wait_until("2026-11-01T00:00:01Z")
+    assert story.still_firing() == set()
+    assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
+
+
+def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story: Story) -> None:
+    """What was told of the present budget stays told."""
+    (late,) = story.alerts
+    story.policy(RESEARCH, month="90", version=2)
+    assert story.fired(RESEARCH) == [80, 80]
+    assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
+    story.spend(RESEARCH, "1")
+    assert story.fired(RESEARCH)[2:] == [80, 90]
+
+
+def test_an_alert_that_holds_is_taken_over() -> None:
+    """It is not told again, and resolved as its own would be."""
+    first, second = Story("2026-10-31T12:00:00Z"), Story("2026-10-31T12:00:00Z")
+    for each in (first, second):
+        each.policy(RESEARCH, month="100")
+    first.spend(RESEARCH, "80")
+    (told,) = first.alerts
+    assert overhear(second, told) == []
+    second.spend(RESEARCH, "80")
+    assert second.alerts == [told]
+    second.wait_until("2026-11-01T00:00:01Z")
+    assert second.still_firing() == set()
+
+
+def test_an_alert_of_a_scope_without_policy_is_resolved(story: Story) -> None:
+    """Nobody watches that scope any more."""
+    (late,) = story.alerts
+    story.drop_policy(RESEARCH)
+    assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
+    assert RESEARCH not in story.state.scopes
+
+
+def test_a_limit_that_was_raised_is_resolved_again() -> None:
+    """Firing, resolved, and the late firing of a controller that did not know: resolved."""
+    story = Story("2026-10-31T12:00:00Z")
+    story.policy(RESEARCH, limits=Limits(hour_spend_nano_usd=10**9))
+    story.spend(RESEARCH, "1")
+    (late,) = story.alerts
+    story.policy(RESEARCH, limits=Limits(hour_spend_nano_usd=10**10))
+    assert story.still_firing() == set()
+    assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
+
+
+def test_a_foreign_resolution_is_believed(story: Story) -> None:
+    """Whoever hears of alerts has been told that it is over: it is not resolved a second time."""
+    (told,) = story.alerts
+    assert overhear(story, lifecycle.resolved(told, story.now_ms)) == []
+    story.wait_until("2026-11-01T00:00:01Z")
+    assert [alert.status for alert in story.alerts] == [FIRING, RESOLVED]
+
+
+def test_rules_of_others_are_left_alone(story: Story) -> None:
+    """The reports worker's drift alert is its own."""
+    (told,) = story.alerts
+    heard = Heard()
+    assert not heard.read(told.model_copy(update={"rule_id": "pipeline.drift"}))
+    assert heard.take(story.now_ms) == []
+
+
+def test_own_records_come_back_once(story: Story) -> None:
+    """The first is an echo; the same record again is another's."""
+    (told,) = story.alerts
+    heard = Heard()
+    heard.writing([told])
+    assert [heard.read(told), heard.read(told)] == [False, True]
+    assert heard.take(story.now_ms) == [told]
+    assert heard.take(story.now_ms) == []
+
+
+def test_an_alert_from_the_future_waits_for_its_time(story: Story) -> None:
+    """A controller whose clock is ahead tells of a month that has not begun here."""
+    (told,) = story.alerts
+    ahead = told.model_copy(update={"starts_at_ms": story.now_ms + 5_000})
+    heard = Heard()
+    assert heard.read(ahead)
+    assert heard.take(story.now_ms) == []
+    assert heard.take(story.now_ms + 5_000) == [ahead]
+
+
+LAG = Probe(ProbeKind.LAG, "usage.events", 10**9)
+NOTHING = ProbesSeen(frozenset({ProbeKind.LAG}), ())
+
+
+def lag_told() -> tuple[State, Alert]:
+    """A pipeline that lags behind, and its alert."""
+    now_ms = parse_rfc3339("2026-10-31T12:00:00Z")
+    state = engine.start(1, RuleSet(), now_ms)
+    state, effects = engine.step(state, ProbesSeen(frozenset({ProbeKind.LAG}), (LAG,)), now_ms)
+    (alert,) = [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
+    return state, alert
+
+
+def test_a_pipeline_alert_survives_a_restart() -> None:
+    """It is not told again while it lasts, even into another hour, and resolved when it is over."""
+    _, alert = lag_told()
+    memory = Memory()
+    memory.add_alert(alert)
+    later_ms = alert.starts_at_ms + HOUR_MS
+    state, effects = restore(memory, later_ms, complete=True)
+    assert effects == ()
+    state, effects = engine.step(
+        state, ProbesSeen(frozenset({ProbeKind.LAG}), (LAG,)), later_ms + 1
+    )
+    assert effects == ()
+    _, effects = engine.step(state, NOTHING, later_ms + 2)
+    (resolved,) = [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
+    assert (resolved.status, resolved.dedup_key) == (RESOLVED, alert.dedup_key)
+
+
+def test_a_foreign_pipeline_alert_is_resolved_by_the_next_look() -> None:
+    """Nothing lags: what a replaced controller told of it is over."""
+    _, alert = lag_told()
+    state = engine.start(2, RuleSet(), alert.starts_at_ms)
+    state, effects = engine.step(state, AlertSeen(alert), alert.starts_at_ms)
+    assert effects == ()
+    _, effects = engine.step(state, NOTHING, alert.starts_at_ms + 1)
+    (resolved,) = [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
+    assert (resolved.status, resolved.dedup_key) == (RESOLVED, alert.dedup_key)
