@@ -35,7 +35,8 @@ class Heard:
     def __init__(self) -> None:
         """Nothing was written, nothing read."""
         self._expected: Counter[str] = Counter()
-        self._others: list[Alert] = []
+        self._others: dict[str, Alert] = {}
+        """The last word on each alert, where another said it."""
 
     def writing(self, alerts: Iterable[Alert]) -> None:
         """These are about to be written; each comes back once."""
@@ -49,12 +50,13 @@ class Heard:
         """
         if not is_ours(alert):
             return False
+        self._others.pop(alert.dedup_key, None)
         if self._expected[alert.id] > 0:
             self._expected[alert.id] -= 1
             # Only what is still to come back is kept.
             self._expected += Counter()
             return False
-        self._others.append(alert)
+        self._others[alert.dedup_key] = alert
         return True
 
     def take(self, now_ms: int) -> list[Alert]:
@@ -63,8 +65,9 @@ class Heard:
         What begins in our future was told by a clock that is ahead: its period may not have begun
         here, and would be taken for one that is over.
         """
-        due = [alert for alert in self._others if alert.starts_at_ms <= now_ms]
-        self._others = [alert for alert in self._others if alert.starts_at_ms > now_ms]
+        due = [alert for alert in self._others.values() if alert.starts_at_ms <= now_ms]
+        for alert in due:
+            del self._others[alert.dedup_key]
         return due
 
 

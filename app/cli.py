@@ -3,89 +3,81 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
-import stamina
 import typer
 
-from app.commands import (
-    alerts,
-    audit,
-    backtest,
-    close,
-    deliveries,
-    demo,
-    explain,
-    manual,
-    policy,
-    provider,
-    rates,
-    rebuild,
-    reconcile,
-    report,
-    repricing,
-    setup,
-    silences,
-    status,
-    traffic,
-    up,
-    where,
-    workers,
-)
+from app.commands.lazy import Lazy, lazy_group
 from app.failures import told_plainly
 from app.telemetry import set_up_logging
 
+_MACHINE = "One machine, no Docker"
+_OPERATE = "Operate"
+_WORKERS = "Workers, as production runs them"
+COMMANDS = {
+    "up": Lazy("app.commands.up", "up", _MACHINE),
+    "demo": Lazy("app.commands.demo", "demo", _MACHINE),
+    "replay": Lazy("app.commands.traffic", "replay", _MACHINE),
+    "verify": Lazy("app.commands.traffic", "verify", _OPERATE),
+    "reconcile": Lazy("app.commands.reconcile", "reconcile", _OPERATE),
+    "rebuild": Lazy("app.commands.rebuild", "rebuild", _OPERATE),
+    "where": Lazy("app.commands.where", "where", _OPERATE),
+    "explain": Lazy("app.commands.explain", "explain", _OPERATE),
+    "status": Lazy("app.commands.status", "status", _OPERATE),
+    "check-config": Lazy("app.commands.setup", "check_config", _OPERATE),
+    "migrate": Lazy("app.commands.setup", "migrate", _OPERATE),
+    "close": Lazy("app.commands.close", "close", _OPERATE),
+    "reopen": Lazy("app.commands.close", "reopen", _OPERATE),
+    "push": Lazy("app.commands.close", "push", _OPERATE),
+    "periods": Lazy("app.commands.close", "periods", _OPERATE),
+    "rerate": Lazy("app.commands.repricing", "rerate", _OPERATE),
+    "topics": Lazy("app.commands.setup", "topics", _OPERATE),
+    "throttle": Lazy("app.commands.manual", "throttle", _OPERATE),
+    "budget": Lazy("app.commands.manual", "budget", _OPERATE),
+    "policy": Lazy("app.commands.policy", "policy", _OPERATE),
+    "audit": Lazy("app.commands.audit", "audit", _OPERATE),
+    "silence": Lazy("app.commands.silences", "silence", _OPERATE),
+    "deliveries": Lazy("app.commands.deliveries", "deliveries", _OPERATE),
+    "report": Lazy("app.commands.report", "report", _OPERATE),
+    "provider": Lazy("app.commands.provider", "provider", _OPERATE),
+    "rates": Lazy("app.commands.rates", "rates", _OPERATE),
+    "streams": Lazy("app.commands.workers", "streams", _WORKERS),
+    "sink": Lazy("app.commands.workers", "sink", _WORKERS),
+    "alerts": Lazy("app.commands.workers", "alerts", _WORKERS),
+    "reports": Lazy("app.commands.workers", "reports", _WORKERS),
+    "notify": Lazy("app.commands.workers", "notify", _WORKERS),
+}
+
 cli = typer.Typer(
     name="meterline",
+    cls=lazy_group(COMMANDS),
     help="Exact usage metering, alerting and enforcement for AI-API relays.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_MACHINE = "One machine, no Docker"
-_OPERATE = "Operate"
-_WORKERS = "Workers, as production runs them"
 
-cli.command("up", rich_help_panel=_MACHINE)(up.up)
-cli.command("demo", rich_help_panel=_MACHINE)(demo.demo)
-cli.command("replay", rich_help_panel=_MACHINE)(traffic.replay)
-cli.command("verify", rich_help_panel=_OPERATE)(traffic.verify)
-cli.command("reconcile", rich_help_panel=_OPERATE)(reconcile.reconcile)
-cli.command("rebuild", rich_help_panel=_OPERATE)(rebuild.rebuild)
-cli.command("where", rich_help_panel=_OPERATE)(where.where)
-cli.command("explain", rich_help_panel=_OPERATE)(explain.explain)
-cli.command("status", rich_help_panel=_OPERATE)(status.status)
-cli.command("check-config", rich_help_panel=_OPERATE)(setup.check_config)
-cli.command("migrate", rich_help_panel=_OPERATE)(setup.migrate)
-cli.command("close", rich_help_panel=_OPERATE)(close.close)
-cli.command("reopen", rich_help_panel=_OPERATE)(close.reopen)
-cli.command("push", rich_help_panel=_OPERATE)(close.push)
-cli.command("periods", rich_help_panel=_OPERATE)(close.periods)
-cli.command("rerate", rich_help_panel=_OPERATE)(repricing.rerate)
-cli.add_typer(setup.topics, name="topics", rich_help_panel=_OPERATE)
-cli.add_typer(manual.throttle, name="throttle", rich_help_panel=_OPERATE)
-cli.add_typer(manual.budget, name="budget", rich_help_panel=_OPERATE)
-cli.add_typer(policy.policy, name="policy", rich_help_panel=_OPERATE)
-cli.add_typer(audit.audit, name="audit", rich_help_panel=_OPERATE)
-cli.add_typer(silences.silence, name="silence", rich_help_panel=_OPERATE)
-cli.add_typer(deliveries.deliveries, name="deliveries", rich_help_panel=_OPERATE)
-cli.add_typer(report.report, name="report", rich_help_panel=_OPERATE)
-report.report.command("whatif")(repricing.what_if)
-cli.add_typer(provider.provider, name="provider", rich_help_panel=_OPERATE)
-cli.add_typer(rates.rates, name="rates", rich_help_panel=_OPERATE)
-cli.command("streams", rich_help_panel=_WORKERS)(workers.streams)
-cli.command("sink", rich_help_panel=_WORKERS)(workers.sink)
-alerts.alerts.command("backtest")(backtest.alerts_backtest)
-alerts.alerts.command("test")(backtest.alerts_test)
-cli.add_typer(alerts.alerts, name="alerts", rich_help_panel=_WORKERS)
-cli.command("reports", rich_help_panel=_WORKERS)(workers.reports)
-cli.command("notify", rich_help_panel=_WORKERS)(workers.notify)
+
+def _tell_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if asked:
+        typer.echo(f"meterline {version('meterline')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say which.")
+    ] = False,
+) -> None:
+    """Exact usage metering, alerting and enforcement for AI-API relays."""
 
 
 def main() -> None:
     """Entry point of the console script."""
     set_up_logging("meterline", "error")
-    # A command's retries are silent: what counts is whether it answers in the end.
-    stamina.instrumentation.set_on_retry_hooks(())
     try:
         with told_plainly():
             cli()

@@ -8,11 +8,15 @@ import socket
 import threading
 from types import FrameType
 
+import stamina
+
 from app.settings import BrokerKind, Settings
 from backends.clickhouse import ClickHouseConfig
 from backends.kafka import KafkaConfig, embedded_kafka
 from pricing.catalogue import Catalogue, load_catalogue
 
+# Retries are silent: what counts is whether the store answers in the end.
+stamina.instrumentation.set_on_retry_hooks(())
 
 def kafka_config(settings: Settings, client: str) -> KafkaConfig:
     """The door's configuration for one client of this process."""

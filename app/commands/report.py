@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.clock import now_ms
+from app.commands.lazy import Lazy, lazy_group
 from app.commands.options import DataDir
 from app.failures import UserError, explain
 from app.policy_store import read_policies
@@ -37,7 +38,11 @@ from schemas.policy import ScopePolicy
 
 _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)
-report = typer.Typer(help="Who spent what.", no_args_is_help=True)
+report = typer.Typer(
+    cls=lazy_group({"whatif": Lazy("app.commands.repricing", "what_if")}),
+    help="Who spent what.",
+    no_args_is_help=True,
+)
 
 # Lines on a screen; files get all.
 SCREEN_ROWS_MAX = 40

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
+from app.commands.lazy import Lazy, lazy_group
 from app.settings import Settings, load_settings
 from app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
 
@@ -48,11 +49,25 @@ def sink() -> None:
     _run("sink", start_sink)
 
 
-def alerts() -> None:
-    """Apply the rules, publish throttle commands and alerts."""
+alerts = typer.Typer(
+    cls=lazy_group(
+        {
+            "route": Lazy("app.commands.routes", "alerts_route"),
+            "backtest": Lazy("app.commands.backtest", "alerts_backtest"),
+            "test": Lazy("app.commands.backtest", "alerts_test"),
+        }
+    ),
+    help="Apply the rules (the worker); where alerts go; what rules would have said.",
+)
+
+
+@alerts.callback(invoke_without_command=True)
+def alerts_worker(context: typer.Context) -> None:
+    """Apply the rules, publish throttle commands and alerts; or ask about alerts."""
     from app.start_workers import start_alerts  # noqa: PLC0415 - loads the drivers
 
-    _run("alerts", start_alerts)
+    if context.invoked_subcommand is None:
+        _run("alerts", start_alerts)
 
 
 def reports() -> None:

@@ -75,7 +75,7 @@ class Controller:
         self.effects: deque[Effect] = deque()
         self.policies_read = len(topics.policies)
         self.commands_read = len(topics.commands)
-        self.alerts_read = len(topics.alerts)
+        self.alerts_read = self.alerts_known = len(topics.alerts)
         self.snapshots_read = [len(log) for log in logs.snapshots]
         memory = Memory()
         for policy in topics.policies:
@@ -95,6 +95,8 @@ class Controller:
 
     def round(self, now_ms: int, drawn: random.Random, *, all_of_it: bool = False) -> None:
         """Read some of what is new and decide; effects are carried out one by one afterwards."""
+        # Timers run before what this round reads is looked at.
+        self.alerts_known = self.alerts_read
         commands = self._commands(all_of_it, drawn)
         policies = self._policies()
         changed: dict[tuple[str, str, int], None] = {}
@@ -154,7 +156,7 @@ class Controller:
                 self.topics.append_command(self.number, command)
                 return f"command {command.scope} {command.state.value} {command.version}"
             case PublishAlert(alert):
-                self.topics.append_alert(self.alerts_read, alert)
+                self.topics.append_alert(self.alerts_known, alert)
                 return f"alert {alert.status.value} {alert.dedup_key}"
             case Fenced():
                 self.fenced = True

@@ -111,6 +111,18 @@ def test_own_records_come_back_once(story: Story) -> None:
     assert heard.take(story.now_ms) == []
 
 
+def test_only_the_last_word_counts(story: Story) -> None:
+    """Fired by another and resolved since, by whomever: there is nothing to answer for."""
+    (told,) = story.alerts
+    over = lifecycle.resolved(told, story.now_ms)
+    heard = Heard()
+    heard.writing([over])
+    assert [heard.read(told), heard.read(over)] == [True, False]
+    assert heard.take(story.now_ms) == []
+    assert [heard.read(told), heard.read(over)] == [True, True]
+    assert heard.take(story.now_ms) == [over]
+
+
 def test_an_alert_from_the_future_waits_for_its_time(story: Story) -> None:
     """A controller whose clock is ahead tells of a month that has not begun here."""
     (told,) = story.alerts

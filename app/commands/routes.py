@@ -1,4 +1,4 @@
-"""`meterline alerts`: the worker, and questions about alerts."""
+"""`meterline alerts route`: where an alert would go, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from alerting.notify.decide import Decision, decide
 from alerting.notify.labels import labels_of
 from app.alert_routes import ground_of, published_ground, question
 from app.clock import now_ms
-from app.commands import workers
 from app.commands.options import DataDir, Json
 from app.commands.output import print_json
 from app.commands.setup import read_text
@@ -24,17 +23,8 @@ from schemas.policy_file import parse_policy
 from schemas.policy_plan import compile_policy
 
 _out = Console(highlight=False)
-alerts = typer.Typer(help="Apply the rules (the worker); where alerts go.")
 
 
-@alerts.callback(invoke_without_command=True)
-def alerts_worker(context: typer.Context) -> None:
-    """Apply the rules, publish throttle commands and alerts; or ask about alerts."""
-    if context.invoked_subcommand is None:
-        workers.alerts()
-
-
-@alerts.command("route")
 def alerts_route(
     scope: Annotated[str, typer.Argument(help="Whom it is about: department:acme/research")],
     rule: Annotated[str, typer.Option(help="The rule that speaks.")] = "budget_month",
