@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from backends.kafka import KafkaConfig, LogReader, Producer
-from schemas.audit import encode_audit
+from schemas.audit import AuditEntry, encode_audit
 from schemas.policy import (
     PolicyObject,
     PolicyRecordError,
@@ -85,18 +85,32 @@ def publish(
     Raises:
         KafkaDoorError: not everything is durable; call again with the same arguments.
     """
+    write(
+        config,
+        [(change.object_id, change.after) for change in changes],
+        audit_entries(changes, actor=actor, reason=reason, at_ms=at_ms),
+    )
+
+
+def write(
+    config: KafkaConfig,
+    objects: Sequence[tuple[str, PolicyObject | None]],
+    entries: Sequence[AuditEntry],
+) -> None:
+    """Write policy objects (None deletes) by their ids, and the audit log; as `publish`."""
     producer = Producer(config)
     try:
         # 1. The policy. One partition, one producer: readers see parents before children.
-        for change in changes:
-            value = encode_policy(change.after) if change.after is not None else None
-            producer.send(Topic.POLICIES, change.object_id.encode(), value)
+        for name, item in objects:
+            producer.send(
+                Topic.POLICIES, name.encode(), None if item is None else encode_policy(item)
+            )
         # 2. Durable before anything says that it happened. A crash up to here leaves a part of
         #    the changes published: the next plan shows the rest.
         producer.flush(PUBLISH_SECONDS_MAX)
         # 3. The audit log never claims what did not happen. A crash before it leaves changes
         #    without an entry; the object's version still tells that it was changed.
-        for entry in audit_entries(changes, actor=actor, reason=reason, at_ms=at_ms):
+        for entry in entries:
             producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
         # 4. Only when this returns was the change applied in the eyes of the caller.
         producer.flush(PUBLISH_SECONDS_MAX)

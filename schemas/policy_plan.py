@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from schemas.audit import AuditEntry
+from schemas.audit import AuditEntry, named
 from schemas.finance import FinancePolicy
 from schemas.manual import BudgetOverride, ManualThrottle
 from schemas.policy import (
@@ -262,15 +261,14 @@ def audit_entries(
 def _audit_entry(change: PolicyChange, actor: str, reason: str, at_ms: int) -> AuditEntry:
     before = change.before.model_dump_json() if change.before is not None else ""
     after = change.after.model_dump_json() if change.after is not None else ""
-    action = f"policy.{change.action.value}"
-    parts = "\x00".join((action, change.object_id, str(at_ms), actor, reason, before, after))
-    return AuditEntry(
-        id=hashlib.sha256(parts.encode()).hexdigest()[:32],
-        at_ms=at_ms,
-        actor=actor,
-        action=action,
-        object_id=change.object_id,
-        reason=reason,
-        before=before,
-        after=after,
+    return named(
+        AuditEntry(
+            at_ms=at_ms,
+            actor=actor,
+            action=f"policy.{change.action.value}",
+            object_id=change.object_id,
+            reason=reason,
+            before=before,
+            after=after,
+        )
     )

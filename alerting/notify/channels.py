@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 from typing_extensions import override
@@ -38,6 +38,8 @@ from schemas.policy_notify import (
 
 Secrets = Callable[[str], str | None]
 """Answers a secret by the name of its environment variable."""
+
+Policy = TypeVar("Policy", bound=ChannelBase)
 
 _log = structlog.get_logger()
 _FINGERPRINT_LENGTH = 16
@@ -85,6 +87,15 @@ class Doors:
         return found
 
 
+class _Post(NamedTuple):
+    """What one channel posts; not to be shown, for the URL may carry a token."""
+
+    url: str
+    body: bytes
+    secret: str = ""
+    bearer: str = ""
+
+
 class LogChannel:
     """One clear line per alert in the worker's log: always there, never fails."""
 
@@ -102,164 +113,131 @@ class LogChannel:
         return done(Attempt(DeliveryOutcome.DELIVERED))
 
 
-class _HttpChannel(ABC):
-    """What the channels over HTTP share: they differ in their request."""
+class _PolicyChannel(ABC, Generic[Policy]):
+    """What every channel that policy names has; secrets are looked up at every attempt."""
 
     pace = UNLIMITED
     groups = False
 
-    def __init__(self, channel: ChannelBase, doors: Doors) -> None:
-        self._id = channel.id
+    def __init__(self, policy: Policy, doors: Doors) -> None:
+        """Take the channel's policy."""
+        self._policy = policy
         self._doors = doors
-        self.fallback = channel.fallback
-        self.fingerprint = fingerprint_of(channel)
+        self.fallback = policy.fallback
+        self.fingerprint = fingerprint_of(policy)
 
     @override
     def __repr__(self) -> str:
         """Without the URL, which may carry a token."""
-        return f"{type(self).__name__}({self._id!r})"
+        return f"{type(self).__name__}({self._policy.id!r})"
 
     def send(self, job: Job, firing: Sequence[Alert], now_ms: int, /) -> Future[Attempt]:
-        """Post one request.
+        """Begin one attempt.
 
         A missing or malformed secret is retried, not final: an operator sets it, restarts the
         worker, and nothing was lost.
         """
         try:
-            request = self._request(job, firing, now_ms)
+            return self._begin(job, firing, now_ms)
         except MissingSecret as error:
             return done(Attempt(DeliveryOutcome.RETRY, error=str(error)))
+
+    @abstractmethod
+    def _begin(self, job: Job, firing: Sequence[Alert], now_ms: int) -> Future[Attempt]: ...
+
+
+class _HttpChannel(_PolicyChannel[Policy]):
+    """What the channels over HTTP share: they differ in what they post, and where."""
+
+    @override
+    def _begin(self, job: Job, firing: Sequence[Alert], now_ms: int) -> Future[Attempt]:
+        post = self._post(job, firing)
+        request = WebhookRequest(
+            url=post.url,
+            message_id=job.message_id,
+            body=post.body,
+            at_ms=now_ms,
+            secret=post.secret,
+            bearer=post.bearer,
+            allow_private_address=self._policy.allow_private_address,
+        )
         return attempted_by(self._doors.webhooks.post(request))
 
     @abstractmethod
-    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest: ...
+    def _post(self, job: Job, firing: Sequence[Alert]) -> _Post: ...
 
 
-class SignedWebhookChannel(_HttpChannel):
+class SignedWebhookChannel(_HttpChannel[WebhookChannel]):
     """A signed webhook (Standard Webhooks)."""
 
-    def __init__(self, channel: WebhookChannel, doors: Doors) -> None:
-        """Take the channel's policy; secrets are looked up at every attempt."""
-        super().__init__(channel, doors)
-        self._channel = channel
-
     @override
-    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
-        channel = self._channel
+    def _post(self, job: Job, firing: Sequence[Alert]) -> _Post:
+        policy = self._policy
         secret = ""
-        if channel.secret_env:
+        if policy.secret_env:
             try:
-                secret = signing_secret(self._doors.secrets(channel.secret_env) or "")
+                secret = signing_secret(self._doors.secrets(policy.secret_env) or "")
             except WebhookForbidden as error:
-                message = f"{channel.secret_env}: {error}"
+                message = f"{policy.secret_env}: {error}"
                 raise MissingSecret(message) from error
-        return WebhookRequest(
-            url=channel.url or self._doors.secret(channel.url_env),
-            message_id=job.message_id,
-            body=body_of(job.alert),
-            at_ms=now_ms,
-            secret=secret,
-            allow_private_address=channel.allow_private_address,
-        )
+        url = policy.url or self._doors.secret(policy.url_env)
+        return _Post(url, body_of(job.alert), secret=secret)
 
 
-class Slack(_HttpChannel):
+class Slack(_HttpChannel[SlackChannel]):
     """A Slack incoming webhook."""
 
     pace = SLACK_PACE
     groups = True
 
-    def __init__(self, channel: SlackChannel, doors: Doors) -> None:
-        """Take the channel's policy; the URL is looked up at every attempt."""
-        super().__init__(channel, doors)
-        self._channel = channel
-
     @override
-    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
-        channel = self._channel
-        return WebhookRequest(
-            url=self._doors.secret(channel.url_env),
-            message_id=job.message_id,
-            body=slack_body(job.alerts, channel.id, channel.title, channel.text),
-            at_ms=now_ms,
-            allow_private_address=channel.allow_private_address,
-        )
+    def _post(self, job: Job, firing: Sequence[Alert]) -> _Post:
+        policy = self._policy
+        body = slack_body(job.alerts, policy.id, policy.title, policy.text)
+        return _Post(self._doors.secret(policy.url_env), body)
 
 
-class PagerDuty(_HttpChannel):
+class PagerDuty(_HttpChannel[PagerDutyChannel]):
     """PagerDuty's Events API v2."""
 
     pace = PAGERDUTY_PACE
 
-    def __init__(self, channel: PagerDutyChannel, doors: Doors) -> None:
-        """Take the channel's policy; the integration key is looked up at every attempt."""
-        super().__init__(channel, doors)
-        self._channel = channel
-
     @override
-    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
-        channel = self._channel
-        key = self._doors.secret(channel.routing_key_env)
-        return WebhookRequest(
-            url=channel.url,
-            message_id=job.message_id,
-            body=pagerduty_body(job.alert, firing, channel, key),
-            at_ms=now_ms,
-            allow_private_address=channel.allow_private_address,
-        )
+    def _post(self, job: Job, firing: Sequence[Alert]) -> _Post:
+        key = self._doors.secret(self._policy.routing_key_env)
+        return _Post(self._policy.url, pagerduty_body(job.alert, firing, self._policy, key))
 
 
-class Alertmanager(_HttpChannel):
+class Alertmanager(_HttpChannel[AlertmanagerChannel]):
     """An Alertmanager's API."""
 
-    def __init__(self, channel: AlertmanagerChannel, doors: Doors) -> None:
-        """Take the channel's policy."""
-        super().__init__(channel, doors)
-        self._channel = channel
-
     @override
-    def _request(self, job: Job, firing: Sequence[Alert], now_ms: int) -> WebhookRequest:
-        channel = self._channel
-        return WebhookRequest(
-            url=alertmanager_url(channel.url or self._doors.secret(channel.url_env)),
-            message_id=job.message_id,
-            body=alertmanager_body(job.alerts),
-            at_ms=now_ms,
-            bearer=self._doors.secret(channel.token_env) if channel.token_env else "",
-            allow_private_address=channel.allow_private_address,
-        )
+    def _post(self, job: Job, firing: Sequence[Alert]) -> _Post:
+        policy = self._policy
+        url = alertmanager_url(policy.url or self._doors.secret(policy.url_env))
+        bearer = self._doors.secret(policy.token_env) if policy.token_env else ""
+        return _Post(url, alertmanager_body(job.alerts), bearer=bearer)
 
 
-class Email:
+class Email(_PolicyChannel[EmailChannel]):
     """Mail through an SMTP server."""
 
     pace = EMAIL_PACE
     groups = True
 
-    def __init__(self, channel: EmailChannel, doors: Doors) -> None:
-        """Take the channel's policy; the password is looked up at every attempt."""
-        self._channel = channel
-        self._doors = doors
-        self.fallback = channel.fallback
-        self.fingerprint = fingerprint_of(channel)
-
-    def send(self, job: Job, _firing: Sequence[Alert], now_ms: int, /) -> Future[Attempt]:
-        """Hand one mail to the server."""
-        channel = self._channel
-        try:
-            password = self._doors.secret(channel.password_env) if channel.username else ""
-        except MissingSecret as error:
-            return done(Attempt(DeliveryOutcome.RETRY, error=str(error)))
+    @override
+    def _begin(self, job: Job, firing: Sequence[Alert], now_ms: int) -> Future[Attempt]:
+        policy = self._policy
         request = MailRequest(
-            host=channel.host,
-            port=channel.port,
-            tls=channel.tls,
-            sender=channel.sender,
-            recipients=channel.recipients,
-            content=mail_content(job, channel, now_ms),
-            username=channel.username,
-            password=password,
-            allow_private_address=channel.allow_private_address,
+            host=policy.host,
+            port=policy.port,
+            tls=policy.tls,
+            sender=policy.sender,
+            recipients=policy.recipients,
+            content=mail_content(job, policy, now_ms),
+            username=policy.username,
+            password=self._doors.secret(policy.password_env) if policy.username else "",
+            allow_private_address=policy.allow_private_address,
         )
         return mailed_by(self._doors.mail.send(request))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ from app.settings import DEFAULT_DATA_DIR, load_settings
 from app.wiring import kafka_config
 from schemas.money import MoneyError, nano_from_usd, usd_display
 from schemas.periods import parse_rfc3339, rfc3339
+from schemas.policy import PolicyObject
 from schemas.policy_rules_document import read_duration
 from schemas.throttle import ThrottleMode
 
@@ -67,7 +70,18 @@ def _order(actor: str, reason: str, until: str = "") -> Order:
     return Order(actor or getpass.getuser(), reason, at_ms, until_ms)
 
 
-def _tell(change: Change, text: str, *, json_output: bool) -> None:
+def _carry_out(
+    data: Path,
+    order: Order,
+    decide: Callable[[Mapping[str, PolicyObject]], Change],
+    text: str,
+    *,
+    json_output: bool,
+) -> None:
+    """Decide on what is published now, publish the change, and say what it is."""
+    config = kafka_config(load_settings(data), "manual")
+    change = decide(manual_control.read(config))
+    manual_control.publish(config, change, order)
     if json_output:
         print_json({"action": change.action, "object": change.after.model_dump(mode="json")})
     else:
@@ -89,16 +103,18 @@ def throttle_set(
     json_output: Json = False,
 ) -> None:
     """Restrict a scope until a time, at most 24 hours ahead; the stricter of this and rules wins."""
-    config = kafka_config(load_settings(data), "throttle")
     order = _order(actor, reason, until)
     blocks = mode is HowToRestrict.BLOCK
     how = ThrottleMode.REJECT if blocks else ThrottleMode(mode.value)
     admit = 0 if blocks else percent
-    policies = manual_control.read(config)
-    change = manual_control.set_throttle(policies, scope, admit, how, order)
-    manual_control.publish(config, change, order)
     effect = "blocked" if blocks else f"throttled to {percent} % ({how.value})"
-    _tell(change, f"{scope}: {effect} until {rfc3339(order.until_ms)}", json_output=json_output)
+    _carry_out(
+        data,
+        order,
+        lambda policies: manual_control.set_throttle(policies, scope, admit, how, order),
+        f"{scope}: {effect} until {rfc3339(order.until_ms)}",
+        json_output=json_output,
+    )
 
 
 @throttle.command("release")
@@ -111,11 +127,14 @@ def throttle_release(
     json_output: Json = False,
 ) -> None:
     """End a manual throttle now; what rules ask for stays in force."""
-    config = kafka_config(load_settings(data), "throttle")
     order = _order(actor, reason)
-    change = manual_control.release_throttle(manual_control.read(config), scope, order)
-    manual_control.publish(config, change, order)
-    _tell(change, f"{scope}: manual throttle released", json_output=json_output)
+    _carry_out(
+        data,
+        order,
+        lambda policies: manual_control.release_throttle(policies, scope, order),
+        f"{scope}: manual throttle released",
+        json_output=json_output,
+    )
 
 
 @budget.command("override")
@@ -139,15 +158,16 @@ def budget_override(
     if nano_usd < 0:
         message = f"--amount {amount}: a budget is not negative"
         raise UserError(message)
-    config = kafka_config(load_settings(data), "budget")
     order = _order(actor, reason, until)
     amounts = {period.value: nano_usd}
-    policies = manual_control.read(config)
-    change = manual_control.override_budget(policies, scope, amounts, order)
-    manual_control.publish(config, change, order)
     until_text = rfc3339(order.until_ms)
-    text = f"{scope}: {period.value} budget {usd_display(nano_usd)} until {until_text}"
-    _tell(change, text, json_output=json_output)
+    _carry_out(
+        data,
+        order,
+        lambda policies: manual_control.override_budget(policies, scope, amounts, order),
+        f"{scope}: {period.value} budget {usd_display(nano_usd)} until {until_text}",
+        json_output=json_output,
+    )
 
 
 @budget.command("revert")
@@ -160,8 +180,11 @@ def budget_revert(
     json_output: Json = False,
 ) -> None:
     """End an override before its time: the policy file's budget holds again."""
-    config = kafka_config(load_settings(data), "budget")
     order = _order(actor, reason)
-    change = manual_control.revert_budget(manual_control.read(config), scope, order)
-    manual_control.publish(config, change, order)
-    _tell(change, f"{scope}: the policy file's budget holds again", json_output=json_output)
+    _carry_out(
+        data,
+        order,
+        lambda policies: manual_control.revert_budget(policies, scope, order),
+        f"{scope}: the policy file's budget holds again",
+        json_output=json_output,
+    )

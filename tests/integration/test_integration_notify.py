@@ -76,25 +76,35 @@ def pipeline(
 
 
 def tell(pipeline: Pipeline, *departments: str) -> list[Alert]:
-    """Alerts of departments that have used their budget up, as the alerts worker writes them."""
+    """Alerts of departments that have used their budget up, of a rule that is not ours.
+
+    The alerts worker answers for those of its own rules: it would resolve them at once.
+    """
     story = Story("2026-10-05T12:00:00Z")
     for each in departments:
         story.policy(f"department:acme/{each}", month="1")
         story.spend(f"department:acme/{each}", "0.8")
     producer = Producer(kafka_config(load_settings(pipeline.data_dir), "test"))
     try:
-        for alert in story.alerts:
+        told = [alert.model_copy(update={"rule_id": "partner"}) for alert in story.alerts]
+        for alert in told:
             producer.send(Topic.ALERTS, alert.dedup_key.encode(), encode_alert(alert))
         producer.flush(SOON_SECONDS)
     finally:
         producer.close()
-    return story.alerts
+    return told
 
 
 def listed(pipeline: Pipeline, *arguments: str) -> list[dict[str, Any]]:
     """Rows of `deliveries list`."""
     rows: list[dict[str, Any]] = pipeline.json("deliveries", "list", *arguments)["deliveries"]
     return rows
+
+
+def said_of(pipeline: Pipeline, object_id: str) -> list[str]:
+    """The reasons in the audit log of one object."""
+    entries = [json.loads(line) for line in pipeline.cli("audit", "log").stdout.splitlines()]
+    return [entry["reason"] for entry in entries if entry["object_id"] == object_id]
 
 
 def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Receiver) -> None:
@@ -145,6 +155,11 @@ def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Rece
     eventually(lambda: not listed(pipeline, "--outcome", "muted"), "the delivery after the silence")
     told = [json.loads(request.body)["data"]["scope"] for request in receiver.of("/hook")]
     assert told.count("department:acme/legal") == 1
+
+    eventually(
+        lambda: said_of(pipeline, f"silence:{silence['id']}") == ["migration", "expired by hand"],
+        "both steps in the audit log",
+    )
 
     # A policy is applied without ending silences, which are not the file's.
     plan = pipeline.cli("silence", "list", "--all").stdout

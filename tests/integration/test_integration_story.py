@@ -21,7 +21,7 @@ from tests.channel_receivers import PAGERDUTY_KEY, documents, pagerduty, slack
 from tests.pipeline import Pipeline, eventually, running_pipeline, running_relay
 from tests.webhook_receiver import Receiver, running_receiver
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 RESEARCH = "department:acme/research"
 LOOP = "key:acme/k-loop"
 LOOPING = GateRequest("acme", "k-loop", "gpt-4.1", department="research")
