@@ -81,7 +81,7 @@ class Log:
                 case _:
                     self.deliveries.append(decode_delivery(value))
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str) -> None:
         """Read until something holds."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():

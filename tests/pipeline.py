@@ -71,7 +71,7 @@ class Pipeline:
         return self.process.wait(STOP_TIMEOUT_SECONDS)
 
 
-def eventually(question: Callable[[], Answer], what: str) -> Answer:
+def eventually(question: Callable[[], Answer | None], what: str) -> Answer:
     """The first answer that is true or not empty, of something that other processes bring about."""
     deadline = time.monotonic() + SOON_SECONDS
     while not (answer := question()):

@@ -149,9 +149,11 @@ def test_explain_shows_the_orders_of_that_time(store: Client) -> None:
         reason="launch",
     )
     moved = key.model_copy(update={"version": 2, "parent": ""})
-    for number, (hours, item) in enumerate(
-        ((0, key), (1, block), (2, released), (3, override), (4, moved)), start=1
-    ):
+    done: tuple[tuple[int, PolicyObject], ...] = (
+        *((0, key), (1, block), (2, released)),
+        *((3, override), (4, moved)),
+    )
+    for number, (hours, item) in enumerate(done, start=1):
         add_action(store, number, START_MS + hours * HOUR_MS, item)
 
     def orders(at_ms: int) -> dict[str, tuple[str, ...]]:
