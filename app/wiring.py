@@ -18,6 +18,7 @@ from pricing.catalogue import Catalogue, load_catalogue
 # Retries are silent: what counts is whether the store answers in the end.
 stamina.instrumentation.set_on_retry_hooks(())
 
+
 def kafka_config(settings: Settings, client: str) -> KafkaConfig:
     """The door's configuration for one client of this process."""
     section = settings.kafka
