@@ -36,6 +36,7 @@ from alerting.state import (
     Effect,
     Fenced,
     FenceReason,
+    MinuteWatch,
     Observation,
     PolicyChanged,
     ProbesSeen,
@@ -181,9 +182,11 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     key = (spend.scope, spend.kind)
     track = state.tracks.get(spend.scope)
     if track is not None:
-        look_back.note(state, track, spend)
         if spend.kind is WindowKind.MINUTE:
-            return _observe_minute(state, spend)
+            before = track.minutes.get(spend.start_ms // MINUTE_MS)
+            look_back.note(state, track, spend)
+            return _observe_minute(state, spend, spend.cost_nano_usd - before)
+        look_back.note(state, track, spend)
     watch = state.watches.get(key)
     if watch is None:
         return []
@@ -230,15 +233,18 @@ def _has_time(state: State) -> bool:
     return state.round_work <= ROUND_WORK_MAX
 
 
-def _observe_minute(state: State, spend: SpendSum) -> list[Effect]:
+def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
     """A minute is looked at for burn rates and spikes, which look at the windows that end now."""
     known = state.minutes.get(spend.scope)
     if known is None:
         return []
-    current = known.start_ms <= state.now_ms < known.start_ms + MINUTE_MS
-    if current and spend.start_ms == known.start_ms:
-        return evaluate(state, spend.scope) if spend.cost_nano_usd >= known.least else []
-    # Another minute has begun, or an earlier one has grown: both move the windows.
+    current = spend.start_ms == known.start_ms <= state.now_ms < known.start_ms + MINUTE_MS
+    if grown < known.more and (current or not known.holds):
+        if grown > 0:
+            more = known.more - grown
+            state.minutes[spend.scope] = MinuteWatch(known.start_ms, more, known.holds)
+        return []
+    # A rule may hold; or one that was told or waits is looked at in each minute.
     rules = state.scope_rules[spend.scope]
     watch = look_back.minute_edge(state, spend.scope, rules)
     state.minutes[spend.scope] = watch

@@ -115,7 +115,7 @@ def edge(state: State, scope: str, kind: WindowKind, amount: int) -> int:
 
 
 def minute_edge(state: State, scope: str, rules: ScopeRules) -> MinuteWatch:
-    """What the present minute's sum must reach before a burn rate or a spike asks for a look."""
+    """How much more may be spent before a burn rate or a spike asks for a look."""
     minute = state.now_ms // MINUTE_MS
     track = state.tracks[scope]
     policy = state.scopes[scope].policy
@@ -127,7 +127,7 @@ def minute_edge(state: State, scope: str, rules: ScopeRules) -> MinuteWatch:
                 lacking.append(burn_rate.lacking(rule, left, spent))
     least = min((more for more in lacking if more > 0), default=NEVER)
     holds = any(more <= 0 for more in lacking)
-    return MinuteWatch(minute * MINUTE_MS, track.minutes.get(minute) + least, least, holds)
+    return MinuteWatch(minute * MINUTE_MS, least, holds)
 
 
 def _lacking_for_spikes(state: State, scope: str, minute: int) -> Iterator[int]:

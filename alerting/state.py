@@ -136,14 +136,18 @@ class Watch(NamedTuple):
 
 
 class MinuteWatch(NamedTuple):
-    """What burn rates and spikes wait for in one minute."""
+    """What burn rates and spikes wait for.
+
+    Minutes that fall out of a window only take spend away from it, so what was lacking when this was
+    worked out is lacking still, less what was spent since: a new minute needs no new look.
+    """
 
     start_ms: int
-    least: int
-    """The sum of the minute that asks for an evaluation."""
+    """The minute in which it was worked out."""
     more: int
-    """How much more that is than when it was worked out. A budget's own sum that grows by as much
-    asks as well: the minute's sum may come before it, and what is left is part of the rule."""
+    """How much more must be spent, in whatever minutes, before a rule can hold. A budget's own sum
+    that grows by as much asks as well: it may come after the minute's, and what is left is part of
+    the rule."""
     holds: bool
     """Whether a rule holds already: it was told or waits, and its timer looks again."""
 

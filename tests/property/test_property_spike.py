@@ -1,18 +1,19 @@
-"""The spike method: the engine's short cuts lose no alert and invent none."""
+"""Spikes and burn rates: the engine's short cuts lose no alert and invent none."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerting.rules import deviation
+from alerting.rules import burn_rate, deviation
+from alerting.rules.burn_rate import BudgetLeft, Pace
 from alerting.rules.history import Past
 from alerting.state import PolicyChanged
 from schemas.alert import AlertStatus
 from schemas.money import NANO_PER_USD
 from schemas.periods import HOUR_MS
 from schemas.policy import RULES_ID, RuleSet
-from schemas.policy_rules import DeviationMethod, DeviationRule
+from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
 from tests.alerting_story import KEY, Story
 
 RULE = DeviationRule(id="loop", method=DeviationMethod.SPIKE)
@@ -63,4 +64,34 @@ def test_a_spike_is_told_by_the_event_that_reaches_its_line(
         story.spend(KEY, str(usd))
         spent.append((story.now_ms, usd))
         held = held or holds(story, spent)
+        assert told(story) is held
+
+
+BURN = BurnRateRule(id="fast", factor=2)
+DAY_BUDGET_USD = 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_a_burn_rate_is_told_by_the_event_that_reaches_its_pace(
+    steps: list[tuple[int, int]],
+) -> None:
+    """Whatever the path of spend: told with the first event at which both windows say so."""
+    story = Story("2026-10-05T00:00:00Z")
+    story.rules = RuleSet(deviations=(), burn_rates=(BURN,), thresholds_percent=())
+    story.step(PolicyChanged(RULES_ID, story.rules))
+    story.policy(KEY, day=str(DAY_BUDGET_USD))
+    spent: list[tuple[int, int]] = []
+    held = False
+    for seconds, usd in steps:
+        story.wait(seconds)
+        story.spend(KEY, str(usd))
+        spent.append((story.now_ms // 60_000, usd * NANO_PER_USD))
+        minute = story.now_ms // 60_000
+        long, short = (
+            sum(cost for at, cost in spent if minute - width < at <= minute) for width in (60, 5)
+        )
+        total = sum(cost for _, cost in spent)
+        left = BudgetLeft(DAY_BUDGET_USD * NANO_PER_USD, total, 86_400)
+        held = held or burn_rate.lacking(BURN, left, Pace(long, short)) <= 0
         assert told(story) is held
