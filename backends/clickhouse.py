@@ -26,7 +26,9 @@ import stamina
 from clickhouse_connect.datatypes.base import ClickHouseType
 from clickhouse_connect.datatypes.numeric import Int64, Int128
 from clickhouse_connect.datatypes.registry import get_from_name
+from clickhouse_connect.datatypes.string import String
 from clickhouse_connect.driver import exceptions as driver
+from clickhouse_connect.driver.insert import InsertContext
 from typing_extensions import override
 from urllib3 import exceptions as transport
 
@@ -44,6 +46,12 @@ ERROR_TEXT_LENGTH_MAX = 400
 STREAM_BYTES = 1024 * 1024
 # Events since 2020 by month: the server's default of 100 partitions would end in 2028.
 PARTITIONS_PER_INSERT_MAX = 1_000
+# All rows of one sorting key lie in one partition, in every table of ours (a test says so). The
+# server cannot know: without this a read with FINAL of one month reads all months, and merges what
+# is merged already. Over three months: 3.5 s instead of 12.5 s.
+READ_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {"do_not_merge_across_partitions_select_final": "1"}
+)
 
 # ClickHouse's numbers (src/Common/ErrorCodes.cpp).
 UNAVAILABLE_CODES = frozenset(
@@ -175,6 +183,23 @@ class _Units128(Int128, registered=False):
         return self.declared
 
 
+class _Labels(String, registered=False):
+    """LowCardinality(String) whose dictionary is made without a loop: a third of the time."""
+
+    @property
+    @override
+    def insert_name(self) -> str:
+        return _LABELS
+
+    @override
+    def _build_lc_dictionary(
+        self, column: Sequence[Any], _ctx: InsertContext
+    ) -> tuple[list[Any], list[int]]:
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(column))}
+        return list(numbers), list(map(numbers.__getitem__, column))
+
+
+_LABELS = "LowCardinality(String)"
 _DECIMAL = re.compile(r"^(Nullable\()?Decimal\((\d+), (\d+)\)(\))?$")
 _DIGITS_64 = 18
 
@@ -182,6 +207,8 @@ _DIGITS_64 = 18
 # As many as there are types in schemas.tables, several times over.
 @lru_cache(maxsize=256)
 def _column_type(name: str) -> ClickHouseType:
+    if name == _LABELS:
+        return _Labels(get_from_name(name).type_def)
     decimal = _DECIMAL.match(name)
     if decimal is None:
         return get_from_name(name)
@@ -344,7 +371,7 @@ class Client:
                 password=config.password,
                 database=config.database,
                 secure=config.secure,
-                settings=dict(config.settings),
+                settings={**READ_SETTINGS, **config.settings},
                 connect_timeout=CONNECT_SECONDS_MAX,
                 send_receive_timeout=config.statement_seconds_max,
                 # Retrying is this door's business, where it is bounded and told.

@@ -57,13 +57,13 @@ def _id(kind: Ids) -> str:
         return (
             "concat('relay-', toString(n % 3), '-66c1f2a0-', leftPad(toString(n), 12, '0'), '-0')"
         )
-    random = "lower(hex(cityHash64(n, 71)))"
-    time = "lower(substring(hex(toUInt64(t)), 5))"
+    random = "lower(leftPad(hex(cityHash64(n, 71)), 16, '0'))"
+    time = "lower(leftPad(hex(toUInt64(t)), 12, '0'))"
     return (
         f"concat(substring({time}, 1, 8), '-', substring({time}, 9, 4), '-7', "
         f"substring({random}, 1, 3), '-', substring('89ab', 1 + bitAnd(n * 7919, 3), 1), "
         f"substring({random}, 4, 3), '-', substring({random}, 7, 10), "
-        f"lower(substring(hex(cityHash64(n, 72)), 1, 2)), '-0')"
+        f"lower(substring(leftPad(hex(cityHash64(n, 72)), 16, '0'), 1, 2)), '-0')"
     )
 
 

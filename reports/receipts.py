@@ -218,12 +218,14 @@ def read_shard_totals(client: Client, keys: Sequence[WindowScope]) -> list[Shard
     rows = client.query(
         "SELECT window_kind, toUnixTimestamp64Milli(window_start) AS start_ms, scope, shard, "
         "source_epoch, source_offset, cost_usd, events FROM spend_windows FINAL "
-        "WHERE window_kind IN {kinds:Array(String)} "
+        # The type is the head of the scope; named, it lets the sorting key find the scope.
+        "WHERE window_kind IN {kinds:Array(String)} AND scope_type IN {types:Array(String)} "
         "AND window_start IN (SELECT fromUnixTimestamp64Milli(arrayJoin({starts:Array(Int64)}), "
         "'UTC')) AND scope IN {scopes:Array(String)} ORDER BY window_kind, start_ms, scope, shard",
         {
             "kinds": sorted({key.kind.value for key in keys}),
             "starts": sorted({key.start_ms for key in keys}),
+            "types": sorted({key.scope.partition(":")[0] for key in keys}),
             "scopes": sorted({key.scope for key in keys}),
         },
     )

@@ -2,17 +2,15 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
+from backends.clickhouse import Client
 from reports.close.close import CloseError, Outcome, close_month, reopen_month
 from reports.close.files import check_files
 from reports.close.ledger import PeriodState, read_ledger
-from sinks.migrate import migrate
 from tests.close_store import (
     CUT_OFF_MS,
     DECEMBER_CUT_OFF_MS,
@@ -25,31 +23,15 @@ from tests.close_store import (
     store_events,
     usage,
 )
-from tests.servers import running_clickhouse
 
-pytestmark = pytest.mark.functional
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
-    with running_clickhouse(tmp_path_factory.mktemp("close")) as (host, port):
-        yield ClickHouseConfig(host, port)
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def desk(
-    config: ClickHouseConfig, request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Desk]:
+def desk(store: Client, tmp_path: Path) -> Desk:
     """An own database per test, with October's events."""
-    name = "c_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
-    first = Client(config)
-    first.command(f"CREATE DATABASE {name}")
-    first.close()
-    client = Client(ClickHouseConfig(config.host, config.port, name))
-    migrate(client)
-    store_events(client, october_events(), 10)
-    yield Desk(client, tmp_path / "closes")
-    client.close()
+    store_events(store, october_events(), 10)
+    return Desk(store, tmp_path / "closes")
 
 
 def close(

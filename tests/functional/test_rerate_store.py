@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
+from backends.clickhouse import Client
 from pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
 from reports.attribution.answer import ask
 from reports.attribution.period import Period
@@ -20,7 +20,6 @@ from schemas.audit import AuditEntry
 from schemas.money import nano_from_usd
 from schemas.periods import Calendar
 from schemas.usage import UsageEvent
-from sinks.migrate import migrate
 from tests.close_store import (
     CATALOGUE,
     CUT_OFF_MS,
@@ -32,7 +31,6 @@ from tests.close_store import (
     store_events,
     usage,
 )
-from tests.servers import running_clickhouse
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 OCTOBER = Period("2026-10", OCTOBER_MS, NOVEMBER_MS)
@@ -48,8 +46,8 @@ CORRECTED = b"""{"catalogue_version": "corrected", "entries": [
 class Books:
     """One database and what was written into the audit log."""
 
-    def __init__(self, config: ClickHouseConfig) -> None:
-        self.client, self.writer = Client(config), Client(config)
+    def __init__(self, client: Client) -> None:
+        self.client, self.writer = client, Client(client.config)
         self.audit: list[AuditEntry] = []
 
     def rerate(self, catalogue: Catalogue, now_ms: int, *, dry_run: bool = False) -> Rerating:
@@ -69,23 +67,11 @@ class Books:
         }
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
-    with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
-        yield ClickHouseConfig(host, port)
-
-
 @pytest.fixture
-def books(config: ClickHouseConfig, request: pytest.FixtureRequest) -> Iterator[Books]:
+def books(store: Client) -> Iterator[Books]:
     """An own database per test, with the tables."""
-    name = "d_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
-    first = Client(config)
-    first.command(f"CREATE DATABASE {name}")
-    first.close()
-    made = Books(ClickHouseConfig(config.host, config.port, name))
-    migrate(made.client)
+    made = Books(store)
     yield made
-    made.client.close()
     made.writer.close()
 
 

@@ -1,7 +1,6 @@
 """Rows, retractions and migrations on the real engine."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client, InsertColumn
+from backends.clickhouse import Client, InsertColumn
 from schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
 from schemas.reasons import RejectReason
 from schemas.tables import TABLES, TableName
@@ -18,29 +17,9 @@ from sinks.control_rows import Place, dead_letter
 from sinks.migrate import Migration, MigrationError, migrate, shipped
 from sinks.usage_rows import Block, retraction_block, usage_block, usage_rows
 from sinks.versions import Position, position_of
-from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional
 NOW_MS = 1_793_000_000_000
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConfig]:
-    with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
-        yield ClickHouseConfig(host, port)
-
-
-@pytest.fixture
-def store(config: ClickHouseConfig, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """An own database per test, with the tables."""
-    name = "d_" + "".join(each if each.isalnum() else "_" for each in request.node.name)
-    first = Client(config)
-    first.command(f"CREATE DATABASE {name}")
-    first.close()
-    client = Client(ClickHouseConfig(config.host, config.port, name))
-    migrate(client)
-    yield client
-    client.close()
 
 
 @dataclass(frozen=True)

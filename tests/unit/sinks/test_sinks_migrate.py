@@ -77,6 +77,27 @@ def test_rows_that_replace_each_other_meet_on_one_shard(migration: Migration) ->
         assert set(sharding[1].split(", ")) <= set(re.findall(r"\w+", sorting[1]))
 
 
+# Said once by the identity: (scope, epoch, seq) names one command, a source position one message,
+# a run books into one month. Acknowledgements repeat, but are not read with FINAL.
+FIXED_BY_THE_IDENTITY = {"throttle_commands", "throttle_acks", "dead_letters", "closed_lines"}
+
+
+def test_rows_that_replace_each_other_meet_in_one_partition() -> None:
+    """A partition is made of sorting columns: reads with FINAL never look across partitions."""
+    found = set()
+    for migration in shipped():
+        for table in re.split(r"(?=CREATE TABLE)", migration.template)[1:]:
+            name = re.search(r"\{local:(\w+)\}", table)
+            partition = re.search(r"(?m)^PARTITION BY (?:toYYYYMM\()?(\w+)\)?$", table)
+            sorting = re.search(r"(?m)^ORDER BY (.+)$", table)
+            assert name is not None
+            assert sorting is not None
+            assert (partition is None) == ("PARTITION BY" not in table)
+            if partition is not None and partition[1] not in re.findall(r"\w+", sorting[1]):
+                found.add(name[1])
+    assert found == FIXED_BY_THE_IDENTITY
+
+
 def test_every_table_explains_its_order() -> None:
     """Each ORDER BY has a comment above it that says why."""
     for migration in shipped():
