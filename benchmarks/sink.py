@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import clickhouse_connect
 import msgspec
@@ -98,8 +99,17 @@ def send(kafka: KafkaConfig, values: list[bytes]) -> None:
     producer.close()
 
 
-def sink_seconds(kafka: KafkaConfig, config: ClickHouseConfig, expected: int) -> float:
-    """How long a sink takes from its first row to the last of `expected` rows."""
+class Taken(NamedTuple):
+    """What storing a round's rows took."""
+
+    seconds: float
+    """From the first row to the last."""
+    cpu_seconds: float
+    """Of this process, in which the sink runs: reading, decoding, rating, inserting."""
+
+
+def sink_seconds(kafka: KafkaConfig, config: ClickHouseConfig, expected: int) -> Taken:
+    """How long a sink takes for `expected` rows."""
     stop = threading.Event()
     rate = load_catalogue(()).rate
     worker = threading.Thread(
@@ -112,7 +122,7 @@ def sink_seconds(kafka: KafkaConfig, config: ClickHouseConfig, expected: int) ->
         return int(reader.query("SELECT count() FROM usage_events")[0][0])
 
     before = rows()
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     deadline = began + ROUND_SECONDS_MAX
     worker.start()
     joined, first_rows = 0.0, 0
@@ -124,12 +134,13 @@ def sink_seconds(kafka: KafkaConfig, config: ClickHouseConfig, expected: int) ->
         if not joined and seen > before:
             # Joining the group is no part of the speed; the rows that came with it are.
             joined, first_rows = time.perf_counter(), seen - before
-    ended = time.perf_counter()
+    ended, cpu_ended = time.perf_counter(), time.process_time()
     stop.set()
     worker.join()
     reader.close()
     assert seen >= before + expected, f"{seen - before} of {expected} rows"
-    return (ended - joined) * expected / (expected - first_rows)
+    seconds = (ended - joined) * expected / (expected - first_rows)
+    return Taken(seconds, cpu_ended - cpu_began)
 
 
 def direct_seconds(config: ClickHouseConfig, values: list[bytes]) -> float:
@@ -203,11 +214,14 @@ def main() -> None:
     rows = MESSAGES * EVENTS_PER_MESSAGE
     sink: list[float] = []
     direct: list[float] = []
+    cpu: list[float] = []
     with servers() as (kafka, config):
         for round_number in range(ROUNDS):
             values = messages(round_number)
             send(kafka, values)
-            sink.append(rows / sink_seconds(kafka, config, rows))
+            taken = sink_seconds(kafka, config, rows)
+            sink.append(rows / taken.seconds)
+            cpu.append(taken.cpu_seconds * 1e6 / rows)
             direct.append(rows / direct_seconds(config, values))
         size, size_without_id = bytes_per_event(config)
     ratios = [ours / theirs for ours, theirs in zip(sink, direct, strict=True)]
@@ -217,6 +231,7 @@ def main() -> None:
             Figure("sink_rows_per_second", sink, "rows/s"),
             Figure("clickhouse_connect_rows_per_second", direct, "rows/s"),
             Figure("ratio", ratios, ""),
+            Figure("sink_cpu_seconds_per_million", cpu, "s"),
             Figure("bytes_per_event", [size], "bytes"),
             Figure("bytes_per_event_without_id", [size_without_id], "bytes"),
         ],

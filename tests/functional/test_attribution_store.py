@@ -31,7 +31,7 @@ from sinks.batch import Batch
 from sinks.rollup import refresh, remove_replaced
 from sinks.shapes import shapes
 
-pytestmark = pytest.mark.functional
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 NOW_MS = 1_793_000_000_000  # 2026-10-26
 # Half an hour beside UTC, and daylight saving: days that no UTC day is.
 ZONES = ("UTC", "America/St_Johns")

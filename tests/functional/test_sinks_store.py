@@ -18,7 +18,7 @@ from sinks.migrate import Migration, MigrationError, migrate, shipped
 from sinks.usage_rows import Block, retraction_block, usage_block, usage_rows
 from sinks.versions import Position, position_of
 
-pytestmark = pytest.mark.functional
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 NOW_MS = 1_793_000_000_000
 
 
