@@ -13,7 +13,6 @@ wait is Slack's rule and no property of the pipeline.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import tempfile
@@ -23,26 +22,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-import yaml
 from typing_extensions import override
 
-from app.clock import now_ms
-from app.stack import Stack, StackOptions
 from app.telemetry import set_up_logging
-from app.wiring import kafka_config
-from benchmarks.latency import ORGANISATION, Load, quantile, usage
 from benchmarks.report import Figure, Target, finish
+from benchmarks.under_load import (
+    ORGANISATION,
+    in_rounds,
+    measure,
+    policy,
+    quantile,
+    read_arguments,
+    usage,
+)
 from relay.client import RelayClient
-from relay.settings import RelaySettings, SpoolSettings
-from schemas.metrics import NoMeter
 
-ROUNDS = 3
 P99_TARGET_SECONDS = 2.0
 TRIAL_BOUND_SECONDS = 20.0
 # Slack's one a second, and a little.
 TRIAL_SPACING_SECONDS = 1.05
-WARM_UP_SECONDS = 3.0
 CHANNELS = ("slack", "pagerduty")
 _DEPARTMENT = re.compile(rf"department:{ORGANISATION}/(d\d+)")
 
@@ -108,32 +108,20 @@ def receiving() -> Iterator[Receivers]:
         server.server_close()
 
 
-def policy(trials: int, base_url: str) -> str:
-    """Departments whose budget is one cent, and both channels, which every alert goes to."""
-    departments = [{"id": f"d{n}", "budget": {"month_usd": "0.01"}} for n in range(trials)]
-    document = {
-        "version": 1,
-        "time_zone": "UTC",
-        "organisations": [{"id": ORGANISATION, "departments": [*departments, {"id": "load"}]}],
-        "notify": {
-            "channels": [
-                {
-                    "id": "slack",
-                    "type": "slack",
-                    "url_env": "METERLINE_SECRET_SLACK",
-                    "allow_private_address": True,
-                },
-                {
-                    "id": "pagerduty",
-                    "type": "pagerduty",
-                    "url": f"{base_url}/pagerduty",
-                    "routing_key_env": "METERLINE_SECRET_PAGERDUTY",
-                    "allow_private_address": True,
-                },
-            ]
+def channels(base_url: str) -> dict[str, Any]:
+    """Both channels, which every alert goes to; their secrets into the environment."""
+    os.environ["METERLINE_SECRET_SLACK"] = f"{base_url}/slack"
+    os.environ["METERLINE_SECRET_PAGERDUTY"] = "0" * 32  # the receiver takes any key
+    given: list[dict[str, Any]] = [
+        {"id": "slack", "type": "slack", "url_env": "METERLINE_SECRET_SLACK"},
+        {
+            "id": "pagerduty",
+            "type": "pagerduty",
+            "url": f"{base_url}/pagerduty",
+            "routing_key_env": "METERLINE_SECRET_PAGERDUTY",
         },
-    }
-    return yaml.safe_dump(document)
+    ]
+    return {"channels": [{**each, "allow_private_address": True} for each in given]}
 
 
 def trial(client: RelayClient, receivers: Receivers, number: int) -> dict[str, float]:
@@ -149,72 +137,32 @@ def trial(client: RelayClient, receivers: Receivers, number: int) -> dict[str, f
 
 def main() -> None:
     """Run, print, exit with 0 if every target is met."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--trials", type=int, default=120)
-    parser.add_argument("--rate", type=float, default=1_000.0)
-    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__)
     set_up_logging("alerts", "error")
     with tempfile.TemporaryDirectory() as folder, receiving() as receivers:
-        seconds, sent = measure(Path(folder), receivers, arguments)
+        measured = measure(
+            Path(folder),
+            arguments,
+            policy(arguments.trials, channels(receivers.base_url)),
+            lambda client, number: trial(client, receivers, number),
+            lambda took: max(0.0, TRIAL_SPACING_SECONDS - took),
+        )
     figures = []
     for channel in CHANNELS:
-        found = [one[channel] for one in seconds]
-        rounds = [sorted(found[n::ROUNDS]) for n in range(ROUNDS)]
+        found = [one[channel] for one in measured.trials]
         every = sorted(found)
         figures += [
-            Figure(f"{channel}_p50_seconds", [quantile(one, 0.50) for one in rounds], "s"),
+            Figure(
+                f"{channel}_p50_seconds", [quantile(one, 0.50) for one in in_rounds(found)], "s"
+            ),
             Figure(f"{channel}_p99_seconds", [quantile(every, 0.99)], "s"),
             Figure(f"{channel}_worst_seconds", [every[-1]], "s"),
         ]
-    figures.append(Figure("load_events_per_second", [sent], "1/s"))
+    figures.append(Figure("load_events_per_second", [measured.load_events_per_second], "1/s"))
     targets = [Target(f"{each}_p99_seconds", "<", P99_TARGET_SECONDS) for each in CHANNELS]
     # Without its load the figures would say nothing.
     targets.append(Target("load_events_per_second", ">=", arguments.rate * 0.95))
     finish("alerts", figures, targets, json_flag=arguments.json)
-
-
-def measure(
-    folder: Path, receivers: Receivers, arguments: argparse.Namespace
-) -> tuple[list[dict[str, float]], float]:
-    """Seconds of every trial, and the load that really flowed, events per second."""
-    os.environ["METERLINE_SECRET_SLACK"] = f"{receivers.base_url}/slack"
-    os.environ["METERLINE_SECRET_PAGERDUTY"] = "0" * 32  # the receiver takes any key
-    file = folder / "policy.yaml"
-    file.write_text(policy(arguments.trials, receivers.base_url), encoding="utf-8")
-    with (folder / "log").open("w", encoding="utf-8") as log:
-        options = StackOptions(folder / "data", kafka=arguments.kafka, policy=file)
-        stack = Stack(options, log, lambda _line: None)
-        stack.start()
-        clients = [
-            RelayClient(
-                RelaySettings(
-                    name, kafka_config(stack.settings, name), SpoolSettings(folder / name)
-                ),
-                now_ms,
-                NoMeter(),
-            )
-            for name in ("bench-load", "bench-trials")
-        ]
-        load = Load(clients[0], arguments.rate)
-        try:
-            for client in clients:
-                assert client.start(20)
-            load.start()
-            began = time.monotonic()
-            time.sleep(WARM_UP_SECONDS)  # the load fills caches and tables; not part of any trial
-            seconds = []
-            for number in range(arguments.trials):
-                due = time.monotonic() + TRIAL_SPACING_SECONDS
-                seconds.append(trial(clients[1], receivers, number))
-                time.sleep(max(0.0, due - time.monotonic()))
-            return seconds, load.sent / (time.monotonic() - began)
-        finally:
-            load.stop.set()
-            for client in clients:
-                client.close(5)
-            stack.stop()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.clock import now_ms
@@ -33,8 +34,8 @@ from schemas.periods import rfc3339
 _out = Console(highlight=False)
 _COLOURS = {"delivered": "green", "retry": "yellow", "pending": "yellow", "muted": "dim"}
 _GROUPS = {"failed": FAILED, "waiting": ("retry", "pending")}
-# A dot tells two messages apart; more does not fit beside the rest into 80 columns.
-ID_LENGTH_SHOWN = 12
+# Eight digits tell the messages of a day apart; more does not fit beside the rest into 80 columns.
+ID_LENGTH_SHOWN = 8
 deliveries = typer.Typer(help="Who was told what; telling them again.", no_args_is_help=True)
 
 Since = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
@@ -72,17 +73,18 @@ def deliveries_list(
         _out.print(f"no deliveries in the last {since}")
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("when (UTC)", "message", "channel", "try", "outcome", "about"):
+    for name in ("when (UTC)", "message", "channel", "try", "outcome"):
         table.add_column(name, justify="right" if name == "try" else "left", no_wrap=True)
+    table.add_column("about", overflow="fold")
     for row in rows:
         about = row.error or row.dedup_key
         table.add_row(
-            rfc3339(row.at_ms)[5:19].replace("T", " "),
+            rfc3339(row.at_ms)[5:16].replace("T", " "),
             row.message_id.removeprefix("msg_")[:ID_LENGTH_SHOWN],
             row.channel,
             str(row.attempt),
             _coloured(row.outcome),
-            about,
+            escape(about),
         )
     _out.print(table)
 
@@ -121,7 +123,7 @@ def deliveries_show(
             _coloured(row.outcome),
             str(row.http_status or "-"),
             f"{row.duration_ms:,}",
-            says,
+            escape(says),
         )
     _out.print(table)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from app import manual_control
 from app.clock import now_ms
 from app.commands.options import DataDir, Json
-from app.commands.output import print_json
+from app.commands.output import print_json, side_by_side
 from app.commands.times import time_ms
 from app.explain import Explained, answer, chain_of, explain_scope, past_objects
 from app.settings import DEFAULT_DATA_DIR, load_settings
@@ -61,20 +61,31 @@ def _show(one: Explained) -> None:
     lines = [
         ("rule", one.rule),
         ("why", one.reason),
-        ("since", rfc3339(one.since_ms) if one.since_ms else ""),
-        ("until", rfc3339(one.until_ms) if one.until_ms else ""),
+        ("since", _minute(one.since_ms) if one.since_ms else ""),
+        ("until", _minute(one.until_ms) if one.until_ms else ""),
         ("lifted by", one.lift),
         *(("order", order) for order in one.orders),
         ("command", one.version),
     ]
-    for name, text in lines:
-        if text:
-            _out.print(f"  {name:<10} {text}", markup=False)
+    _out.print(side_by_side((name, text) for name, text in lines if text))
 
 
 def _show_alerts(alerts: list[StoredAlert]) -> None:
-    if alerts:
-        _out.print("[bold]alerts[/], the newest first")
-    for each in alerts:
-        at = rfc3339(max(each.starts_at_ms, each.ends_at_ms))[:16].replace("T", " ")
-        _out.print(f"  {at}  {each.status:<9} {each.summary}", markup=False)
+    if not alerts:
+        return
+    _out.print("[bold]alerts[/], the newest first")
+    _out.print(
+        side_by_side(
+            (
+                rfc3339(max(each.starts_at_ms, each.ends_at_ms))[5:16].replace("T", " "),
+                each.status,
+                # The column before says it already.
+                each.summary.removeprefix("Resolved: "),
+            )
+            for each in alerts
+        )
+    )
+
+
+def _minute(at_ms: int) -> str:
+    return f"{rfc3339(at_ms)[:16].replace('T', ' ')} UTC"

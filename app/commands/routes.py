@@ -13,7 +13,7 @@ from alerting.notify.labels import labels_of
 from app.alert_routes import ground_of, published_ground, question
 from app.clock import now_ms
 from app.commands.options import DataDir, Json
-from app.commands.output import print_json
+from app.commands.output import print_json, side_by_side
 from app.commands.setup import read_text
 from app.commands.times import time_ms
 from app.settings import DEFAULT_DATA_DIR, load_settings
@@ -52,10 +52,9 @@ def alerts_route(
     if json_output:
         print_json(_as_json(labels, decision))
         return
-    _out.print(" ".join(f"{name}={text}" for name, text in labels.items()), style="dim")
-    width = max(len(step.what) for step in decision.steps)
-    for step in decision.steps:
-        _out.print(f"  {step.what:<{width}}  {step.answer}", soft_wrap=True, markup=False)
+    named = " ".join(f"{name}={text}" for name, text in labels.items())
+    _out.print(named, style="dim", markup=False)
+    _out.print(side_by_side((step.what, step.answer) for step in decision.steps))
     told = ", ".join(telling.channel for telling in decision.tellings)
     if decision.muted_by:
         _out.print("[yellow]log only[/]: the others hear of it when what mutes it ends")
