@@ -1,12 +1,15 @@
 """The reports worker: jobs of the scheduler, and the pull endpoint beside them.
 
 Every job looks up by itself what is due, so a run too many changes nothing. A month that was
-refused is tried again by `close-retry`; the reasons stand in closed_periods and in the log.
+refused is tried again by `close-retry`; the reasons stand in closed_periods and in the log. It runs
+at every start too, as does `push`: a close or a delivery that was killed goes on at once.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import threading
 
 import structlog
@@ -34,6 +37,8 @@ PUSH_SECONDS = 600
 """The receiver that was away is asked again this often."""
 ACTOR = "scheduler"
 SCHEDULE_FILE = "schedule.sqlite"
+CRASH_PREFIX = "close."
+"""Test only: `crash_at` names the step of a close before which the process kills itself."""
 
 _log = structlog.get_logger()
 
@@ -52,9 +57,11 @@ def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Even
     close = functools.partial(close_due, settings)
     jobs = [
         Job("close", Monthly(policy.close_day, hour, minute), close),
-        Job("close-retry", Every(CLOSE_RETRY_SECONDS), close),
+        Job("close-retry", Every(CLOSE_RETRY_SECONDS), close, at_start=True),
         Job("reconcile", Every(EVERY_SECONDS), DriftWatch(settings, meter)),
-        Job("push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop)),
+        Job(
+            "push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop), at_start=True
+        ),
     ]
     scheduler = Scheduler(root / SCHEDULE_FILE, jobs, now_ms, settings.time_zone)
     exports = _exports(settings)
@@ -73,7 +80,13 @@ def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Even
 
 def close_due(settings: Settings, at_ms: int) -> None:
     """Close every month that is due; a refused one does not hold up the next."""
-    with close_doors(settings, lambda step: _log.info("close.step", step=step)) as doors:
+
+    def on_step(step: str) -> None:
+        _log.info("close.step", step=step)
+        if settings.crash_at == f"{CRASH_PREFIX}{step}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with close_doors(settings, on_step) as doors:
         policy = mapping_of(doors.policies()).finance
         ledger = read_ledger(doors.client)
         for month in due_months(doors.client, ledger, policy, settings.time_zone, at_ms):

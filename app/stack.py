@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import sys
 import time
@@ -285,7 +286,7 @@ class Stack:
                 argv=(sys.executable, "-m", "app.cli", command),
                 env=ChainMap(
                     self.options.environment.get(name, {}),
-                    _environment(self.settings, name, port),
+                    worker_environment(self.settings, name, port),
                 ),
                 order=WORKERS,
                 ready=_ready_check(port),
@@ -319,7 +320,9 @@ def _ready_check(port: int) -> Callable[[], bool]:
     return ready
 
 
-def _environment(settings: Settings, name: str, metrics_port: int) -> MutableMapping[str, str]:
+def worker_environment(
+    settings: Settings, name: str, metrics_port: int
+) -> MutableMapping[str, str]:
     """What a worker process is told; the same names an operator sets in production."""
     return {
         "METERLINE_KAFKA__BOOTSTRAP": settings.kafka.bootstrap,
@@ -333,7 +336,15 @@ def _environment(settings: Settings, name: str, metrics_port: int) -> MutableMap
         "METERLINE_DATA_DIR": str(settings.data_dir / "run" / name),
         "METERLINE_METRICS_PORT": str(metrics_port),
         # Beside the data, not in the worker's own directory: `meterline close` writes there too.
-        "METERLINE_REPORTS__DIRECTORY": str(settings.data_dir / CLOSES_DIRECTORY),
+        "METERLINE_REPORTS__DIRECTORY": str(
+            settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY
+        ),
+        "METERLINE_REPORTS__EXPORTS_HOST": settings.reports.exports_host,
+        "METERLINE_REPORTS__EXPORTS_PORT": str(settings.reports.exports_port),
+        "METERLINE_REPORTS__EXPORTS_TOKEN_ENV": settings.reports.exports_token_env,
+        # Every worker rates by them: without, events would be charged by the shipped prices.
+        "METERLINE_CATALOGUES": json.dumps([str(each.resolve()) for each in settings.catalogues]),
+        "METERLINE_NOTIFY_CA_FILE": settings.notify_ca_file,
     }
 
 

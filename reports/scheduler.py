@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,6 +58,8 @@ class Job:
     """Takes the present time, UTC ms. An exception is logged, and the next run comes as planned."""
     missed_seconds_max: int = MISSED_SECONDS_MAX
     """A run that is later than this is left out."""
+    at_start: bool = False
+    """Also whenever a scheduler starts: what a killed one began is not left lying."""
 
 
 # The store keeps names, not functions; this process knows what they stand for.
@@ -141,7 +144,9 @@ class Scheduler:
             trigger = self._trigger(job.when)
             if key in present and str(present[key].trigger) == str(trigger):
                 # Kept with its next time: one that lies in the past is a missed run.
-                self._scheduler.modify_job(key, misfire_grace_time=job.missed_seconds_max)
+                self._scheduler.modify_job(
+                    key, misfire_grace_time=job.missed_seconds_max, **self._first(job)
+                )
                 continue
             self._scheduler.add_job(
                 "reports.scheduler:run_job",
@@ -151,7 +156,13 @@ class Scheduler:
                 name=job.name,
                 misfire_grace_time=job.missed_seconds_max,
                 replace_existing=True,
+                **self._first(job),
             )
+
+    def _first(self, job: Job) -> dict[str, datetime]:
+        if not job.at_start:
+            return {}
+        return {"next_run_time": datetime.fromtimestamp(self._clock() / 1000, UTC)}
 
     def _trigger(self, when: Monthly | Every) -> Any:
         match when:

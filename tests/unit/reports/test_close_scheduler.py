@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.clock import now_ms
 from reports.errors import SchedulerError
 from reports.scheduler import Every, Job, Monthly, Scheduler
 
@@ -99,6 +100,20 @@ def test_a_failing_job_runs_again(tmp_path: Path) -> None:
             assert seen.get(timeout=PATIENCE_SECONDS) == NOW_MS
     finally:
         running.stop()
+
+
+def test_a_job_may_also_run_at_every_start(tmp_path: Path) -> None:
+    """Its interval is far from over, and it runs once at each start all the same."""
+    seen: queue.Queue[int] = queue.Queue()
+    for _ in range(2):
+        job = Job("close-retry", Every(86_400), seen.put, at_start=True)
+        running = Scheduler(tmp_path / "schedule.sqlite", [job], now_ms, "Asia/Shanghai")
+        running.start()
+        try:
+            assert seen.get(timeout=PATIENCE_SECONDS) > NOW_MS
+        finally:
+            running.stop()
+        assert seen.empty()
 
 
 def test_a_job_that_is_gone_is_forgotten(tmp_path: Path) -> None:

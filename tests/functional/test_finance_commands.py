@@ -1,0 +1,294 @@
+"""Finance and audit commands as people run them: what they print, write, and exit with."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import cli
+from app.clock import now_ms
+from app.policy_store import publish
+from app.settings import BrokerKind, Runtime
+from backends.clickhouse import ClickHouseConfig, Client
+from backends.kafka import Admin, KafkaConfig
+from pricing.catalogue import catalogue_files
+from reports.close.months import Month, month_before, month_of
+from reports.repricing.kept import keep
+from schemas.periods import DAY_MS
+from schemas.policy_file import compile_policy, parse_policy, plan
+from schemas.topics import TOPICS
+from sinks.migrate import migrate
+from tests.close_store import CATALOGUE, POLICY, store_events, usage
+from tests.servers import running_broker, running_clickhouse
+from tests.sink_process import start_sink
+from tests.webhook_receiver import Answer, Receiver, running_receiver
+
+pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
+PATIENCE_SECONDS = 60.0
+EVENTS = 60
+DEARER = b"""{"catalogue_version": "dearer", "entries": [
+ {"seller": "openai", "model": "gpt-4.1", "prices": [
+  {"effective_from": "2020-01-01", "tiers": [{"input": "3.00", "output": "12.00"}]}]}]}"""
+
+
+class Office(NamedTuple):
+    """A running installation, and the command line that a person has for it."""
+
+    folder: Path
+    client: Client
+    receiver: Receiver
+    month: Month
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        result = self.result(*arguments)
+        assert result.exit_code == code, f"{arguments}: {result.output} {result.exception!r}"
+        return result.output
+
+    def json(self, *arguments: str, code: int = 0) -> object:
+        return json.loads(self.run(*arguments, "--json", code=code))
+
+    def refused(self, *arguments: str) -> str:
+        """What the one line of an error says."""
+        result = self.result(*arguments)
+        assert isinstance(result.exception, Exception), result.output
+        assert not isinstance(result.exception, SystemExit), result.output
+        return str(result.exception)
+
+    def result(self, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, [*arguments, "--data", str(self.folder / "run")])
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not reached():
+            assert time.monotonic() < deadline, "what was awaited did not come"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """Broker, store with a month of events that is over, a sink, and an ERP that answers."""
+    folder = tmp_path_factory.mktemp("office")
+    month = month_before(month_before(month_of(now_ms(), "UTC"), "UTC"), "UTC")
+    with (
+        running_receiver() as receiver,
+        running_broker() as bootstrap,
+        running_clickhouse(folder / "data") as (host, port),
+    ):
+        text = f"""{POLICY}
+finance:
+  currency: CNY
+  rates: [{{kind: contract, quote: CNY, rate: "7.10", as_of: 2020-01-01, source: contract}}]
+  push: {{url: "{receiver.base_url}/book", allow_private_address: true}}
+"""
+        kafka = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+        admin = Admin(kafka)
+        admin.apply(TOPICS, usage_partitions=1, replication_factor=1)
+        admin.close()
+        changes = plan({}, compile_policy(parse_policy(text, "policy.yaml")))
+        publish(kafka, changes, actor="test", reason="start", at_ms=now_ms())
+        client = Client(ClickHouseConfig(host, port))
+        migrate(client)
+        events = [
+            usage(number, time_ms=month.start_ms + number % 20 * DAY_MS) for number in range(EVENTS)
+        ]
+        store_events(client, events, 10)
+        keep(client, catalogue_files(), month.start_ms)
+        (folder / "run").mkdir()
+        Runtime(
+            pid=1,
+            bootstrap=bootstrap,
+            kind=BrokerKind.TANSU,
+            usage_partitions=1,
+            clickhouse_host=host,
+            clickhouse_port=port,
+            time_zone="UTC",
+            log_epoch=0,
+        ).write(folder / "run")
+        sink = start_sink(bootstrap, port)
+        try:
+            yield Office(folder, client, receiver, month)
+        finally:
+            sink.terminate()
+            sink.wait()
+            client.close()
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_a_month_from_draft_to_revision(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draft, close, again, push, re-rate, reopen, revision: each says what it did and what it
+    billed, repeats nothing, and the ERP books every department of a revision once."""
+    monkeypatch.setenv("METERLINE_TIME_ZONE", "UTC")
+    month, closes = office.month.name, office.folder / "run" / "closes"
+    assert month not in office.run("periods")
+    said = office.run("close", month, "--dry-run")
+    assert "nothing stands in the way" in said
+    assert "CNY ($" in said
+    assert (closes / month / "draft" / "acme" / "bill.xlsx").stat().st_size > 0
+
+    first = office.json("close", month)
+    assert isinstance(first, dict)
+    assert (first["outcome"], first["revision"], first["blockers"]) == ("closed", 1, [])
+    files = tree(closes / month / "r1")
+    assert "already closed" in office.run("close", month)
+    assert tree(closes / month / "r1") == files
+    assert "only a closed month" in office.refused("reopen", "2019-01", "--reason", "x")
+
+    office.receiver.script["/book"].extend([Answer(500)] * 3)
+    monkeypatch.setattr("reports.erp.push.WAIT_SECONDS_FIRST", 0)
+    assert "4 delivered, 0 had been before" in office.run("push", month)
+    assert "0 delivered, 4 had been before" in office.run("push", month)
+    keys = [each.headers["idempotency-key"] for each in office.receiver.of("/book")]
+    assert (len(keys), len(set(keys))) == (7, 4)
+
+    prices = office.folder / "dearer.json"
+    prices.write_bytes(DEARER)
+    tried = office.run("report", "whatif", "--catalogue", str(prices), "--period", month)
+    assert "saves -$" in tried
+    assert "--reason" in office.refused("rerate", "--catalogue", str(prices), "--period", month)
+    done = office.run(
+        "rerate", "--catalogue", str(prices), "--period", month, "--reason", "contract"
+    )
+    assert "20 of 60 events adjusted, $" in done
+    # The catalogue that was used is kept by its version, and so are the prices before it.
+    assert "dearer+" in office.run("rates", "versions")
+    back = office.run("rerate", "--catalogue", CATALOGUE.version, "--period", month, "--dry-run")
+    assert "20 of 60 events would be adjusted, -$" in back
+    named = "2026-11+dearer"
+    assert "0 of 60 events would" in office.run(
+        "rerate", "--catalogue", named, "--period", month, "--dry-run"
+    )
+    assert CATALOGUE.version in office.refused(
+        "rerate", "--catalogue", "2001-01", "--period", month, "--dry-run"
+    )
+
+    assert "makes revision 2" in office.run("reopen", month, "--reason", "contract")
+    assert "REOPENED" in office.run("periods")
+    assert f"closed {month} revision 2" in office.run("close", month)
+    assert tree(closes / month / "r1") == files
+    office.run("push", month)
+    keys = [each.headers["idempotency-key"] for each in office.receiver.of("/book")]
+    assert {key.split("-r")[1][0] for key in keys} == {"1", "2"}
+    assert max(keys.count(key) for key in keys[7:]) == 1
+
+
+def test_a_month_that_is_not_over_stays_open(office: Office) -> None:
+    """The refusal says why and exits with 3; nothing is closed."""
+    this = month_of(now_ms(), "UTC").name
+    assert "the month stays open" in office.run("close", this, code=3)
+    refused = office.json("close", this, code=3)
+    assert isinstance(refused, dict)
+    assert [each["kind"] for each in refused["blockers"]] == ["time"]
+    assert "is not a month" in office.refused("close", "October")
+
+
+def test_a_providers_count_is_compared(office: Office) -> None:
+    """Imported once, compared by day and model, flagged with exit code 1; what is no model is
+    named."""
+    day_s = office.month.start_ms // 1000
+    bucket = {"start_time": day_s, "end_time": day_s + 86_400}
+    counts = {"input_tokens": 5, "output_tokens": 6, "input_cached_tokens": 0}
+    usage_file, costs_file = office.folder / "usage.json", office.folder / "costs.json"
+    usage_file.write_text(
+        json.dumps(
+            {
+                "data": [
+                    {
+                        **bucket,
+                        "results": [
+                            {"model": "gpt-4.1-2025-04-14", "num_model_requests": 1, **counts}
+                        ],
+                    }
+                ]
+            }
+        ),
+        encoding="utf-8",
+    )
+    costs_file.write_text(
+        json.dumps(
+            {
+                "data": [
+                    {
+                        **bucket,
+                        "results": [
+                            {"line_item": "web search", "amount": {"value": 0.5, "currency": "usd"}}
+                        ],
+                    }
+                ]
+            }
+        ),
+        encoding="utf-8",
+    )
+    arguments = ("provider", "import", str(usage_file), str(costs_file))
+    assert "imported: 2 rows of openai" in office.run(*arguments)
+    assert "nothing changed" in office.run(*arguments)
+    said = office.run("provider", "compare", "openai", "--period", office.month.name, code=1)
+    assert "gpt-4.1" in said
+    assert "web search $0.50" in said
+    assert "no export of anthropic" in office.refused("provider", "compare", "anthropic")
+
+
+def test_auditors_get_every_request_and_action(office: Office) -> None:
+    """Export by request and by key, the log as JSON lines and as OCSF, a chain that holds, roots
+    that hold, erasure and retention on record."""
+    out = office.folder / "october.csv"
+    office.run("audit", "export", "--period", office.month.name, "--out", str(out))
+    rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"), newline="")))
+    assert len(rows) == EVENTS
+    assert not out.with_name("october.csv.part").exists()
+    per_key = office.run(
+        "audit",
+        "export",
+        "--period",
+        office.month.name,
+        "--aggregate",
+        "per_key",
+        "--format",
+        "jsonl",
+    )
+    assert sum(json.loads(line)["requests"] for line in per_key.splitlines()) == EVENTS
+
+    assert "nothing is kept" in office.run(
+        "audit", "erase", "nobody", "--organisation", "acme", "--reason", "request 1"
+    )
+    assert "must not name" in office.refused(
+        "audit", "erase", "ana", "--organisation", "acme", "--reason", "ana asks"
+    )
+    assert "name both" in office.refused("audit", "retention", "--class", "personal")
+    changed = office.run("audit", "retention", "--class", "personal", "--days", "180")
+    assert "personal  180 days" in changed
+    assert "events    for ever" in changed
+
+    def log(form: str) -> list[dict[str, object]]:
+        lines = office.run("audit", "log", "--format", form).splitlines()
+        return [json.loads(line) for line in lines]
+
+    def arrived() -> bool:
+        return {"personal.erased", "retention.changed"} <= {str(e["action"]) for e in log("jsonl")}
+
+    office.until(arrived)
+    actions, events = log("jsonl"), log("ocsf")
+    assert [each["id"] for each in actions] == [each["metadata"]["uid"] for each in events]  # type: ignore[index]
+    (retention,) = [each for each in actions if each["action"] == "retention.changed"]
+    assert (retention["actor"], retention["before"]) == (getpass.getuser(), '{"days": 400}')
+
+    assert "unbroken" in office.run("audit", "verify")
+    kept = office.folder / "roots.jsonl"
+    kept.write_text(office.run("audit", "roots"), encoding="utf-8")
+    assert "as kept" in office.run("audit", "verify", "--roots", str(kept))
+    office.client.command(
+        "ALTER TABLE audit_log UPDATE reason = 'another' WHERE action = 'personal.erased' "
+        "SETTINGS mutations_sync = 1"
+    )
+    assert "broken (changed)" in office.run("audit", "verify", code=1)
