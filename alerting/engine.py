@@ -239,12 +239,13 @@ def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
     if known is None:
         return []
     current = spend.start_ms == known.start_ms <= state.now_ms < known.start_ms + MINUTE_MS
-    if grown < known.more and (current or not known.holds):
+    if grown < known.more and (current or not known.each_minute):
         if grown > 0:
-            more = known.more - grown
-            state.minutes[spend.scope] = MinuteWatch(known.start_ms, more, known.holds)
+            state.minutes[spend.scope] = MinuteWatch(
+                known.start_ms, known.more - grown, known.holds, known.each_minute
+            )
         return []
-    # A rule may hold; or one that was told or waits is looked at in each minute.
+    # A rule may hold, or each minute is looked at.
     rules = state.scope_rules[spend.scope]
     watch = look_back.minute_edge(state, spend.scope, rules)
     state.minutes[spend.scope] = watch
@@ -415,7 +416,8 @@ def _set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
     for rule in _rules(policy):
         if rule.rule_id in _BUDGETS:
             found = thresholds.edges(rule.limit, state.rules.thresholds_percent)
-            found |= staged.edges(state.rules.breaker, rule.limit)
+            # An exhausted budget has no pace, until it is corrected: the limit is always an edge.
+            found |= {rule.limit, *staged.edges(state.rules.breaker, rule.limit)}
         else:
             found = {max(rule.limit, 1)}
         into = cost if rule.unit == NANO_USD else tokens

@@ -16,7 +16,7 @@ from alerting.lifecycle import Episode, amount_text
 from alerting.rules import burn_rate, deviation
 from alerting.rules.burn_rate import BudgetLeft
 from alerting.rules.deviation import Baseline
-from alerting.rules.history import HOURS_KEPT, Past, Track, frozen_hours
+from alerting.rules.history import HOURS_KEPT, MINUTES_AHEAD_MAX, Past, Track, frozen_hours
 from alerting.rules.reading import NANO_USD
 from alerting.scope_rules import ScopeRules
 from alerting.signals import Signal
@@ -29,6 +29,8 @@ from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, N
 
 # The days that a track may hold, and today.
 DAYS_BACK = 10
+# The longest window of a burn rate.
+MINUTES_BACK_MAX = 120
 OPEN_END = 2**40
 """The end of an incident that is not over, as a number of an hour."""
 NEVER = 2**100
@@ -127,7 +129,9 @@ def minute_edge(state: State, scope: str, rules: ScopeRules) -> MinuteWatch:
                 lacking.append(burn_rate.lacking(rule, left, spent))
     least = min((more for more in lacking if more > 0), default=NEVER)
     holds = any(more <= 0 for more in lacking)
-    return MinuteWatch(minute * MINUTE_MS, least, holds)
+    begin, end = minute + 1 - MINUTES_BACK_MAX, minute + 1 + MINUTES_AHEAD_MAX
+    corrected = min(track.minutes.amounts(begin, end)) < 0
+    return MinuteWatch(minute * MINUTE_MS, least, holds, holds or corrected)
 
 
 def _lacking_for_spikes(state: State, scope: str, minute: int) -> Iterator[int]:

@@ -150,6 +150,9 @@ class MinuteWatch(NamedTuple):
     the rule."""
     holds: bool
     """Whether a rule holds already: it was told or waits, and its timer looks again."""
+    each_minute: bool
+    """Whether every new minute needs a new look: a rule holds, or a minute is below zero after a
+    correction, and spend rises when it falls out of a window."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.alert import Alert, AlertStatus
 from schemas.money import nano_from_usd
-from schemas.policy import RULES_ID, RuleSet
+from schemas.policy import RULES_ID, BreakerPolicy, RuleSet
 from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
 from tests.alerting_story import KEY, RESEARCH, Story
 
@@ -211,6 +211,22 @@ def test_a_runaway_loop_is_told_within_minutes_with_the_time_that_is_left() -> N
     assert alert.explanation is not None
     assert 0 < alert.explanation.seconds_left < 2 * 3600
     assert "ends in" in alert.summary
+
+
+def test_a_budget_that_a_correction_gives_back_can_burn_again() -> None:
+    """An exhausted budget has no pace; a correction brings it back within the same hour."""
+    story = Story("2026-10-05T12:00:00Z")
+    rule = BurnRateRule(id="fast", long_seconds=600, short_seconds=60)
+    breaker = BreakerPolicy(enabled=False)
+    with_rules(story, burn_rates=(rule,), thresholds_percent=(), breaker=breaker)
+    story.policy(KEY, day="240")
+    story.spend(KEY, "300")
+    story.wait(7200)
+    begun = len(story.alerts)
+    story.spend(KEY, "-200")
+    story.wait(1200)
+    story.spend(KEY, "60")
+    assert [alert.status for alert in story.alerts[begun:]] == [FIRING]
 
 
 def test_calm_ends_a_burn_rate_alert_by_the_clock_alone() -> None:
