@@ -80,9 +80,24 @@ def test_spend_becomes_commands_and_alerts_and_a_raised_budget_frees(log: Log) -
     assert log.commands[0].limits.requests_per_minute == 48
 
 
+def test_a_late_alert_of_a_replaced_controller_is_resolved(log: Log) -> None:
+    """Written after its budget was raised and its alert resolved, it does not fire on."""
+    with running_thread(lambda stop: in_thread(log, stop)) as codes:
+        log.spend(RESEARCH, "76")
+        log.until(lambda: len(log.alerts) == 1, "the alert")
+        log.policy(budget(RESEARCH, 1000, version=2))
+        log.until(lambda: len(log.alerts) == 2, "its resolution")
+        log.alert(log.alerts[0])
+        log.until(lambda: len(log.alerts) == 4, "the late alert and its resolution")
+    assert codes == [EXIT_OK]
+    told = [(alert.dedup_key, alert.status.value) for alert in log.alerts]
+    assert told[2:] == told[:2]
+    assert [status for _, status in told[:2]] == ["firing", "resolved"]
+
+
 def test_garbage_on_the_topics_is_passed_over(log: Log) -> None:
     """A record that nobody of ours wrote stops neither the start nor the loop."""
-    topics = (Topic.SPEND_SNAPSHOTS, Topic.POLICIES, Topic.THROTTLE_COMMANDS)
+    topics = (Topic.SPEND_SNAPSHOTS, Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.ALERTS)
     for topic in topics:
         log.garbage(topic)
     with running_thread(lambda stop: in_thread(log, stop)) as codes:
