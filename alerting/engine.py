@@ -16,19 +16,17 @@ two nearest amounts at which any rule may answer otherwise; a sum inside it cost
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import NamedTuple
 
-from alerting import breaker as staged
 from alerting import desired, inherited, lifecycle, look_back, manual, pipeline_watch, signals
-from alerting.breaker import Breaker, TripReason
+from alerting.breaker import TripReason
 from alerting.lifecycle import Episode
 from alerting.rules import limits, thresholds
 from alerting.rules.history import Track
-from alerting.rules.reading import NANO_USD, TOKENS, Reading, RuleId
+from alerting.rules.reading import Reading, RuleId
+from alerting.scope_command import breaker_steps, command_for
 from alerting.scope_rules import rules_of
 from alerting.state import (
     AlertSeen,
@@ -48,6 +46,7 @@ from alerting.state import (
     Watch,
 )
 from alerting.totals import SpendSum
+from alerting.watches import BUDGETS, WATCHED, around, readings_of, set_edges, watch, watch_minute
 from schemas.alert import Alert
 from schemas.manual import BudgetOverride, ManualObject, ManualThrottle
 from schemas.periods import MINUTE_MS, Calendar, WindowKind
@@ -55,22 +54,12 @@ from schemas.policy import RULES_ID, RuleSet, ScopePolicy
 from schemas.throttle import BreakerState, ThrottleCommand
 
 ISSUER = "alerts"
-WATCHED = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
-_BUDGETS = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 _NEVER_MS = 2**62
-_UNBOUNDED = 2**100  # beyond any sum of money or tokens
 
 
 # Evaluations at one moment that can wait for the next: about half a millisecond each, with three
 # baselines, so that a throttle command of the same round is held back by 50 ms at most.
 ROUND_WORK_MAX = 100
-
-
-class _Rule(NamedTuple):
-    rule_id: RuleId
-    kind: WindowKind
-    unit: str
-    limit: int
 
 
 def start(epoch: int, rules: RuleSet, now_ms: int) -> State:
@@ -141,14 +130,14 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
     """
     known = _with_override(state, scope)
     state.waiting.pop(scope, None)
-    readings = {reading.rule_id: reading for reading in _readings(state, scope, known.policy)}
-    steps = dict(_breaker_steps(state, known, readings))
+    readings = {reading.rule_id: reading for reading in readings_of(state, scope, known.policy)}
+    steps = dict(breaker_steps(state, known, readings))
     if any(step.reason is TripReason.HELD_BY_GRACE for step in steps.values()):
         state.held.add(scope)
     else:
         state.held.discard(scope)
     known = replace(known, breakers={rule_id: step.breaker for rule_id, step in steps.items()})
-    command = _command(state, scope, known, readings, renew=renew)
+    command = command_for(state, scope, known, readings, renew=renew)
     effects: list[Effect] = []
     if command is not None:
         state.seq = command.seq
@@ -160,9 +149,9 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
     given = () if command is None else (f"{scope}@{command.epoch}.{command.seq}",)
     effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
     _store(state, scope, known, [*due, *(step.recheck_ms for step in steps.values())])
-    _watch_minute(state, scope)
+    watch_minute(state, scope)
     for kind in WATCHED:
-        _watch(state, scope, kind)
+        watch(state, scope, kind)
     return effects
 
 
@@ -214,8 +203,8 @@ def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
     hold back the commands of the scopes that reach a limit in it.
     """
     cost, tokens = state.edges[spend.scope, spend.kind]
-    low, high = _around(cost, 0)
-    fewest, most = _around(tokens, 0)
+    low, high = around(cost, 0)
+    fewest, most = around(tokens, 0)
     within = low <= spend.cost_nano_usd < high and fewest <= spend.tokens < most
     if within and not _has_time(state):
         state.watches[spend.scope, spend.kind] = Watch(spend.start_ms, low, high, fewest, most)
@@ -247,12 +236,12 @@ def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
         return []
     # A rule may hold, or each minute is looked at.
     rules = state.scope_rules[spend.scope]
-    watch = look_back.minute_edge(state, spend.scope, rules)
-    state.minutes[spend.scope] = watch
-    if watch.holds:
+    minute = look_back.minute_edge(state, spend.scope, rules)
+    state.minutes[spend.scope] = minute
+    if minute.holds:
         return evaluate(state, spend.scope)
     for kind in (WindowKind.DAY, WindowKind.MONTH):
-        _watch(state, spend.scope, kind)
+        watch(state, spend.scope, kind)
     return []
 
 
@@ -406,165 +395,7 @@ def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
         state.scope_rules.pop(scope, None)
         state.tracks.pop(scope, None)
         state.silent.discard(scope)
-    _set_edges(state, scope, policy)
-
-
-def _set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
-    """Where the scope's rules may answer otherwise; forgets what no rule looks at."""
-    cost: dict[WindowKind, set[int]] = {}
-    tokens: dict[WindowKind, set[int]] = {}
-    for rule in _rules(policy):
-        if rule.rule_id in _BUDGETS:
-            found = thresholds.edges(rule.limit, state.rules.thresholds_percent)
-            # An exhausted budget has no pace, until it is corrected: the limit is always an edge.
-            found |= {rule.limit, *staged.edges(state.rules.breaker, rule.limit)}
-        else:
-            found = {max(rule.limit, 1)}
-        into = cost if rule.unit == NANO_USD else tokens
-        into.setdefault(rule.kind, set()).update(found)
-    if scope in state.scope_rules:
-        for kind in (WindowKind.HOUR, WindowKind.DAY):
-            cost.setdefault(kind, set())
-    for kind in WATCHED:
-        if kind in cost or kind in tokens:
-            state.edges[scope, kind] = (
-                tuple(sorted(cost.get(kind, ()))),
-                tuple(sorted(tokens.get(kind, ()))),
-            )
-        else:
-            for known in (state.edges, state.watches, state.spend, state.ahead):
-                known.pop((scope, kind), None)
-
-
-def _watch(state: State, scope: str, kind: WindowKind) -> None:
-    edges = state.edges.get((scope, kind))
-    if edges is None:
-        return
-    start_ms = state.windows[kind].start_ms
-    spend = state.spend.get((scope, kind))
-    current = spend is not None and spend.start_ms == start_ms
-    cost = spend.cost_nano_usd if spend is not None and current else 0
-    tokens = spend.tokens if spend is not None and current else 0
-    low, high = _around(edges[0], cost)
-    high = min(high, look_back.edge(state, scope, kind, cost))
-    state.watches[scope, kind] = Watch(start_ms, low, high, *_around(edges[1], tokens))
-
-
-def _watch_minute(state: State, scope: str) -> None:
-    rules = state.scope_rules.get(scope)
-    if rules is not None and rules.any_of_minutes:
-        state.minutes[scope] = look_back.minute_edge(state, scope, rules)
-
-
-def _around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
-    """The nearest edges: `low <= amount < high`."""
-    position = bisect_right(edges, amount)
-    low = edges[position - 1] if position else -_UNBOUNDED
-    high = edges[position] if position < len(edges) else _UNBOUNDED
-    return low, high
-
-
-def _rules(policy: ScopePolicy | None) -> Iterator[_Rule]:
-    if policy is None:
-        return
-    budget = policy.budget
-    if budget.month_nano_usd is not None:
-        yield _Rule(RuleId.BUDGET_MONTH, WindowKind.MONTH, NANO_USD, budget.month_nano_usd)
-    if budget.day_nano_usd is not None:
-        yield _Rule(RuleId.BUDGET_DAY, WindowKind.DAY, NANO_USD, budget.day_nano_usd)
-    for rule in limits.limit_rules(policy.limits):
-        yield _Rule(rule.rule_id, rule.kind, rule.unit, rule.limit)
-
-
-def _readings(state: State, scope: str, policy: ScopePolicy | None) -> Iterator[Reading]:
-    if policy is None:
-        return
-    for rule in _rules(policy):
-        window = state.windows[rule.kind]
-        spend = state.spend.get((scope, rule.kind))
-        observed = 0
-        source: tuple[tuple[str, int], ...] = ()
-        if spend is not None and spend.start_ms == window.start_ms:
-            observed = spend.tokens if rule.unit == TOKENS else spend.cost_nano_usd
-            source = spend.source
-        yield Reading(
-            rule.rule_id,
-            rule.kind,
-            state.periods[rule.kind],
-            window.start_ms,
-            window.end_ms,
-            policy.budget_version,
-            observed,
-            rule.limit,
-            rule.unit,
-            source,
-        )
-
-
-def _breaker_steps(
-    state: State, known: ScopeState, readings: dict[RuleId, Reading]
-) -> Iterator[tuple[RuleId, staged.Step]]:
-    policy = state.rules.breaker
-    for rule_id in (RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY):
-        reading = readings.get(rule_id)
-        if reading is not None:
-            may_trip = rule_id is not RuleId.BUDGET_MONTH or staged.may_trip(
-                policy, reading, state.now_ms, complete=state.complete
-            )
-            before = known.breakers.get(rule_id, Breaker())
-            yield rule_id, staged.advance(policy, before, reading, state.now_ms, may_trip=may_trip)
-
-
-def _command(
-    state: State, scope: str, known: ScopeState, readings: dict[RuleId, Reading], *, renew: bool
-) -> ThrottleCommand | None:
-    """The command to publish now, or None if the one on the topic stands."""
-    causes = [
-        desired.Cause(known.breakers[rule_id].state, reading)
-        if rule_id in known.breakers
-        else desired.Cause(_limit_state(reading), reading)
-        for rule_id, reading in readings.items()
-    ]
-    cause = desired.most_restrictive(causes)
-    stamp = desired.Stamp(state.epoch, state.seq + 1, state.now_ms)
-    published = known.published
-    breaker = state.rules.breaker
-    command: ThrottleCommand | None = None
-    if cause is not None and known.policy is not None:
-        command = desired.restriction(known.policy, breaker, cause, stamp)
-    if known.hold is not None and known.hold.holds(state.now_ms):
-        by_hand = manual.restriction(known.hold, known.policy, breaker, stamp)
-        command = manual.combined(command, by_hand)
-    if command is None:
-        if published is None or (published.state is BreakerState.CLOSED and not renew):
-            return None
-        why = _why_released(state, known, published)
-        lease = desired.lease_ms(breaker, BreakerState.CLOSED)
-        return desired.release(scope, published, why, lease, stamp)
-    if published is not None and not renew and desired.same_content(published, command):
-        renew_at_ms = desired.renew_at_ms(breaker, published)
-        if renew_at_ms == 0 or state.now_ms < renew_at_ms:
-            return None
-    return command
-
-
-def _limit_state(reading: Reading) -> BreakerState:
-    return BreakerState.OPEN if limits.is_reached(reading) else BreakerState.CLOSED
-
-
-def _why_released(state: State, known: ScopeState, published: ThrottleCommand) -> str:
-    evidence = published.evidence
-    if published.reason_code == manual.MANUAL:
-        return "the manual throttle is over"
-    if known.policy is None:
-        return "it has no policy any more"
-    if published.reset_at_ms and published.reset_at_ms <= state.now_ms:
-        return f"{evidence.period if evidence else 'the period'} has ended"
-    if evidence is not None and evidence.budget_version != known.policy.budget_version:
-        return "its budget was changed"
-    if not state.rules.breaker.enabled:
-        return "breakers are switched off by policy"
-    return "spend is below every bound"
+    set_edges(state, scope, policy)
 
 
 def _alerts(
@@ -586,7 +417,7 @@ def _alerts(
         alerts += lifted
         crossed = (
             thresholds.crossing(reading, state.rules.thresholds_percent, episode.told)
-            if rule_id in _BUDGETS
+            if rule_id in BUDGETS
             else limits.crossing(reading, episode.told)
         )
         if crossed is not None:
