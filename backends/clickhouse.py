@@ -103,6 +103,9 @@ INSERT_SETTINGS: Mapping[str, object] = MappingProxyType(
         # On a Distributed table the rows have to be on their shard when the answer comes.
         "distributed_foreground_insert": 1,
         "max_partitions_per_insert_block": PARTITIONS_PER_INSERT_MAX,
+        # Rows of one block do not replace each other before they are written, which costs several
+        # times the writing; readers use FINAL, and merges replace them.
+        "optimize_on_insert": 0,
     }
 )
 

@@ -36,7 +36,7 @@ from sinks.usage_rows import usage_block, usage_rows
 
 ROUNDS = 3
 EVENTS_PER_MESSAGE = 100
-MESSAGES = 1_000
+MESSAGES = 4_000
 PARTITIONS = 4
 START_MS = 1_793_000_000_000
 APPENDED_MS = START_MS + 86_400_000
