@@ -116,7 +116,7 @@ SELECT {_id(ids)}, fromUnixTimestamp64Milli(t, 'UTC'), concat('org-', toString(d
     toInt64(20 + {_uniform(6)} * 100), intDiv(n, 100) % {PARTITIONS},
     2 * (9223372036854775807 - ((intDiv(n, 100 * {PARTITIONS}) + {later}) * 512 + n % 100))
 FROM ({numbered(first, rows, total, resent=resent)})
-SETTINGS max_partitions_per_insert_block = 0""")  # noqa: S608 - numbers only
+SETTINGS max_partitions_per_insert_block = 0, optimize_on_insert = 0""")  # noqa: S608 - numbers only
 
 
 def mark_changes(client: Client) -> None:
