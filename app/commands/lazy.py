@@ -33,13 +33,17 @@ def lazy_group(commands: Mapping[str, Lazy]) -> type[TyperGroup]:
     """
 
     class LazyGroup(TyperGroup):
+        """Looks a command up where it is, when it is asked for."""
+
         @override
         def list_commands(self, ctx: Any) -> list[str]:
+            """Its own ones, then these."""
             own = [each for each in super().list_commands(ctx) if each not in commands]
             return [*own, *commands]
 
         @override
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            """Import it, if it is one of these."""
             known = super().get_command(ctx, cmd_name)
             if known is None and cmd_name in commands:
                 known = self.commands[cmd_name] = _load(cmd_name, commands[cmd_name])
