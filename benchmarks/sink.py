@@ -20,6 +20,7 @@ from typing import NamedTuple
 import clickhouse_connect
 import msgspec
 
+from app.telemetry import set_up_logging
 from backends.clickhouse import ClickHouseConfig, Client
 from backends.kafka import Admin, KafkaConfig, Producer, embedded_kafka
 from benchmarks.report import Figure, Target, finish, json_argument
@@ -210,6 +211,7 @@ def bytes_per_event(config: ClickHouseConfig) -> tuple[float, float]:
 
 def main() -> None:
     """Run the rounds and print."""
+    set_up_logging("sink", "error")
     json_flag = json_argument(__doc__)
     rows = MESSAGES * EVENTS_PER_MESSAGE
     sink: list[float] = []
