@@ -157,8 +157,10 @@ def relay_probes(last_ms: Mapping[str, int], now_ms: int) -> list[Probe]:
     """
     relays: dict[str, int] = {}
     for lane, at_ms in last_ms.items():
-        relay = lane.split("/", 1)[0]
-        relays[relay] = max(at_ms, relays.get(relay, 0))
+        relay, _, rest = lane.partition("/")
+        # A lane of another form is no relay's that comes back: a malformed message may name any.
+        if "/" in rest:
+            relays[relay] = max(at_ms, relays.get(relay, 0))
     silent = ((relay, (now_ms - at_ms) // 1000) for relay, at_ms in sorted(relays.items()))
     return [
         Probe(ProbeKind.RELAY_SILENT, f"{RELAY_PREFIX}{relay}", seconds)

@@ -87,6 +87,12 @@ def test_a_silent_relay_is_told_once_and_resolved_by_its_next_message() -> None:
     assert (over.status, over.dedup_key) == (AlertStatus.RESOLVED, alert.dedup_key)
 
 
+def test_a_lane_that_no_relay_names_is_not_missed() -> None:
+    """A malformed message may name any lane; only `relay/boot/n` is a relay that comes back."""
+    lanes = {"garbage": NOW_MS - HOUR_MS, "half/a-name": NOW_MS - HOUR_MS}
+    assert told(engine.start(1, RuleSet(), NOW_MS), seen(SpendTotals(), lanes)) == []
+
+
 def test_tokens_that_cost_nothing_are_told_of_keys_with_a_price() -> None:
     """Without a price it is `unpriced`, told of the organisation; below the limit it is nothing."""
     state = engine.start(1, RuleSet(), NOW_MS)
