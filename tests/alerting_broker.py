@@ -136,7 +136,9 @@ def running_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A worker in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.alerting_worker", worker, config.bootstrap, crash_at]
+        [sys.executable, "-m", "tests.alerting_worker", worker, config.bootstrap, crash_at],
+        # Its log: a benchmark that uses it has its figures on standard output.
+        stdout=2,
     )
     try:
         yield process

@@ -38,6 +38,7 @@ BUDGET_NANO_USD = 1_000_000_000
 SPENT_USD = "1.2"
 SECRET_NAME = "METERLINE_SECRET_OUTAGE_HOOK"  # noqa: S105 - a name, no secret
 DEAD, OTHER = "dead", "other"
+STDERR_FD = 2
 # A request that hangs is given up after this; so the dead channel also sees retries.
 REQUEST_SECONDS_MAX = 5.0
 # The product's own schedule lasts three days; here a receiver comes back within minutes.
@@ -110,7 +111,10 @@ class Story:
 def running_notify(bootstrap: str) -> Iterator[int]:
     """The notify worker as a process; its id."""
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, bootstrap], env={**os.environ, SECRET_NAME: SECRET}
+        [sys.executable, "-m", __name__, bootstrap],
+        env={**os.environ, SECRET_NAME: SECRET},
+        # Its log beside the benchmark's own errors: standard output is for the figures.
+        stdout=STDERR_FD,
     )
     try:
         yield process.pid
