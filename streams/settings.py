@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backends.kafka.config import embedded_kafka
 from schemas.topics import Topic
 from streams.entries import Retention
 from streams.ledger import LedgerPolicy
@@ -89,11 +90,11 @@ class StreamsSettings:
 
 def embedded_settings(bootstrap: str, **more: object) -> StreamsSettings:
     """Settings for the embedded broker (see `docs/decisions`)."""
+    broker = embedded_kafka(bootstrap)
     base: dict[str, object] = {
-        "session_timeout_ms": 3_000,
-        "fetch_max_wait_ms": 10,
-        "idempotent": False,
-        "refetch_gaps": True,
-        "stop_timeout_ms": 8_000,
+        "session_timeout_ms": broker.session_timeout_ms,
+        "fetch_max_wait_ms": broker.fetch_max_wait_ms,
+        "idempotent": broker.idempotent,
+        "refetch_gaps": broker.refetch_gaps,
     }
     return StreamsSettings(bootstrap=bootstrap, **{**base, **more})  # type: ignore[arg-type]

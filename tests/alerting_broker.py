@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from backends.kafka import Admin, KafkaConfig, LogReader, Producer, embedded_kafka
@@ -27,6 +27,7 @@ from tests.servers import running_broker
 
 # A worker on the embedded broker joins its group in seconds; two shared cores may triple that.
 PATIENCE_SECONDS = 30.0
+_STDERR = 2
 GARBAGE = b"{not json"
 
 
@@ -131,21 +132,27 @@ def running_thread(run: Callable[[threading.Event], int]) -> Iterator[list[int]]
 
 
 @contextmanager
-def running_process(
-    worker: str, config: KafkaConfig, crash_at: str = ""
+def worker_process(
+    argv: Sequence[str], patience_seconds: float, env: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.alerting_worker", worker, config.bootstrap, crash_at],
-        # Its log: a benchmark that uses it has its figures on standard output.
-        stdout=2,
-    )
+    """A worker in a process of its own; its log to the errors: benchmarks print figures."""
+    process = subprocess.Popen(argv, env=env, stdout=_STDERR)
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE_SECONDS)
+            process.wait(patience_seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def running_process(
+    worker: str, config: KafkaConfig, crash_at: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The alerts or the notify worker."""
+    argv = [sys.executable, "-m", "tests.alerting_worker", worker, config.bootstrap, crash_at]
+    with worker_process(argv, PATIENCE_SECONDS) as process:
+        yield process

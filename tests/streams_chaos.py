@@ -26,7 +26,7 @@ from typing import NamedTuple, Self, cast
 import msgspec
 
 from backends.kafka.admin import Admin
-from backends.kafka.config import KafkaConfig
+from backends.kafka.config import KafkaConfig, embedded_kafka
 from backends.kafka.producer import Producer
 from backends.kafka.reader import LogReader
 from schemas.dead_letter import DeadLetter, decode_dead_letter
@@ -63,12 +63,11 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.name = f"t{next(_numbers)}-{random.randrange(10**9)}"
-        tansu = self.kind == "tansu"
-        self.config = KafkaConfig(
-            self.bootstrap,
-            fetch_max_wait_ms=10 if tansu else 100,
-            idempotent=not tansu,
-            refetch_gaps=tansu,
+        # Kafka's brokers allow no shorter session than six seconds; the embedded one does.
+        self.config = (
+            embedded_kafka(self.bootstrap)
+            if self.kind == "tansu"
+            else KafkaConfig(self.bootstrap, fetch_max_wait_ms=100, session_timeout_ms=6_000)
         )
         self.options: dict[str, object] = {
             "bootstrap": self.bootstrap,
@@ -79,11 +78,10 @@ class Rig:
             "dead_letter_topic": self.topic(Topic.DEAD_LETTERS),
             "time_zone": "Europe/Berlin",
             "data_dir": str(self.data_dir),
-            "idempotent": not tansu,
-            "refetch_gaps": tansu,
-            "fetch_max_wait_ms": 10 if tansu else 100,
-            # Kafka's brokers allow no shorter session than this; the embedded one does.
-            "session_timeout_ms": 3_000 if tansu else 6_000,
+            "idempotent": self.config.idempotent,
+            "refetch_gaps": self.config.refetch_gaps,
+            "fetch_max_wait_ms": self.config.fetch_max_wait_ms,
+            "session_timeout_ms": self.config.session_timeout_ms,
             # A drain takes a second; on a machine full of other work, many.
             "stop_timeout_ms": 40_000,
         }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -30,7 +29,7 @@ from schemas.metrics import NoMeter
 from schemas.policy import Budget, NotifyPolicy, ScopePolicy
 from schemas.policy_notify import WebhookChannel
 from schemas.throttle import BreakerState
-from tests.alerting_broker import Log, running_log, running_process
+from tests.alerting_broker import Log, running_log, running_process, worker_process
 from tests.webhook_receiver import SECRET, Answer, Received, Receiver, running_receiver
 
 SCOPES_PER_SECOND = 10.0
@@ -38,7 +37,6 @@ BUDGET_NANO_USD = 1_000_000_000
 SPENT_USD = "1.2"
 SECRET_NAME = "METERLINE_SECRET_OUTAGE_HOOK"  # noqa: S105 - a name, no secret
 DEAD, OTHER = "dead", "other"
-STDERR_FD = 2
 # A request that hangs is given up after this; so the dead channel also sees retries.
 REQUEST_SECONDS_MAX = 5.0
 # The product's own schedule lasts three days; here a receiver comes back within minutes.
@@ -110,21 +108,10 @@ class Story:
 @contextmanager
 def running_notify(bootstrap: str) -> Iterator[int]:
     """The notify worker as a process; its id."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__, bootstrap],
-        env={**os.environ, SECRET_NAME: SECRET},
-        # Its log beside the benchmark's own errors: standard output is for the figures.
-        stdout=STDERR_FD,
-    )
-    try:
+    argv = [sys.executable, "-m", __name__, bootstrap]
+    env = {**os.environ, SECRET_NAME: SECRET}
+    with worker_process(argv, QUIET_SECONDS_MAX, env) as process:
         yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(QUIET_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def webhook_outage(seconds: float) -> list[Figure]:
