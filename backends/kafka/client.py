@@ -81,8 +81,15 @@ def _security_options(config: KafkaConfig) -> dict[str, Any]:
     return options
 
 
-def start_client(factory: Callable[..., _T], config: KafkaConfig, options: dict[str, Any]) -> _T:
+def start_client(
+    factory: Callable[..., _T],
+    config: KafkaConfig,
+    options: dict[str, Any],
+    network_class: type[Any] = KafkaNetClient,
+) -> _T:
     """Make a driver client; when no broker answers in time, close what it had opened.
+
+    `network_class` is the driver's own, or a subclass of it.
 
     Raises:
         BrokerUnavailable: no broker answered within the settings' `bootstrap_seconds`.
@@ -91,7 +98,7 @@ def start_client(factory: Callable[..., _T], config: KafkaConfig, options: dict[
     opened: list[Any] = []
 
     def network(**settings: Any) -> Any:
-        client = KafkaNetClient(**settings)
+        client = network_class(**settings)
         opened.append(client)
         return client
 

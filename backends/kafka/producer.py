@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from kafka import KafkaProducer
+from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionState
+from typing_extensions import override
 
 from backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
 from backends.kafka.config import KafkaConfig
@@ -32,6 +34,10 @@ RECORD_OVERHEAD_BYTES = 512
 # After everything is answered only the driver's thread and its sockets are waited for.
 CLOSE_SECONDS_MAX = 5.0
 
+# A broker that was busy, or not reached, is looked at again after this, should nothing wake the
+# driver before: an answer and a new connection do.
+BUSY_WAIT_MS = 100.0
+
 OnDone: TypeAlias = Callable[[KafkaDoorError | None], None]
 
 
@@ -42,6 +48,21 @@ class _Held(NamedTuple):
     size: int
     topic: str
     on_done: OnDone | None
+
+
+class _WaitingClient(KafkaNetClient):  # type: ignore[misc] # the driver is untyped
+    """Tells the driver's sender how long to wait for a broker that takes no request now.
+
+    The driver says 0 of a broker that is connected but has as many requests under way as it may,
+    and of one it connects to, and gives seconds where the sender wants milliseconds. So the sender
+    looked again and again: half a core of a relay at 150 messages a second.
+    """
+
+    @override
+    def connection_delay(self, node_id: Any) -> float:
+        if node_id in self._manager._conns:  # noqa: SLF001 - there is no public way
+            return BUSY_WAIT_MS
+        return float(super().connection_delay(node_id)) * 1000
 
 
 class Producer:
@@ -101,7 +122,7 @@ class Producer:
         self._unanswered: Counter[int] = Counter()
         self._first_error: KafkaDoorError | None = None
         self._closed = False
-        self._driver: Any = start_client(KafkaProducer, config, options)
+        self._driver: Any = start_client(KafkaProducer, config, options, _WaitingClient)
         _ask_for_ids_again(self._driver._transaction_manager)  # noqa: SLF001 - see there
 
     def send(

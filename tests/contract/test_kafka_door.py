@@ -302,6 +302,32 @@ def test_a_flush_that_is_not_done_in_time_says_so_and_keeps_the_records(closing:
         revived.stop()
 
 
+def test_a_broker_that_takes_its_time_is_waited_for_at_rest(closing: Closing) -> None:
+    """With a request under way and more to send, the producer waits without using the processor."""
+    server = start_broker()
+    process = psutil.Process(server.pid)
+    try:
+        local = Cluster("tansu", embedded_kafka(server.address))
+        topic = local.topic("slow")
+        producer = closing(Producer(local.config, linger_ms=0))
+        producer.send(topic, b"k", b"before", partition=0)
+        producer.flush(PATIENCE_SECONDS)
+        process.suspend()
+        producer.send(topic, b"k", b"under way", partition=0)
+        with pytest.raises(BrokerUnavailable):
+            producer.flush(0.2)
+        producer.send(topic, b"k", b"waits for its turn", partition=1)
+        used = time.process_time()
+        with pytest.raises(BrokerUnavailable):
+            producer.flush(2.0)
+        assert time.process_time() - used < 0.5
+        process.resume()
+        producer.flush(PATIENCE_SECONDS)
+    finally:
+        process.resume()
+        server.stop()
+
+
 def test_sending_blocks_for_a_bounded_time_when_the_broker_is_away() -> None:
     """A full buffer makes send raise BrokerUnavailable after the bound, and close still ends."""
     server = start_broker()
