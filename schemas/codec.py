@@ -121,14 +121,24 @@ def _check_batch(batch: UsageBatch, value: bytes, timestamp_ms: int) -> UsageMes
     if len(events) > EVENTS_PER_BATCH_MAX:
         detail = f"{len(events)} events, at most {EVENTS_PER_BATCH_MAX}"
         return _whole(RejectReason.OVERSIZE_BATCH, detail, value, batch.lane, batch.seq)
-    latest_ms = timestamp_ms + FUTURE_TOLERANCE_MS
-    for event in events:
-        if fault(event, latest_ms) is not None:
-            break
-    else:
+    if _faultless(events, timestamp_ms + FUTURE_TOLERANCE_MS):
         return UsageMessage(batch.lane, batch.seq, events, range(len(events)), ())
     # Only the slow path has each event's own bytes, unknown fields included.
     return _decode_raw_batch(value, timestamp_ms)
+
+
+def _faultless(events: tuple[UsageEvent, ...], latest_ms: int) -> bool:
+    """Whether `fault` finds nothing in any of them; identities, which repeat, are checked once."""
+    for event in events:
+        if _measure_fault(event, latest_ms) is not None or (
+            event.tags and _tags_fault(event) is not None
+        ):
+            return False
+    identities = {
+        (event.organisation, event.department, event.project, event.user, event.key)
+        for event in events
+    }
+    return all(_identity_fault(*identity) is None for identity in identities)
 
 
 def _message(
@@ -146,13 +156,23 @@ def fault(event: UsageEvent, latest_ms: int) -> tuple[RejectReason, str] | None:
         event: a decoded event.
         latest_ms: the latest event time that is accepted.
     """
+    return (
+        _measure_fault(event, latest_ms)
+        or _identity_fault(
+            event.organisation, event.department, event.project, event.user, event.key
+        )
+        or _tags_fault(event)
+    )
+
+
+def _measure_fault(event: UsageEvent, latest_ms: int) -> tuple[RejectReason, str] | None:
     if event.time_ms > latest_ms:
         ahead = (event.time_ms - latest_ms + FUTURE_TOLERANCE_MS) // 1000
         return RejectReason.FUTURE_TIME, f"time_ms is {ahead} s ahead of the message"
     if event.time_ms < TIME_MS_MIN:
         return RejectReason.ANCIENT_TIME, "time_ms is before 2020; are these seconds?"
     if event.corrects_id:
-        return _identity_fault(event)
+        return None
     cached = event.cache_read_tokens + event.cache_write_tokens + event.cache_write_1h_tokens
     if (
         event.input_tokens < cached
@@ -169,7 +189,7 @@ def fault(event: UsageEvent, latest_ms: int) -> tuple[RejectReason, str] | None:
         or event.output_tokens < 0
     ):
         return _quantity_fault(event)
-    return _identity_fault(event)
+    return None
 
 
 def _quantity_fault(event: UsageEvent) -> tuple[RejectReason, str]:
@@ -186,17 +206,20 @@ def _quantity_fault(event: UsageEvent) -> tuple[RejectReason, str]:
     return RejectReason.PART_EXCEEDS_WHOLE, "cached or audio tokens exceed input_tokens"
 
 
-def _identity_fault(event: UsageEvent) -> tuple[RejectReason, str] | None:
+def _identity_fault(
+    organisation: str, department: str, project: str, user: str, key: str
+) -> tuple[RejectReason, str] | None:
     try:
-        scopes_of(event.organisation, event.department, event.project, event.user, event.key)
+        scopes_of(organisation, department, project, user, key)
     except ScopeError as error:
         return RejectReason.INVALID_IDENTIFIER, str(error)[:_DETAIL_LENGTH_MAX]
-    if event.tags and (
-        len(event.tags) > TAGS_MAX
-        or any(
-            len(name) > TAG_KEY_LENGTH_MAX or len(text) > TAG_VALUE_LENGTH_MAX
-            for name, text in event.tags.items()
-        )
+    return None
+
+
+def _tags_fault(event: UsageEvent) -> tuple[RejectReason, str] | None:
+    if len(event.tags) > TAGS_MAX or any(
+        len(name) > TAG_KEY_LENGTH_MAX or len(text) > TAG_VALUE_LENGTH_MAX
+        for name, text in event.tags.items()
     ):
         return RejectReason.INVALID_TAGS, (
             f"at most {TAGS_MAX} tags, names of {TAG_KEY_LENGTH_MAX}, values of "

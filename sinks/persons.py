@@ -45,11 +45,17 @@ def person_of(organisation: str, user: str, email: str, address: str, agent: str
 
 
 def take_persons(columns: dict[str, Sequence[Any]]) -> frozenset[Person]:
-    """Take the personal columns out and put `person` in; who they are."""
-    personal = [columns.pop(name) for name in _COLUMNS]
-    if not any(any(values) for values in personal):
+    """Take the personal columns out and put `person` in; who they are.
+
+    A column in which nobody has anything may be missing.
+    """
+    personal = [columns.pop(name, None) for name in _COLUMNS]
+    if not any(personal):
         return frozenset()
-    rows = zip(columns["organisation"], columns["user"], *personal, strict=True)
+    organisations = columns["organisation"]
+    nothing = [""] * len(organisations)
+    users = columns.get("user", nothing)
+    rows = zip(organisations, users, *(values or nothing for values in personal), strict=True)
     found = [person_of(*row) for row in rows]
     columns["person"] = [each.person for each in found]
     return frozenset(each for each in found if each.person)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from fractions import Fraction
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.codec import decode_usage
 from schemas.money import divide_half_even, nano_from_usd, usd_decimal, usd_text
 from schemas.periods import Calendar, WindowKind, parse_rfc3339, rfc3339
 from schemas.scopes import Scope, ScopeType, parse_scope
@@ -83,3 +85,32 @@ def test_every_scope_reads_back(organisation: str, identifier: str) -> None:
     """The one spelling loses nothing."""
     scope = Scope(ScopeType.KEY, organisation, identifier)
     assert parse_scope(str(scope)) == scope
+
+
+# Half of the values of every field are at fault, so that batches with none and with several come up.
+fields = st.fixed_dictionaries(
+    {
+        "time_ms": st.sampled_from([1_793_000_000_000, 1_793_000_500_000, 1_793_000]),
+        "organisation": st.sampled_from(["acme", "a/b"]),
+        "department": st.sampled_from(["", "research", "a\u0000b"]),
+        "key": st.sampled_from(["k", ""]),
+        "input_tokens": st.sampled_from([0, 5, -1]),
+        "cache_read_tokens": st.sampled_from([0, 6]),
+        "tags": st.sampled_from([{}, {"k": "v"}, {"k": "v" * 257}]),
+        "corrects_id": st.sampled_from(["", "e"]),
+    }
+)
+
+
+@given(st.lists(fields, min_size=1, max_size=4))
+def test_a_batch_is_judged_as_its_events_one_by_one(bodies: list[dict[str, object]]) -> None:
+    """What is accepted of a batch, and why the rest is not, is what each event alone gets."""
+    events = [{"id": f"e{at}", "model": "m", **body} for at, body in enumerate(bodies)]
+    whole = decode_usage(
+        json.dumps({"lane": "r/b/0", "seq": 1, "events": events}).encode(), 1_793_000_000_000
+    )
+    alone = [decode_usage(json.dumps(each).encode(), 1_793_000_000_000) for each in events]
+    assert whole.events == tuple(event for message in alone for event in message.events)
+    assert [(each.event_id, each.reason) for each in whole.rejects] == [
+        (each.event_id, each.reason) for message in alone for each in message.rejects
+    ]

@@ -112,6 +112,19 @@ def test_source_place() -> None:
     assert {row["received_delay_ms"] for row in rows} == {40}
 
 
+def test_texts_that_repeat_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of different messages share their labels, keys and users; however many there have been."""
+    first, second = (rows_of(batch(event(id=name, user="ana"))) for name in ("a", "b"))
+    assert first is not None
+    assert second is not None
+    for column in ("organisation", "key", "user", "model_sent"):
+        assert first.columns[column][0] is second.columns[column][0]
+    monkeypatch.setattr("sinks.usage_rows.REPEATED_TEXTS_MAX", 2)
+    users = [f"user-{number}" for number in range(10)]
+    rows = stored(batch(*(event(id=user, user=user) for user in users)))
+    assert [row["user"] for row in rows] == users
+
+
 def test_missing_department_is_unassigned() -> None:
     """An event without a department is stored under `unassigned`, as the streams count it."""
     rows = stored(batch(event(), event(id="e-2", department="research")))
