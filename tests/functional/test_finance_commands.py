@@ -19,7 +19,7 @@ from app.clock import now_ms
 from app.policy_store import publish
 from app.settings import BrokerKind, Runtime
 from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, KafkaConfig
+from backends.kafka import Admin, embedded_kafka
 from pricing.catalogue import catalogue_files
 from reports.close.months import Month, month_before, month_of
 from reports.repricing.kept import keep
@@ -89,7 +89,7 @@ finance:
   rates: [{{kind: contract, quote: CNY, rate: "7.10", as_of: 2020-01-01, source: contract}}]
   push: {{url: "{receiver.base_url}/book", allow_private_address: true}}
 """
-        kafka = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+        kafka = embedded_kafka(bootstrap)
         admin = Admin(kafka)
         admin.apply(TOPICS, usage_partitions=1, replication_factor=1)
         admin.close()

@@ -16,7 +16,7 @@ import pytest
 from app.clock import now_ms
 from app.policy_store import publish
 from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, KafkaConfig
+from backends.kafka import Admin, embedded_kafka
 from reports.close.files import check_files
 from reports.close.ledger import PeriodState, read_ledger
 from reports.close.months import Month, month_before, month_of
@@ -100,7 +100,7 @@ finance:
     allow_private_address: true
 """
     with running_broker() as bootstrap, running_clickhouse(tmp_path / "data") as (host, port):
-        kafka = KafkaConfig(bootstrap, fetch_max_wait_ms=10, idempotent=False, refetch_gaps=True)
+        kafka = embedded_kafka(bootstrap)
         admin = Admin(kafka)
         admin.apply(TOPICS, usage_partitions=1, replication_factor=1)
         admin.close()
