@@ -33,6 +33,8 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+
+
 # An empty fetch of the embedded broker does not wake on new data, so a long wait is a long delay:
 # 5 ms in the median up to 40, 28 ms at 100. And the wait bounds the search for data as well, which
 # takes time in proportion to what is still to be read: with 10 a backlog of 60,000 messages was
