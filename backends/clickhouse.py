@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +26,10 @@ from typing import Any, NamedTuple
 import clickhouse_connect
 import stamina
 from clickhouse_connect.datatypes.base import ClickHouseType
-from clickhouse_connect.datatypes.numeric import Int64, Int128
+from clickhouse_connect.datatypes.numeric import Bool, Int32, Int64, Int128, UInt16, UInt64
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.datatypes.string import String
+from clickhouse_connect.datatypes.temporal import DateTime64
 from clickhouse_connect.driver import exceptions as driver
 from clickhouse_connect.driver.insert import InsertContext
 from typing_extensions import override
@@ -164,7 +167,60 @@ class InsertColumn(NamedTuple):
     type: str
 
 
-class _Units64(Int64, registered=False):
+class _Packed(ClickHouseType, registered=False):
+    """A number that may also be given as an array, which holds its bytes already."""
+
+    @override
+    def _write_column_binary(
+        self, column: Sequence[Any], dest: bytearray, ctx: InsertContext
+    ) -> None:
+        if not isinstance(column, array):
+            super()._write_column_binary(column, dest, ctx)
+            return
+        if column.itemsize != self.byte_size:
+            message = f"column {ctx.column_name}: {column.itemsize} bytes for a {self.base_type}"
+            raise ValueError(message)
+        if sys.byteorder == "big":
+            column = array(column.typecode, column)
+            column.byteswap()
+        dest += memoryview(column).cast("B")
+
+
+class _PackedBool(_Packed, Bool, registered=False):
+    """Bool; in an array 0 and 1."""
+
+
+class _PackedInt32(_Packed, Int32, registered=False):
+    """Int32."""
+
+
+class _PackedInt64(_Packed, Int64, registered=False):
+    """Int64."""
+
+
+class _PackedUInt16(_Packed, UInt16, registered=False):
+    """UInt16."""
+
+
+class _PackedUInt64(_Packed, UInt64, registered=False):
+    """UInt64."""
+
+
+class _PackedTime(_Packed, DateTime64, registered=False):
+    """DateTime64; in an array integers of its last place."""
+
+
+_PACKED: Mapping[type[ClickHouseType], type[_Packed]] = {
+    Bool: _PackedBool,
+    Int32: _PackedInt32,
+    Int64: _PackedInt64,
+    UInt16: _PackedUInt16,
+    UInt64: _PackedUInt64,
+    DateTime64: _PackedTime,
+}
+
+
+class _Units64(_Packed, Int64, registered=False):
     """A Decimal of up to 18 digits, given as the integer that ClickHouse stores."""
 
     declared = ""
@@ -214,7 +270,9 @@ def _column_type(name: str) -> ClickHouseType:
         return _Labels(get_from_name(name).type_def)
     decimal = _DECIMAL.match(name)
     if decimal is None:
-        return get_from_name(name)
+        plain = get_from_name(name)
+        packed = _PACKED.get(type(plain))
+        return plain if packed is None else packed(plain.type_def)
     whole = "Int64" if int(decimal[2]) <= _DIGITS_64 else "Int128"
     plain = get_from_name(f"Nullable({whole})" if decimal[1] else whole)
     kind = _Units64 if whole == "Int64" else _Units128
@@ -325,7 +383,8 @@ class Client:
         Args:
             table: its name.
             columns: names and types; others get their defaults.
-            data: one sequence per column, all of one length.
+            data: one sequence per column, all of one length. Numbers in an array of their size are
+                sent as they are; the sizes must agree.
             dedup_token: the same token within the table's deduplication window inserts nothing
                 again; so it has to name the content.
 

@@ -1,5 +1,7 @@
 """How values are written for ClickHouse."""
 
+from array import array
+
 import pytest
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
@@ -22,3 +24,36 @@ def test_labels_are_written_as_the_driver_writes_them(values: list[str]) -> None
     theirs.write_column(values, expected, context)
     assert ours.insert_name == theirs.insert_name == name
     assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "values"),
+    [
+        ("Bool", "B", [True, False]),
+        ("Int32", "i", [-(2**31), 0, 2**31 - 1]),
+        ("Int64", "q", [-(2**63), 7]),
+        ("UInt16", "H", [0, 65_535]),
+        ("UInt64", "Q", [0, 2**64 - 1]),
+        ("DateTime64(3, 'UTC')", "q", [1_793_000_000_123]),
+        ("Decimal(18, 9)", "q", [-5_504_000, 10**18 - 1]),
+    ],
+)
+def test_an_array_is_written_as_the_list_of_its_numbers(
+    name: str, code: str, values: list[int]
+) -> None:
+    """A column of numbers given as an array has the bytes that the driver makes of a list."""
+    kind = _column_type(name)
+    context = InsertContext("t", ["c"], [kind], data=[values], column_oriented=True)
+    from_list, from_array = bytearray(), bytearray()
+    kind.write_column(values, from_list, context)
+    kind.write_column(array(code, values), from_array, context)
+    assert from_array == from_list
+    assert kind.insert_name == name
+
+
+def test_an_array_of_another_size_is_an_error() -> None:
+    """Numbers of the wrong width are not sent: they would be read as other numbers."""
+    kind = _column_type("Int64")
+    context = InsertContext("t", ["c"], [kind], data=[[1]], column_oriented=True)
+    with pytest.raises(ValueError, match="4 bytes"):
+        kind.write_column(array("i", [1]), bytearray(), context)
