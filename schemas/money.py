@@ -38,6 +38,8 @@ def divide_half_even(numerator: int, denominator: int) -> int:
         message = f"denominator must be positive, got {denominator}"
         raise MoneyError(message)
     quotient, remainder = divmod(numerator, denominator)
+    if not remainder:
+        return quotient
     doubled = remainder * 2
     if doubled > denominator or (doubled == denominator and quotient & 1):
         return quotient + 1
