@@ -443,6 +443,26 @@ def test_partitions_are_handed_over_after_on_revoked_committed(
     assert sorted(int(record.value or b"") for record in seen) == list(range(400))
 
 
+def test_a_member_that_polls_briefly_takes_in_partitions_that_a_topic_has_grown(
+    cluster: Cluster, unique: str, closing: Closing
+) -> None:
+    """A rebalance that is longer than a poll is finished by the polls after it."""
+    if cluster.kind == "tansu":
+        pytest.skip("the embedded broker cannot add partitions")
+    topic = cluster.topic(unique, partitions=1)
+    member = closing(GroupConsumer(cluster.config, unique, [topic]))
+
+    def owns(partitions: int) -> bool:
+        member.poll(0.002)
+        return len(member.assignment()) == partitions
+
+    eventually(lambda: owns(1), "the first assignment")
+    cluster.topic(unique, partitions=2)
+    # What the driver does by itself within half a minute.
+    member._driver._client.cluster.request_update()
+    eventually(lambda: owns(2), "the second assignment")
+
+
 def test_leaving_the_group_runs_on_revoked_so_that_work_can_be_committed(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
