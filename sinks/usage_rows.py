@@ -134,7 +134,7 @@ REPEATED_TEXTS_MAX: Final = 65_536
 class _OneOfEach(dict[str, str]):
     """Gives equal texts one object.
 
-    The decoder makes a new text for every field of every row. Forty thousand rows of them do not
+    The decoder makes a new text for every field of every row. A batch of them does not
     fit into the processor's cache, and each is hashed again when the driver builds a dictionary.
     """
 

@@ -55,7 +55,7 @@ class StreamsSettings:
     # session to let a member join, so 3 s there.
     session_timeout_ms: int = 10_000
     # A broker that answers a fetch as soon as there is data can be asked to wait long; the
-    # embedded one only looks again after this time, so 10 ms there.
+    # embedded one does not: `backends.kafka.config.EMBEDDED_FETCH_WAIT_MS`.
     fetch_max_wait_ms: int = 500
     # Needs InitProducerId, which the embedded broker lacks.
     idempotent: bool = True
