@@ -2,6 +2,7 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
+COPY src src
 COPY schemas schemas
 COPY pricing pricing
 COPY backends backends
@@ -10,6 +11,8 @@ COPY sinks sinks
 COPY alerting alerting
 COPY reports reports
 COPY relay relay
+COPY control control
+COPY operations operations
 COPY app app
 COPY embedded embedded
 RUN python -m venv /opt/meterline && /opt/meterline/bin/pip install --no-cache-dir '.[server]'

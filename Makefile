@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := schemas pricing backends streams sinks alerting reports relay app embedded
+PACKAGES := schemas pricing backends streams sinks alerting reports relay control operations app embedded
 # Two workers on two cores; more only make the real brokers in the tests wait for each other.
 JOBS ?= 2
 KAFKA ?= tansu

@@ -16,7 +16,7 @@ is what then differs between published and right.
 One alerts worker is in charge. Each start takes a greater epoch; a worker that sees a greater one
 on throttle.commands than its own has been replaced and stops. What it still writes before it sees
 that, its successor reads and answers for: commands are said again, alerts are taken over or
-resolved (`alerting.inherited`).
+resolved (`alerting.core.takeover`).
 """
 
 from __future__ import annotations
@@ -28,44 +28,40 @@ from typing import NamedTuple
 
 import structlog
 
-from alerting import engine
-from alerting.drivers import Store, explained
-from alerting.inherited import Heard
-from alerting.inspection import inspect
-from alerting.probes import ProbeThread
-from alerting.restore import Memory, restore
-from alerting.settings import AlertingSettings, CrashPoint, crash_if
-from alerting.state import (
+from meterline.alerting.core import engine
+from meterline.alerting.core.inspection import inspect
+from meterline.alerting.core.restore import RestoredState, restore
+from meterline.alerting.core.state import (
     AlertSeen,
     CommandSeen,
     Effect,
     Fenced,
+    HealthChecksSeen,
     Observation,
     PolicyChanged,
-    ProbesSeen,
     PublishAlert,
     PublishThrottle,
     State,
     Tick,
 )
-from alerting.totals import WindowKey
-from backends.kafka import (
-    BrokerUnavailable,
-    KafkaConfig,
-    KafkaDoorError,
-    LogReader,
-    Producer,
-    Record,
-)
-from schemas.alert import Alert, AlertError, decode_alert, encode_alert
-from schemas.clock import Clock
-from schemas.manual import subject_of
-from schemas.metrics import Meter, Metric
-from schemas.periods import WindowKind
-from schemas.policy import PolicyObject, PolicyRecordError, decode_policy
-from schemas.spend import SnapshotError, decode_snapshot
-from schemas.throttle import ThrottleError, decode_command, encode_command
-from schemas.topics import Topic
+from meterline.alerting.core.takeover import ForeignAlerts
+from meterline.alerting.core.totals import WindowKey
+from meterline.alerting.health_checks import HealthCheckThread
+from meterline.alerting.settings import AlertingSettings, CrashPoint, crash_if
+from meterline.alerting.top_contributors import Store, explained
+from meterline.backends.kafka.config import KafkaConfig, Record
+from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.schemas.alert import Alert, AlertError, decode_alert, encode_alert
+from meterline.schemas.clock import Clock
+from meterline.schemas.manual import subject_of
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import PolicyObject, PolicyRecordError, decode_policy
+from meterline.schemas.spend import SnapshotError, decode_snapshot
+from meterline.schemas.throttle import ThrottleError, decode_command, encode_command
+from meterline.schemas.topics import Topic
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -123,7 +119,7 @@ def run_alerts(
     except _ReplacedError as error:
         _log.error("alerts.replaced", reason=str(error))
         return EXIT_FENCED
-    except KafkaDoorError as error:
+    except KafkaClientError as error:
         _log.error("alerts.stopped", reason=str(error))
         return EXIT_FAILED
     finally:
@@ -141,13 +137,13 @@ def _run(
     # A command must not wait for company: the linger of a throttle is somebody's money.
     producer = Producer(kafka, linger_ms=0)
     doors = Doors(producer, clock, meter, store)
-    probes = ProbeThread(kafka, settings.streams_group, clock)
+    probes = HealthCheckThread(kafka, settings.streams_group, clock)
     try:
-        reader = LogReader(kafka, _FOLLOWED)
+        reader = TopicReader(kafka, _FOLLOWED)
         try:
             memory = _read(settings, reader, meter)
             state, effects = restore(memory, clock(), complete=True)
-            heard = Heard()
+            heard = ForeignAlerts()
             _carry_out(settings, doors, heard, effects)
             _log.info(
                 "alerts.ready",
@@ -166,15 +162,15 @@ def _run(
         producer.close()
 
 
-def _read(settings: AlertingSettings, reader: LogReader, meter: Meter) -> Memory:
+def _read(settings: AlertingSettings, reader: TopicReader, meter: Meter) -> RestoredState:
     """Everything the topics remember."""
-    memory = Memory()
+    memory = RestoredState()
     for record in reader.read_to_end(settings.start_timeout_seconds):
         _remember(memory, record, meter)
     return memory
 
 
-def _remember(memory: Memory, record: Record, meter: Meter) -> None:
+def _remember(memory: RestoredState, record: Record, meter: Meter) -> None:
     try:
         match record.topic:
             case Topic.POLICIES:
@@ -197,7 +193,7 @@ def _remember(memory: Memory, record: Record, meter: Meter) -> None:
 def _follow(
     settings: AlertingSettings,
     doors: Doors,
-    reader: LogReader,
+    reader: TopicReader,
     known: _Known,
     stop: threading.Event,
 ) -> None:
@@ -230,12 +226,12 @@ class _Known:
     """What the loop goes on with."""
 
     state: State
-    memory: Memory
-    probes: ProbeThread
-    heard: Heard
+    memory: RestoredState
+    probes: HealthCheckThread
+    heard: ForeignAlerts
 
 
-def _inspected(known: _Known, now_ms: int) -> ProbesSeen | None:
+def _inspected(known: _Known, now_ms: int) -> HealthChecksSeen | None:
     """The newest look at the pipeline, if there is one."""
     found = known.probes.take()
     if found is None:
@@ -253,7 +249,7 @@ def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
 def _observations(
     settings: AlertingSettings,
     records: Iterable[Record],
-    reader: LogReader,
+    reader: TopicReader,
     known: _Known,
     doors: Doors,
 ) -> Iterator[Observation]:
@@ -319,7 +315,7 @@ class _Round:
 
 
 def _carry_out(
-    settings: AlertingSettings, doors: Doors, heard: Heard, effects: Sequence[Effect]
+    settings: AlertingSettings, doors: Doors, heard: ForeignAlerts, effects: Sequence[Effect]
 ) -> None:
     """Make the effects durable, in the order of the module's docstring."""
     commands: list[tuple[bytes, bytes]] = []

@@ -8,45 +8,45 @@ from typing import Annotated
 
 import typer
 
-from app.commands.lazy import Lazy, lazy_group
-from app.failures import told_plainly
-from app.telemetry import set_up_logging
+from meterline.app.commands.lazy import Lazy, lazy_group
+from meterline.app.failures import told_plainly
+from meterline.app.telemetry import set_up_logging
 
 _MACHINE = "One machine, no Docker"
 _OPERATE = "Operate"
 _WORKERS = "Workers, as production runs them"
 COMMANDS = {
-    "up": Lazy("app.commands.up", "up", _MACHINE),
-    "demo": Lazy("app.commands.demo", "demo", _MACHINE),
-    "replay": Lazy("app.commands.traffic", "replay", _MACHINE),
-    "verify": Lazy("app.commands.traffic", "verify", _OPERATE),
-    "reconcile": Lazy("app.commands.reconcile", "reconcile", _OPERATE),
-    "rebuild": Lazy("app.commands.rebuild", "rebuild", _OPERATE),
-    "where": Lazy("app.commands.where", "where", _OPERATE),
-    "explain": Lazy("app.commands.explain", "explain", _OPERATE),
-    "status": Lazy("app.commands.status", "status", _OPERATE),
-    "check-config": Lazy("app.commands.setup", "check_config", _OPERATE),
-    "migrate": Lazy("app.commands.setup", "migrate", _OPERATE),
-    "close": Lazy("app.commands.close", "close", _OPERATE),
-    "reopen": Lazy("app.commands.close", "reopen", _OPERATE),
-    "push": Lazy("app.commands.close", "push", _OPERATE),
-    "periods": Lazy("app.commands.close", "periods", _OPERATE),
-    "rerate": Lazy("app.commands.repricing", "rerate", _OPERATE),
-    "topics": Lazy("app.commands.setup", "topics", _OPERATE),
-    "throttle": Lazy("app.commands.manual", "throttle", _OPERATE),
-    "budget": Lazy("app.commands.manual", "budget", _OPERATE),
-    "policy": Lazy("app.commands.policy", "policy", _OPERATE),
-    "audit": Lazy("app.commands.audit", "audit", _OPERATE),
-    "silence": Lazy("app.commands.silences", "silence", _OPERATE),
-    "deliveries": Lazy("app.commands.deliveries", "deliveries", _OPERATE),
-    "report": Lazy("app.commands.report", "report", _OPERATE),
-    "provider": Lazy("app.commands.provider", "provider", _OPERATE),
-    "rates": Lazy("app.commands.rates", "rates", _OPERATE),
-    "streams": Lazy("app.commands.workers", "streams", _WORKERS),
-    "sink": Lazy("app.commands.workers", "sink", _WORKERS),
-    "alerts": Lazy("app.commands.workers", "alerts", _WORKERS),
-    "reports": Lazy("app.commands.workers", "reports", _WORKERS),
-    "notify": Lazy("app.commands.workers", "notify", _WORKERS),
+    "up": Lazy("meterline.app.commands.up", "up", _MACHINE),
+    "demo": Lazy("meterline.app.commands.demo", "demo", _MACHINE),
+    "replay": Lazy("meterline.app.commands.traffic", "replay", _MACHINE),
+    "verify": Lazy("meterline.app.commands.traffic", "verify", _OPERATE),
+    "reconcile": Lazy("meterline.app.commands.reconcile", "reconcile", _OPERATE),
+    "rebuild": Lazy("meterline.app.commands.rebuild", "rebuild", _OPERATE),
+    "where": Lazy("meterline.app.commands.where", "where", _OPERATE),
+    "explain": Lazy("meterline.app.commands.explain", "explain", _OPERATE),
+    "status": Lazy("meterline.app.commands.status", "status", _OPERATE),
+    "check-config": Lazy("meterline.app.commands.setup", "check_config", _OPERATE),
+    "migrate": Lazy("meterline.app.commands.setup", "migrate", _OPERATE),
+    "close": Lazy("meterline.app.commands.close", "close", _OPERATE),
+    "reopen": Lazy("meterline.app.commands.close", "reopen", _OPERATE),
+    "push": Lazy("meterline.app.commands.close", "push", _OPERATE),
+    "periods": Lazy("meterline.app.commands.close", "periods", _OPERATE),
+    "rerate": Lazy("meterline.app.commands.repricing", "rerate", _OPERATE),
+    "topics": Lazy("meterline.app.commands.setup", "topics", _OPERATE),
+    "throttle": Lazy("meterline.app.commands.manual", "throttle", _OPERATE),
+    "budget": Lazy("meterline.app.commands.manual", "budget", _OPERATE),
+    "policy": Lazy("meterline.app.commands.policy", "policy", _OPERATE),
+    "audit": Lazy("meterline.app.commands.audit", "audit", _OPERATE),
+    "silence": Lazy("meterline.app.commands.silences", "silence", _OPERATE),
+    "deliveries": Lazy("meterline.app.commands.deliveries", "deliveries", _OPERATE),
+    "report": Lazy("meterline.app.commands.report", "report", _OPERATE),
+    "provider": Lazy("meterline.app.commands.provider", "provider", _OPERATE),
+    "rates": Lazy("meterline.app.commands.rates", "rates", _OPERATE),
+    "streams": Lazy("meterline.app.commands.workers", "streams", _WORKERS),
+    "sink": Lazy("meterline.app.commands.workers", "sink", _WORKERS),
+    "alerts": Lazy("meterline.app.commands.workers", "alerts", _WORKERS),
+    "reports": Lazy("meterline.app.commands.workers", "reports", _WORKERS),
+    "notify": Lazy("meterline.app.commands.workers", "notify", _WORKERS),
 }
 
 cli = typer.Typer(

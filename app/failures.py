@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from app.settings import SettingsError
+from meterline.app.settings import SettingsError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -33,12 +33,12 @@ _HINTS = {
 
 def explain(error: BaseException) -> str | None:
     """The line for a person, or None for a defect."""
-    from app.told_failures import TOLD  # noqa: PLC0415 - loads every driver, and nothing failed yet
+    from meterline.app.told_failures import NOTIFIABLE  # noqa: PLC0415 - loads every driver, and nothing failed yet
 
     match error:
         case SettingsError(faults=faults):
             return "\n".join(faults)
-        case _ if isinstance(error, TOLD):
+        case _ if isinstance(error, NOTIFIABLE):
             return str(error)
         case OSError(errno=number) if number in _HINTS:
             where = f"{error.filename}: " if error.filename else ""

@@ -14,22 +14,22 @@ import threading
 
 import structlog
 
-from app.clock import now_ms
-from app.close_doors import close_doors, closes_directory, read_policy_objects
-from app.drift_watch import EVERY_SECONDS, DriftWatch
-from app.settings import Settings, secret
-from app.telemetry import PrometheusMeter
-from app.wiring import clickhouse_config
-from backends.clickhouse import Client
-from backends.webhook import WebhookDoor
-from reports.close.close import CloseBusyError, Outcome, close_month
-from reports.close.due import due_months
-from reports.close.inputs import mapping_of
-from reports.close.ledger import read_ledger
-from reports.erp.pull import ExportServer
-from reports.erp.push import PushDoors, PushReport, push_closed
-from reports.scheduler import Every, Job, Monthly, Scheduler
-from schemas.metrics import Metric
+from meterline.app.clock import now_ms
+from meterline.app.settings import Settings, secret
+from meterline.app.telemetry import PrometheusMeter
+from meterline.app.wiring import clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.backends.webhook import WebhookClient
+from meterline.operations.close import close_doors, closes_directory, read_policy_objects
+from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
+from meterline.reports.close.close import CloseBusyError, Outcome, close_month
+from meterline.reports.close.close_due import due_months
+from meterline.reports.close.inputs import mapping_of
+from meterline.reports.close.ledger import read_ledger
+from meterline.reports.erp.pull import ExportServer
+from meterline.reports.erp.push import PushDependencies, PushReport, push_closed
+from meterline.reports.scheduler import Every, Job, Monthly, Scheduler
+from meterline.schemas.metrics import Metric
 
 CLOSE_RETRY_SECONDS = 900
 """Lag and drift heal by themselves in minutes; people mend a mapping in hours."""
@@ -48,7 +48,7 @@ def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Even
 
     Raises:
         SchedulerError: another reports worker runs.
-        KafkaDoorError: policy cannot be read at the start.
+        KafkaClientError: policy cannot be read at the start.
         OSError: the exports' port is taken.
     """
     root = closes_directory(settings)
@@ -109,10 +109,10 @@ def push_due(
     target = mapping_of(read_policy_objects(settings)).finance.push
     if target is None:
         return PushReport()
-    door = WebhookDoor()
+    door = WebhookClient()
     client = Client(clickhouse_config(settings))
     try:
-        doors = PushDoors(client, door.post, secret, now_ms, stop.wait)
+        doors = PushDependencies(client, door.post, secret, now_ms, stop.wait)
         return push_closed(doors, read_ledger(client), target, period)
     finally:
         client.close()

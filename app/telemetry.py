@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from typing_extensions import override
 
-from schemas.metrics import Metric
+from meterline.schemas.metrics import Metric
 
 PREFIX = "meterline_"
 # Drivers tell every reconnect; what matters of it reaches our own log as a mapped error.

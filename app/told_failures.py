@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from app.failures import UserError
-from app.replay.options import ReplayError
-from app.replay.truth import TruthError
-from backends.clickhouse import ClickHouseError
-from backends.kafka import KafkaDoorError
-from embedded.errors import EmbeddedError
-from pricing.rate_card import CatalogueError
-from reports.close.close import CloseError
-from reports.close.files import FilesError
-from reports.close.months import PeriodError
-from reports.erp.journal import JournalError
-from reports.errors import SchedulerError
-from reports.providers.layouts import ExportError
-from reports.repricing.kept import UnknownVersionError
-from reports.repricing.rerate import RerateError
-from reports.repricing.scenario import ScenarioError
-from schemas.policy_file import PolicyFileError
-from schemas.scopes import ScopeError
-from sinks.migrate import MigrationError
-from sinks.writer import SinkError
+from meterline.app.failures import UserError
+from meterline.backends.clickhouse import ClickHouseError
+from meterline.backends.kafka.errors import KafkaClientError
+from meterline.control.policy.file import PolicyFileError
+from meterline.embedded.errors import EmbeddedError
+from meterline.operations.replay.options import ReplayError
+from meterline.operations.replay.truth import TruthError
+from meterline.pricing.rate_card import CatalogueError
+from meterline.reports.close.close import CloseError
+from meterline.reports.close.core.months import PeriodError
+from meterline.reports.close.files import FilesError
+from meterline.reports.erp.core.journal import JournalError
+from meterline.reports.errors import SchedulerError
+from meterline.reports.providers.core.layouts import ExportError
+from meterline.reports.repricing.catalogue_archive import UnknownVersionError
+from meterline.reports.repricing.core.scenario import ScenarioError
+from meterline.reports.repricing.rerate import RerateError
+from meterline.schemas.scopes import ScopeError
+from meterline.sinks.migrate import MigrationError
+from meterline.sinks.writer import SinkError
 
-TOLD = (
+NOTIFIABLE = (
     CatalogueError,
     ClickHouseError,
     CloseError,
@@ -31,7 +31,7 @@ TOLD = (
     ExportError,
     FilesError,
     JournalError,
-    KafkaDoorError,
+    KafkaClientError,
     MigrationError,
     PeriodError,
     PolicyFileError,

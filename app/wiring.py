@@ -10,10 +10,10 @@ from types import FrameType
 
 import stamina
 
-from app.settings import BrokerKind, Settings
-from backends.clickhouse import ClickHouseConfig
-from backends.kafka import KafkaConfig, embedded_kafka
-from pricing.catalogue import Catalogue, load_catalogue
+from meterline.app.settings import BrokerKind, Settings
+from meterline.backends.clickhouse import ClickHouseConfig
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.pricing.catalogue import Catalogue, load_catalogue
 
 # Retries are silent: what counts is whether the store answers in the end.
 stamina.instrumentation.set_on_retry_hooks(())

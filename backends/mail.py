@@ -23,7 +23,7 @@ from typing import Literal
 
 import aiosmtplib
 
-from backends.loop_thread import LoopThread
+from meterline.backends.loop_thread import LoopThread
 
 TlsMode = Literal["starttls", "tls", "none"]
 _OK = 250
@@ -67,7 +67,7 @@ class MailAnswer:
     """Recipients that were refused while others were not."""
 
 
-class MailDoor:
+class SmtpClient:
     """Sends from a thread of its own, so that a server that hangs holds nobody."""
 
     def __init__(self, timeout_seconds: float = 15, ca_file: str = "") -> None:

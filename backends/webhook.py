@@ -29,7 +29,7 @@ import httpx
 from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 from standardwebhooks import Webhook
 
-from backends.loop_thread import LoopThread
+from meterline.backends.loop_thread import LoopThread
 
 # An answer is a status; its body is read only to let the connection be used again.
 RESPONSE_BYTES_MAX = 64 * 1024
@@ -86,7 +86,7 @@ class WebhookAnswer:
     Anything else of a body is dropped, because it may quote what we sent."""
 
 
-class WebhookDoor:
+class WebhookClient:
     """Sends from a thread of its own, so that a receiver that hangs holds nobody."""
 
     def __init__(self, timeout_seconds: float = 15, ca_file: str = "") -> None:

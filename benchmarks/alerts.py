@@ -26,7 +26,6 @@ from typing import Any
 
 from typing_extensions import override
 
-from app.telemetry import set_up_logging
 from benchmarks.report import Figure, Target, finish
 from benchmarks.under_load import (
     ORGANISATION,
@@ -37,7 +36,8 @@ from benchmarks.under_load import (
     read_arguments,
     usage,
 )
-from relay.client import RelayClient
+from meterline.app.telemetry import set_up_logging
+from meterline.relay.client import RelayClient
 
 P99_TARGET_SECONDS = 2.0
 TRIAL_BOUND_SECONDS = 20.0

@@ -33,9 +33,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import NamedTuple
 
-from alerting import engine
-from alerting.state import Effect, PolicyChanged, PublishAlert, Tick
-from alerting.totals import SpendSum
 from benchmarks.report import Figure, Target, finish
 from benchmarks.river_detectors import river_scorers
 from benchmarks.spend_corpus import (
@@ -46,10 +43,13 @@ from benchmarks.spend_corpus import (
     Series,
     corpus,
 )
-from schemas.alert import Alert, AlertStatus
-from schemas.periods import MINUTE_MS, Calendar, WindowKind
-from schemas.policy import Budget, RuleSet, ScopePolicy
-from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
+from meterline.alerting.core import engine
+from meterline.alerting.core.state import Effect, PolicyChanged, PublishAlert, Tick
+from meterline.alerting.core.totals import SpendSum
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.periods import MINUTE_MS, Calendar, WindowKind
+from meterline.schemas.policy import Budget, RuleSet, ScopePolicy
+from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
 
 TUNING_SEEDS = (1, 2)
 REPORT_SEEDS = (201, 202)

@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import psutil
 from typing_extensions import override
 
-from backends.clickhouse import ClickHouseConfig, Client
 from benchmarks.attribution_data import (
     DAYS,
     ROWS_PER_INSERT,
@@ -38,15 +37,16 @@ from benchmarks.attribution_data import (
     mark_changes,
 )
 from benchmarks.report import Figure, Target, finish
-from embedded.clickhouse import start_clickhouse
-from reports.attribution.answer import ask
-from reports.attribution.period import read_period
-from reports.attribution.question import Attribution, Source, read_axis, read_filter
-from reports.audit.export import Export, ExportFormat, export_text
-from schemas.money import nano_from_usd
-from schemas.periods import DAY_MS, Calendar
-from sinks.migrate import migrate
-from sinks.rollup import refresh
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.reports.attribution.answer import ask
+from meterline.reports.attribution.core.period import read_period
+from meterline.reports.attribution.core.question import Attribution, Source, read_axis, read_filter
+from meterline.reports.audit.export import Export, ExportFormat, export_text
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import DAY_MS, Calendar
+from meterline.sinks.migrate import migrate
+from meterline.sinks.rollup import refresh
 
 ROUNDS = 7
 PEER_EVENTS_MAX = 5_000_000

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import psutil
 
-from app.backtest import RulesFile, run_stored
-from backends.clickhouse import ClickHouseConfig, Client
 from benchmarks.report import Figure, Target, finish
-from embedded.clickhouse import start_clickhouse
-from schemas.money import nano_from_usd
-from schemas.periods import DAY_MS
-from schemas.policy import RULES_ID, RuleSet, ScopePolicy
-from schemas.policy_file import compile_policy, parse_policy
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.control.policy.file import compile_policy, parse_policy
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.operations.backtest import RulesFile, run_stored
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import DAY_MS
+from meterline.schemas.policy import RULES_ID, RuleSet, ScopePolicy
+from meterline.sinks.migrate import migrate
 
 EVENTS = 10_000_000
 START_MS = 1_793_491_200_000  # 2026-11-01T00:00Z

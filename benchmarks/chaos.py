@@ -20,7 +20,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.telemetry import set_up_logging
 from benchmarks.chaos_suite.run import DIFFERENCES_SHOWN_MAX, ChaosOptions, Outcome, run_chaos
 from benchmarks.chaos_suite.schedule import (
     Schedule,
@@ -29,6 +28,7 @@ from benchmarks.chaos_suite.schedule import (
     schedule_text,
 )
 from benchmarks.report import Figure, Target, finish
+from meterline.app.telemetry import set_up_logging
 
 
 def main() -> None:

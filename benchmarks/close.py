@@ -23,14 +23,14 @@ from typing import Any
 
 import psutil
 
-from backends.clickhouse import ClickHouseConfig, Client
 from benchmarks.report import Figure, Target, finish
-from embedded.clickhouse import start_clickhouse
-from embedded.processes import ServerProcess
-from pricing.catalogue import load_catalogue
-from reports.close.close import CloseDoors, Outcome, close_month
-from schemas.policy_file import compile_policy, parse_policy
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.control.policy.file import compile_policy, parse_policy
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.embedded.processes import ServerProcess
+from meterline.pricing.catalogue import load_catalogue
+from meterline.reports.close.close import CloseDependencies, Outcome, close_month
+from meterline.sinks.migrate import migrate
 
 EVENTS = 30_000_000
 EVENTS_PER_INSERT = 5_000_000
@@ -99,7 +99,7 @@ def close_here(port: int, root: Path) -> None:
     def step(name: str) -> None:
         steps[name] = time.monotonic()
 
-    doors = CloseDoors(
+    doors = CloseDependencies(
         client=client,
         root=root,
         time_zone="UTC",

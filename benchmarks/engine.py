@@ -24,13 +24,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from alerting import engine
-from alerting.past_windows import SpendSum
-from alerting.state import PolicyChanged, State, Tick
 from benchmarks.report import Figure, Target, finish
-from schemas.periods import HOUR_MS, MINUTE_MS, Calendar, WindowKind
-from schemas.policy import Budget, Limits, RuleSet, ScopePolicy
-from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
+from meterline.alerting.core import engine
+from meterline.alerting.core.past_windows import SpendSum
+from meterline.alerting.core.state import PolicyChanged, State, Tick
+from meterline.schemas.periods import HOUR_MS, MINUTE_MS, Calendar, WindowKind
+from meterline.schemas.policy import Budget, Limits, RuleSet, ScopePolicy
+from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
 
 SCOPES = 10_000
 SCOPES_WEIGHED = 500

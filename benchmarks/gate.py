@@ -22,19 +22,20 @@ from pathlib import Path
 
 import msgspec
 
-from backends.kafka import Admin, embedded_kafka
 from benchmarks.report import Figure, Target, finish, json_argument
-from embedded.broker import start_broker
-from relay.client import RelayClient
-from relay.emitter import EmitOutcome
-from relay.gate import Admission, GateRequest
-from relay.settings import RelaySettings, SpoolSettings
-from schemas.metrics import NoMeter
-from schemas.policy import Limits, ScopePolicy
-from schemas.scopes import scopes_of
-from schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
-from schemas.topics import TOPICS
-from schemas.usage import UsageEvent
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.embedded.broker import start_broker
+from meterline.relay.client import RelayClient
+from meterline.relay.emitter import EmitOutcome
+from meterline.relay.gate import Admission, GateRequest
+from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.policy import Limits, ScopePolicy
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
+from meterline.schemas.topics import TOPICS
+from meterline.schemas.usage import UsageEvent
 
 ROUNDS = 5
 KEYS = 500

@@ -15,7 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.telemetry import set_up_logging
 from benchmarks.report import Figure, Target, finish
 from benchmarks.under_load import (
     ORGANISATION,
@@ -26,8 +25,9 @@ from benchmarks.under_load import (
     read_arguments,
     usage,
 )
-from relay.client import RelayClient
-from relay.gate import Admission, GateRequest
+from meterline.app.telemetry import set_up_logging
+from meterline.relay.client import RelayClient
+from meterline.relay.gate import Admission, GateRequest
 
 TRIAL_BOUND_SECONDS = 10.0
 POLL_SECONDS = 0.001

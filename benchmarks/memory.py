@@ -16,18 +16,18 @@ from pathlib import Path
 
 import yaml
 
-from app.clock import now_ms
-from app.overview import gather
-from app.stack import Stack, StackOptions
-from app.telemetry import set_up_logging
-from app.wiring import clickhouse_config, kafka_config
-from backends.clickhouse import Client
 from benchmarks.report import Figure, Target, finish
-from relay.client import RelayClient
-from relay.settings import RelaySettings, SpoolSettings
-from schemas.metrics import NoMeter
-from schemas.tables import TableName
-from schemas.usage import UsageEvent
+from meterline.app.clock import now_ms
+from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.telemetry import set_up_logging
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.status import gather
+from meterline.relay.client import RelayClient
+from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.tables import TableName
+from meterline.schemas.usage import UsageEvent
 
 ORGANISATION = "bench"
 DEPARTMENTS = 8

@@ -15,7 +15,7 @@ webhook           a receiver takes requests and never answers: throttle commands
                   channel are as quick as before; when it answers again, it gets every alert.
 
 The two disks need root, which mounts them; `broker_killed` needs Java and Apache Kafka's jars
-(`python -m embedded.kafka` gets them). Memory is the peak of the process that has to hold on
+(`python -m meterline.embedded.kafka` gets them). Memory is the peak of the process that has to hold on
 (relay, sink, notify worker) beyond what it had before.
 """
 
@@ -27,7 +27,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from app.telemetry import set_up_logging
 from benchmarks.outages_suite.broker import (
     broker_outage,
     broker_targets,
@@ -44,8 +43,9 @@ from benchmarks.outages_suite.store import (
 )
 from benchmarks.outages_suite.webhook import webhook_outage, webhook_targets
 from benchmarks.report import Figure, Target, finish
-from embedded.apache_kafka.jars import java_program, resolved_jars
-from embedded.errors import ServerMissingError
+from meterline.app.telemetry import set_up_logging
+from meterline.embedded.apache_kafka.jars import java_program, resolved_jars
+from meterline.embedded.errors import ServerMissingError
 
 SPOOL_DISK_BYTES = 256 << 10
 Measured = tuple[list[Figure], list[Target]]

@@ -28,13 +28,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.telemetry import set_up_logging
 from benchmarks.report import Figure, Target, finish
 from benchmarks.usage_traffic import EVENTS_PER_MESSAGE, batches, fill
 from benchmarks.worker_process import Round, our_worker, round_of, run_worker
-from embedded.broker import start_broker
-from embedded.kafka import start_kafka
-from streams.settings import StreamsSettings, embedded_settings
+from meterline.app.telemetry import set_up_logging
+from meterline.embedded.broker import start_broker
+from meterline.embedded.kafka import start_kafka
+from meterline.streams.settings import StreamsSettings, embedded_settings
 
 MESSAGES = 2_000
 # A peer that cannot count them all in this time is measured on what it did count.

@@ -32,22 +32,23 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from typing_extensions import override
 
-from app.clock import now_ms
-from app.telemetry import set_up_logging
-from app.worker import run_streams
-from backends.kafka import Admin, embedded_kafka
 from benchmarks.report import Figure, Target, finish
 from benchmarks.three_months import DAYS, simulate
 from benchmarks.usage_traffic import EVENTS_PER_MESSAGE, PARTITIONS, batches, fill
 from benchmarks.worker_process import Sample, SayingMeter, our_worker
-from embedded.broker import start_broker
-from pricing.catalogue import load_catalogue
-from schemas.metrics import Metric
-from schemas.periods import Calendar
-from schemas.topics import TOPICS, Topic
-from streams.entries import Entry, encode_entry, encode_entry_key
-from streams.ledger import Record
-from streams.settings import embedded_settings
+from meterline.app.clock import now_ms
+from meterline.app.streams_worker import run_streams
+from meterline.app.telemetry import set_up_logging
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.embedded.broker import start_broker
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.metrics import Metric
+from meterline.schemas.periods import Calendar
+from meterline.schemas.topics import TOPICS, Topic
+from meterline.streams.core.entries import Entry, encode_entry, encode_entry_key
+from meterline.streams.core.ledger import Record
+from meterline.streams.settings import embedded_settings
 
 WINDOWS_OPEN = 4
 MEMORY_SCOPES = 100_000

@@ -20,20 +20,22 @@ from typing import NamedTuple
 import clickhouse_connect
 import msgspec
 
-from app.telemetry import set_up_logging
-from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, KafkaConfig, Producer, embedded_kafka
 from benchmarks.report import Figure, Target, finish, json_argument
-from embedded.broker import start_broker
-from embedded.clickhouse import start_clickhouse
-from pricing.catalogue import load_catalogue
-from schemas.metrics import NoMeter
-from schemas.topics import TOPICS, Topic
-from schemas.usage import UsageBatch, UsageEvent
-from sinks.consumer import run_sink
-from sinks.migrate import migrate
-from sinks.settings import SinkSettings
-from sinks.usage_rows import usage_block, usage_rows
+from meterline.app.telemetry import set_up_logging
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.embedded.broker import start_broker
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.topics import TOPICS, Topic
+from meterline.schemas.usage import UsageBatch, UsageEvent
+from meterline.sinks.consumer import run_sink
+from meterline.sinks.core.usage_rows import usage_block, usage_rows
+from meterline.sinks.migrate import migrate
+from meterline.sinks.settings import SinkSettings
 
 ROUNDS = 3
 EVENTS_PER_MESSAGE = 100

@@ -29,7 +29,6 @@ from typing import Any
 import faust
 import msgspec
 
-from app.telemetry import set_up_logging
 from benchmarks.report import Figure, Target, finish, json_argument
 from benchmarks.usage_traffic import (
     EVENTS_PER_MESSAGE,
@@ -40,9 +39,10 @@ from benchmarks.usage_traffic import (
     scattered,
 )
 from benchmarks.worker_process import Round, our_worker, round_of, run_worker, say
-from embedded.broker import start_broker
-from schemas.topics import Topic
-from streams.settings import embedded_settings
+from meterline.app.telemetry import set_up_logging
+from meterline.embedded.broker import start_broker
+from meterline.schemas.topics import Topic
+from meterline.streams.settings import embedded_settings
 
 ROUNDS = 3
 # Seven seconds of a fast worker: its first second (a cold start on a full topic) weighs little.

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.codec import decode_usage
-from schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
-from schemas.scopes import scopes_of
-from schemas.spend import INTERNAL_PREFIX, decode_snapshot
-from schemas.usage import UsageBatch, UsageEvent
-from streams.changelog import LedgerFactory, Replica
-from streams.entries import Retention
-from streams.ledger import LedgerPolicy
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.spend import INTERNAL_PREFIX, decode_snapshot
+from meterline.schemas.usage import UsageBatch, UsageEvent
+from meterline.streams.core.changelog import LedgerFactory, Replica
+from meterline.streams.core.entries import Retention
+from meterline.streams.core.ledger import LedgerPolicy
 
 START_MS = 1_764_543_600_000
 """2025-12-01 in Berlin: the months before the clocks change, and the day they do."""

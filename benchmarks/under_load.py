@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import yaml
 from typing_extensions import override
 
-from app.clock import now_ms
-from app.stack import Stack, StackOptions
-from app.wiring import kafka_config
-from relay.client import RelayClient
-from relay.settings import RelaySettings, SpoolSettings
-from schemas.metrics import NoMeter
-from schemas.usage import UsageEvent
+from meterline.app.clock import now_ms
+from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.wiring import kafka_config
+from meterline.relay.client import RelayClient
+from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.usage import UsageEvent
 
 ORGANISATION = "bench"
 ROUNDS = 3

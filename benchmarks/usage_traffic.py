@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from app.clock import now_ms
-from backends.kafka import Admin, Producer, embedded_kafka
-from relay.partitioning import Partitioner
-from schemas.topics import TOPICS, Topic
-from schemas.usage import UsageBatch, UsageEvent
+from meterline.app.clock import now_ms
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.relay.partitioning import Partitioner
+from meterline.schemas.topics import TOPICS, Topic
+from meterline.schemas.usage import UsageBatch, UsageEvent
 
 EVENTS_PER_MESSAGE = 100
 PARTITIONS = 4

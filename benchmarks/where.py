@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.receipt import read_receipt
-from backends.clickhouse import ClickHouseConfig, Client
 from benchmarks.report import Figure, Target, finish, json_argument
-from embedded.clickhouse import start_clickhouse
-from schemas.periods import Calendar
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.operations.event_trace import read_receipt
+from meterline.schemas.periods import Calendar
+from meterline.sinks.migrate import migrate
 
 EVENTS = 10_000_000
 BLOCK = 1_000_000

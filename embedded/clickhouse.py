@@ -1,6 +1,6 @@
 """The embedded ClickHouse: chDB on disk, served over ClickHouse's HTTP protocol.
 
-    python -m embedded.clickhouse --data DIR --port N
+    python -m meterline.embedded.clickhouse --data DIR --port N
 
 SIGTERM or SIGINT: no new connections, the running statements end, the engine closes.
 An INSERT that was answered survives SIGKILL of the process (its part is renamed into place before
@@ -15,9 +15,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from embedded.directories import own_directory
-from embedded.errors import DataDirectoryError, EmbeddedError, PortBusyError, exit_with
-from embedded.processes import LOCALHOST, ServerProcess, free_port, start_server
+from meterline.embedded.directories import own_directory
+from meterline.embedded.errors import DataDirectoryError, EmbeddedError, PortBusyError, exit_with
+from meterline.embedded.processes import LOCALHOST, ServerProcess, free_port, start_server
 
 # The engine loads in about 0.5 s; a large store takes longer to open its tables.
 READY_TIMEOUT_SECONDS = 60.0
@@ -52,8 +52,8 @@ async def _serve(data_dir: Path, port: int) -> None:
     # Here and not above: a parent that only starts the server need not load the engine.
     from aiohttp import web  # noqa: PLC0415
 
-    from embedded.clickhouse_http import URL_BYTES_MAX, ClickHouseHttp  # noqa: PLC0415
-    from embedded.engine import Engine, EngineError  # noqa: PLC0415
+    from meterline.embedded.clickhouse_http import URL_BYTES_MAX, ClickHouseHttp  # noqa: PLC0415
+    from meterline.embedded.engine import Engine, EngineError  # noqa: PLC0415
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,7 +89,9 @@ async def _serve(data_dir: Path, port: int) -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m embedded.clickhouse", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m meterline.embedded.clickhouse", description=__doc__
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()

@@ -19,8 +19,9 @@ from typing import ParamSpec, TypeVar
 
 from aiohttp import web
 
-from embedded.decoding import BrokenBodyError, Decoder, UnknownEncodingError
-from embedded.engine import (
+from meterline.embedded.core.statements import Statement, StatementKind, parse_statement
+from meterline.embedded.decoding import BrokenBodyError, Decoder, UnknownEncodingError
+from meterline.embedded.engine import (
     STREAMABLE_FORMATS,
     Engine,
     EngineError,
@@ -29,8 +30,7 @@ from embedded.engine import (
     SessionSettings,
     Summary,
 )
-from embedded.spool import Spool
-from embedded.statements import Statement, StatementKind, parse_statement
+from meterline.embedded.spool import Spool
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from embedded.errors import DataDirectoryError
+from meterline.embedded.errors import DataDirectoryError
 
 # Below this nothing is started: the engine would fail later, in the middle of a write.
 FREE_BYTES_MIN = 64 * 1024 * 1024

@@ -1,6 +1,6 @@
 """A real Apache Kafka on this machine: one KRaft node from Maven's jars, on disk.
 
-    python -m embedded.kafka --data DIR --port N
+    python -m meterline.embedded.kafka --data DIR --port N
 
 becomes the Java process (exec). The same data directory can be opened again, on another port too.
 """
@@ -12,15 +12,10 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from embedded.apache_kafka.jars import LOG_CONFIGURATION, java_program, resolved_jars
-from embedded.directories import own_directory
-from embedded.errors import (
-    DataDirectoryError,
-    EmbeddedError,
-    ServerStartError,
-    exit_with,
-)
-from embedded.processes import (
+from meterline.embedded.apache_kafka.jars import LOG_CONFIGURATION, java_program, resolved_jars
+from meterline.embedded.directories import own_directory
+from meterline.embedded.errors import DataDirectoryError, EmbeddedError, ServerStartError, exit_with
+from meterline.embedded.processes import (
     LOCALHOST,
     ServerProcess,
     free_port,
@@ -28,7 +23,7 @@ from embedded.processes import (
     start_server,
     tail,
 )
-from embedded.protocol import answers_kafka
+from meterline.embedded.protocol import answers_kafka
 
 # A JVM and a KRaft node need 3 to 6 s; a busy machine several times that.
 READY_TIMEOUT_SECONDS = 90.0
@@ -156,7 +151,7 @@ def start_kafka(data_dir: Path, port: int = 0) -> ServerProcess:
 
 def main() -> None:
     """Become the broker."""
-    parser = argparse.ArgumentParser(prog="python -m embedded.kafka", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m meterline.embedded.kafka", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from embedded.errors import PortBusyError, ServerStartError
+from meterline.embedded.errors import PortBusyError, ServerStartError
 
 LOCALHOST = "127.0.0.1"
 # Often enough that a server ready in 10 ms costs no more, rarely enough to cost no CPU.

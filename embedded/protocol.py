@@ -3,7 +3,7 @@
 import socket
 import struct
 
-from embedded.processes import LOCALHOST
+from meterline.embedded.processes import LOCALHOST
 
 # ApiVersions (key 18) version 0: every broker since 0.10 answers it, before anything else works.
 _CORRELATION_ID = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from embedded.supervision import ProcessState, ProcessStatus
+from meterline.embedded.core.supervision import ProcessState, ProcessStatus
 
 FORMAT_VERSION = 1
 

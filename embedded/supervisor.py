@@ -20,17 +20,17 @@ from typing import IO, TextIO
 
 import psutil
 
-from embedded.errors import EXIT_UNUSABLE, WorkerStartError
-from embedded.processes import KILL_WAIT_SECONDS, dying_with_parent
-from embedded.statefile import write_report
-from embedded.supervision import (
+from meterline.embedded.core.supervision import (
     ProcessSpec,
     ProcessState,
     ProcessStatus,
     RestartPolicy,
     backoff_seconds,
 )
-from embedded.workerlog import LineSplitter, WorkerLog
+from meterline.embedded.errors import EXIT_UNUSABLE, WorkerStartError
+from meterline.embedded.processes import KILL_WAIT_SECONDS, dying_with_parent
+from meterline.embedded.statefile import write_report
+from meterline.embedded.workerlog import LineSplitter, WorkerLog
 
 # How soon an end, a wish or a readiness is noticed.
 TICK_SECONDS = 0.05

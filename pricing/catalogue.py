@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
-from pricing.names import (
+from meterline.pricing.names import (
     SELLER_FALLBACKS,
     SELLER_PREFERENCE,
     fold,
     model_candidates,
     seller_name,
 )
-from pricing.rate_card import CatalogueError, RateCard, ServiceTier, read_cards
-from pricing.rating import (
+from meterline.pricing.rate_card import CatalogueError, RateCard, ServiceTier, read_cards
+from meterline.pricing.rating import (
     Plan,
     Rated,
     TariffPeriod,
@@ -27,8 +27,8 @@ from pricing.rating import (
     price_by,
     rate_by,
 )
-from schemas.money import NanoUsd
-from schemas.usage import UsageEvent
+from meterline.schemas.money import NanoUsd
+from meterline.schemas.usage import UsageEvent
 
 SHIPPED_FILES = ("2026-11.json", "overrides.json")
 """List prices, then the reviewed exceptions to them."""
@@ -145,7 +145,7 @@ def load_catalogue(paths: Sequence[Path] = ()) -> Catalogue:
 
 def catalogue_files(paths: Sequence[Path] = ()) -> list[tuple[str, bytes]]:
     """Name and content of the files that `load_catalogue` reads; OSError if one cannot be read."""
-    shipped = resources.files("pricing.catalogues")
+    shipped = resources.files("meterline.pricing.catalogues")
     contents = [(name, (shipped / name).read_bytes()) for name in SHIPPED_FILES]
     return contents + [(path.name, path.read_bytes()) for path in paths]
 

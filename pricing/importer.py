@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pricing.names import fold
-from pricing.rate_card import (
+from meterline.pricing.names import fold
+from meterline.pricing.rate_card import (
     PRICE_PLACES,
     CardEntry,
     PriceEntry,

@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import msgspec
 
-from pricing.names import fold, seller_name
+from meterline.pricing.names import fold, seller_name
 
 PRICE_PLACES = 6
 """Decimal places of USD per million tokens; real price lists need no more."""

@@ -23,9 +23,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from pricing.rate_card import PricePeriod, TokenPrices
-from schemas.money import NanoUsd, divide_half_even
-from schemas.usage import UsageEvent
+from meterline.pricing.rate_card import PricePeriod, TokenPrices
+from meterline.schemas.money import NanoUsd, divide_half_even
+from meterline.schemas.usage import UsageEvent
 
 PICO_PER_NANO: Final = 1000
 _UNPRICED: Final = (0, False)

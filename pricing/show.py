@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from pricing.catalogue import Catalogue
-from pricing.rate_card import (
+from meterline.pricing.catalogue import Catalogue
+from meterline.pricing.rate_card import (
     OPEN_END_MS,
     PricePeriod,
     RateCard,
@@ -16,7 +16,7 @@ from pricing.rate_card import (
     TokenPrices,
     price_text,
 )
-from pricing.rating import UnratedReason
+from meterline.pricing.rating import UnratedReason
 
 SUGGESTIONS_MAX = 5
 

@@ -13,13 +13,13 @@ client.close()
 
 from __future__ import annotations
 
-from relay.emitter import EmitOutcome, Emitter
-from relay.gate import Decision, Gate, GateRequest
-from relay.settings import RelaySettings
-from relay.subscriber import Subscriber
-from schemas.clock import Clock
-from schemas.metrics import Meter
-from schemas.usage import UsageEvent
+from meterline.relay.emitter import EmitOutcome, Emitter
+from meterline.relay.gate import Decision, Gate, GateRequest
+from meterline.relay.settings import RelaySettings
+from meterline.relay.subscriber import Subscriber
+from meterline.schemas.clock import Clock
+from meterline.schemas.metrics import Meter
+from meterline.schemas.usage import UsageEvent
 
 
 class RelayClient:

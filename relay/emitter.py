@@ -24,15 +24,15 @@ from functools import partial
 
 import structlog
 
-from relay.lanes import FRAME_BYTES_MAX, Lane, lane_id
-from relay.partitioning import Partitioner
-from relay.sender import Connection, KafkaConnection, Parcel, Sender
-from relay.settings import RelaySettings
-from relay.spool import Batch, Spool, SpooledBatch, SpoolFullError, SpoolWriteError
-from schemas.clock import Clock
-from schemas.codec import encode
-from schemas.metrics import Meter, Metric
-from schemas.usage import UsageEvent
+from meterline.relay.lanes import FRAME_BYTES_MAX, Lane, lane_id
+from meterline.relay.partitioning import Partitioner
+from meterline.relay.sender import Connection, KafkaConnection, Parcel, Sender
+from meterline.relay.settings import RelaySettings
+from meterline.relay.spool import Batch, Spool, SpooledBatch, SpoolFullError, SpoolWriteError
+from meterline.schemas.clock import Clock
+from meterline.schemas.codec import encode
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.usage import UsageEvent
 
 log = structlog.get_logger("relay.emitter")
 

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from relay.bucket import Bucket, all_have_one
-from relay.decision import Admission, Decision, GateReason, GateRequest
-from relay.scope_state import ScopeState
-from relay.settings import GateSettings
-from relay.stance import Phase, Stance, lease_ended
-from schemas.policy import ScopePolicy
-from schemas.scopes import ScopeError, parse_scope, scopes_of
-from schemas.throttle import Applied, ThrottleCommand, ThrottleMode
+from meterline.relay.core.bucket import Bucket, all_have_one
+from meterline.relay.core.effective_limits import EffectiveLimits, Phase, lease_ended
+from meterline.relay.core.scope_state import ScopeState
+from meterline.relay.decision import Admission, Decision, GateReason, GateRequest
+from meterline.relay.settings import GateSettings
+from meterline.schemas.policy import ScopePolicy
+from meterline.schemas.scopes import ScopeError, parse_scope, scopes_of
+from meterline.schemas.throttle import Applied, ThrottleCommand, ThrottleMode
 
 __all__ = ["Admission", "Decision", "Gate", "GateReason", "GateRequest"]
 
@@ -177,7 +177,7 @@ class Gate:
         with self._lock:
             return tuple(each.command for each in self._scopes.values() if each.command is not None)
 
-    def stances(self) -> dict[str, Stance]:
+    def stances(self) -> dict[str, EffectiveLimits]:
         """What was last derived for every known scope, for status pages."""
         with self._lock:
             return {scope: each.stance for scope, each in self._scopes.items()}

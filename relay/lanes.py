@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.spool import Batch
-from schemas.codec import encode
+from meterline.relay.spool import Batch
+from meterline.schemas.codec import encode
 
 # What stands around the events of a message: the lane (200 characters, six bytes each when JSON
 # escapes them), seq and punctuation.

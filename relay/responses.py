@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relay.gate import Admission, Decision, GateReason
-from schemas.codec import encode
-from schemas.periods import rfc3339
+from meterline.relay.gate import Admission, Decision, GateReason
+from meterline.schemas.codec import encode
+from meterline.schemas.periods import rfc3339
 
 PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 _QUOTA = (PROBLEM_TYPES + "quota-exceeded", "Quota exceeded")

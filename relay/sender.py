@@ -23,10 +23,13 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from backends.kafka import Admin, KafkaConfig, KafkaDoorError, MessageRefused, Producer
-from relay.spool import Spool, SpooledBatch, SpoolUnusableError
-from schemas.metrics import Meter, Metric
-from schemas.topics import Topic
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.errors import KafkaClientError, MessageRefused
+from meterline.backends.kafka.producer import Producer
+from meterline.relay.spool import Spool, SpooledBatch, SpoolUnusableError
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.topics import Topic
 
 log = structlog.get_logger("relay.sender")
 
@@ -47,7 +50,7 @@ CLOSE_SECONDS_MAX = 2.0
 # waited for: it holds nothing of the spool and ends by itself.
 STOP_SECONDS_MAX = CLOSE_SECONDS_MAX + 1.0
 
-OnDone = Callable[[KafkaDoorError | None], None]
+OnDone = Callable[[KafkaClientError | None], None]
 
 
 class Parcel(NamedTuple):
@@ -65,7 +68,7 @@ class Connection(Protocol):
         """How many partitions usage.events has."""
 
     def send(self, key: bytes, value: bytes, partition: int, on_done: OnDone) -> None:
-        """Hand a message over; KafkaDoorError or `on_done`, exactly one of both."""
+        """Hand a message over; KafkaClientError or `on_done`, exactly one of both."""
 
     def close(self) -> None:
         """Let go."""
@@ -75,7 +78,7 @@ class KafkaConnection:
     """The real connection."""
 
     def __init__(self, config: KafkaConfig) -> None:
-        """Connect and ask for the partitions; KafkaDoorError when that fails."""
+        """Connect and ask for the partitions; KafkaClientError when that fails."""
         admin = Admin(config, bootstrap_seconds=CONNECT_SECONDS_MAX)
         try:
             self.partitions = admin.partitions(Topic.USAGE_EVENTS)
@@ -118,7 +121,7 @@ class Sender:
         self._queues: dict[int, _Queue] = {}
         self._changed = threading.Condition()
         self._wake = threading.Event()
-        self._answers: deque[tuple[int, Parcel, KafkaDoorError | None]] = deque()
+        self._answers: deque[tuple[int, Parcel, KafkaClientError | None]] = deque()
         self._connection: Connection | None = None
         self._connect_failures = 0
         self._connect_at = 0.0
@@ -221,7 +224,7 @@ class Sender:
             return self._connect_at - now
         try:
             self._connection = self._connect()
-        except KafkaDoorError as error:
+        except KafkaClientError as error:
             self._connect_failures += 1
             self._connect_at = time.monotonic() + _backoff(self._connect_failures)
             self._say_failing(error)
@@ -242,7 +245,7 @@ class Sender:
             return
         queue.in_flight = True
 
-        def on_done(error: KafkaDoorError | None) -> None:
+        def on_done(error: KafkaClientError | None) -> None:
             self._answers.append((partition, parcel, error))
             self._wake.set()
 
@@ -250,10 +253,10 @@ class Sender:
         target = partition if partition < self.partitions else partition % self.partitions
         try:
             connection.send(place.lane.encode(), value, target, on_done)  # (2)
-        except KafkaDoorError as error:
+        except KafkaClientError as error:
             self._answers.append((partition, parcel, error))
 
-    def _settle(self, partition: int, parcel: Parcel, error: KafkaDoorError | None) -> None:
+    def _settle(self, partition: int, parcel: Parcel, error: KafkaClientError | None) -> None:
         queue = self._queues[partition]
         queue.in_flight = False
         if error is None:  # (3)
@@ -299,7 +302,7 @@ class Sender:
         except (OSError, SpoolUnusableError) as error:
             log.warning("sender.refused_batch_not_kept", error=str(error))
 
-    def _say_failing(self, error: KafkaDoorError) -> None:
+    def _say_failing(self, error: KafkaClientError) -> None:
         """One line per outage, not per attempt."""
         if not self._failing:
             self._failing = True
@@ -310,7 +313,7 @@ class Sender:
             return
         try:
             self._connection.close()
-        except KafkaDoorError as error:
+        except KafkaClientError as error:
             log.warning("sender.close_failed", error=str(error))
         while self._answers:
             self._settle(*self._answers.popleft())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.kafka import KafkaConfig
-from schemas.usage import EVENTS_PER_BATCH_MAX, MESSAGE_BYTES_MAX
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, MESSAGE_BYTES_MAX
 
 RELAY_ID_LENGTH_MAX = 100
 """A lane id is relay/boot/partition and has 200 characters at most."""

@@ -36,8 +36,8 @@ from typing import NamedTuple
 
 import structlog
 
-from relay.settings import SpoolSettings
-from schemas.usage import MESSAGE_BYTES_MAX
+from meterline.relay.settings import SpoolSettings
+from meterline.schemas.usage import MESSAGE_BYTES_MAX
 
 log = structlog.get_logger("relay.spool")
 

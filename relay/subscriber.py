@@ -18,13 +18,16 @@ from typing import Self
 
 import structlog
 
-from backends.kafka import KafkaConfig, KafkaDoorError, LogReader, Producer, Record
-from relay.gate import Gate
-from schemas.clock import Clock
-from schemas.metrics import Meter, Metric
-from schemas.policy import PolicyRecordError, ScopePolicy, decode_policy
-from schemas.scopes import ScopeError
-from schemas.throttle import (
+from meterline.backends.kafka.config import KafkaConfig, Record
+from meterline.backends.kafka.errors import KafkaClientError
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.relay.gate import Gate
+from meterline.schemas.clock import Clock
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.policy import PolicyRecordError, ScopePolicy, decode_policy
+from meterline.schemas.scopes import ScopeError
+from meterline.schemas.throttle import (
     Applied,
     ThrottleAck,
     ThrottleCommand,
@@ -33,7 +36,7 @@ from schemas.throttle import (
     decode_command,
     encode_ack,
 )
-from schemas.topics import Topic
+from meterline.schemas.topics import Topic
 
 log = structlog.get_logger("relay.subscriber")
 
@@ -96,7 +99,7 @@ class Subscriber:
         while not self._stop.is_set():
             try:
                 self._follow()
-            except KafkaDoorError as error:
+            except KafkaClientError as error:
                 self._say_failing(str(error))
             except Exception:
                 # A bug must not leave the gate without its commands: start anew.
@@ -182,7 +185,7 @@ class Subscriber:
         key = ack_key(self._relay_id, command.scope)
         try:
             producer.send(Topic.THROTTLE_ACKS, key, encode_ack(ack), on_done=_say_unacknowledged)
-        except KafkaDoorError as error:
+        except KafkaClientError as error:
             _say_unacknowledged(error)
 
     def _say_failing(self, text: str) -> None:
@@ -196,7 +199,7 @@ class _Connection:
     """Reader and producer, opened together and closed together."""
 
     def __init__(self, kafka: KafkaConfig) -> None:
-        self.reader = LogReader(kafka, (Topic.POLICIES, Topic.THROTTLE_COMMANDS))
+        self.reader = TopicReader(kafka, (Topic.POLICIES, Topic.THROTTLE_COMMANDS))
         try:
             # No linger: an acknowledgement stands alone, and people wait for it.
             self.producer = Producer(kafka, linger_ms=0)
@@ -215,11 +218,11 @@ class _Connection:
         for close in closers:
             try:
                 close()
-            except KafkaDoorError as error:
+            except KafkaClientError as error:
                 log.warning("subscriber.close_failed", error=str(error))
 
 
-def _say_unacknowledged(error: KafkaDoorError | None) -> None:
+def _say_unacknowledged(error: KafkaClientError | None) -> None:
     if error is not None:
         log.warning("subscriber.ack_not_sent", error=str(error))
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
-from schemas.finance import (
+from meterline.schemas.finance import (
     BASE_CURRENCY,
     RATE_PLACES_MAX,
     ExchangeRate,
@@ -16,7 +16,7 @@ from schemas.finance import (
     RateKind,
     minor_digits,
 )
-from schemas.money import NANO_DIGITS, NanoUsd
+from meterline.schemas.money import NANO_DIGITS, NanoUsd
 
 SPOT_AGE_DAYS_MAX = 7
 """Markets close for less than a week; an older rate is not the month's."""

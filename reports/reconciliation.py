@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from backends.clickhouse import Client
-from reports.opening import SUMS, TIMES
-from reports.totals import SCOPES_OF_EVENT, WINDOWS_PER_QUERY_MAX, Query, WindowScope
-from schemas.money import nano_from_usd
-from schemas.periods import Window, WindowKind
-from schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
+from meterline.backends.clickhouse import Client
+from meterline.reports.bootstrap import SUMS, TIMES
+from meterline.reports.totals import SCOPES_OF_EVENT, WINDOWS_PER_QUERY_MAX, Query, WindowScope
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import Window, WindowKind
+from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
 
 
 class Cut(NamedTuple):

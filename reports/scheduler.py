@@ -23,8 +23,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from reports.errors import SchedulerError
-from schemas.clock import Clock
+from meterline.reports.errors import SchedulerError
+from meterline.schemas.clock import Clock
 
 MISSED_SECONDS_MAX = 27 * 86_400
 """Nearly a month: whatever was missed for longer is the next run's business."""
@@ -149,7 +149,7 @@ class Scheduler:
                 )
                 continue
             self._scheduler.add_job(
-                "reports.scheduler:run_job",
+                "meterline.reports.scheduler:run_job",
                 trigger,
                 args=[key],
                 id=key,

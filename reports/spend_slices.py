@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from backends.clickhouse import Client
-from reports.totals import SCOPES_OF_EVENT, Query
-from schemas.money import NanoUsd
-from schemas.periods import HOUR_MS, MINUTE_MS
+from meterline.backends.clickhouse import Client
+from meterline.reports.totals import SCOPES_OF_EVENT, Query
+from meterline.schemas.money import NanoUsd
+from meterline.schemas.periods import HOUR_MS, MINUTE_MS
 
 # One query answers at most this much time: a day of minutes of 1,000 scopes is 1.4 million rows,
 # 100 MB in memory.

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple
 
-from schemas.money import usd_decimal, usd_text
-from schemas.periods import rfc3339
+from meterline.schemas.money import usd_decimal, usd_text
+from meterline.schemas.periods import rfc3339
 
 # What Excel, LibreOffice and Google Sheets take as the beginning of a formula (OWASP).
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from backends.clickhouse import Client
-from schemas.money import NanoUsd, nano_from_usd
-from schemas.periods import Calendar, Window, WindowKind
-from schemas.scopes import ScopeType
+from meterline.backends.clickhouse import Client
+from meterline.schemas.money import NanoUsd, nano_from_usd
+from meterline.schemas.periods import Calendar, Window, WindowKind
+from meterline.schemas.scopes import ScopeType
 
 # Starts of windows stand in the request's URL, 14 bytes each; the server's bound is 1 MB.
 WINDOWS_PER_QUERY_MAX = 4_000

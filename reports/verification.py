@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from backends.clickhouse import Client
-from reports.totals import Query
-from schemas.money import NanoUsd, nano_from_usd
+from meterline.backends.clickhouse import Client
+from meterline.reports.totals import Query
+from meterline.schemas.money import NanoUsd, nano_from_usd
 
 # Ids of one page: 4 MB of answers at 40 bytes each.
 IDS_PER_PAGE = 100_000

@@ -39,7 +39,7 @@ class RuleType(StrEnum):
     PIPELINE = "pipeline"
 
 
-TOLD = frozenset({AlertStatus.FIRING, AlertStatus.RESOLVED})
+NOTIFIABLE = frozenset({AlertStatus.FIRING, AlertStatus.RESOLVED})
 """What receivers hear of."""
 
 

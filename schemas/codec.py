@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from schemas.periods import parse_rfc3339
-from schemas.reasons import RejectReason
-from schemas.scopes import ScopeError, scopes_of
-from schemas.usage import (
+from meterline.schemas.periods import parse_rfc3339
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.scopes import ScopeError, scopes_of
+from meterline.schemas.usage import (
     EVENTS_PER_BATCH_MAX,
     FUTURE_TOLERANCE_MS,
     MESSAGE_BYTES_MAX,

@@ -9,7 +9,7 @@ import base64
 
 import msgspec
 
-from schemas.reasons import RejectReason
+from meterline.schemas.reasons import RejectReason
 
 ORIGINAL_BYTES_MAX = 64_000
 """A longer original is cut: the source offset still names the whole one while the log keeps it."""

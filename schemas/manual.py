@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.periods import HOUR_MS
-from schemas.throttle import ThrottleMode
+from meterline.schemas.periods import HOUR_MS
+from meterline.schemas.throttle import ThrottleMode
 
 Amount = Annotated[int, Field(ge=0)]
 THROTTLE_PREFIX = "throttle:"

@@ -1,6 +1,6 @@
 """Policy objects as published to control.policies: one compacted record per object.
 
-The YAML file people write is read by `schemas.policy_file`, checked, and compiled to these.
+The YAML file people write is read by `control.policy.file`, checked, and compiled to these.
 Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy,
 `finance` for FinancePolicy, `silence:ID` for a Silence, `throttle:SCOPE` and `override:SCOPE` for what
 people set by hand; those three no file holds.
@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from schemas.finance import FINANCE_ID, FinancePolicy
-from schemas.manual import BudgetOverride, ManualThrottle, manual_id
-from schemas.policy_notify import (
+from meterline.schemas.finance import FINANCE_ID, FinancePolicy
+from meterline.schemas.manual import BudgetOverride, ManualThrottle, manual_id
+from meterline.schemas.policy_notify import (
     OPEN_BREAKER_MUTES_BELOW,
     SILENCE_PREFIX,
     Channel,
@@ -24,14 +24,14 @@ from schemas.policy_notify import (
     Route,
     Silence,
 )
-from schemas.policy_rules import (
+from meterline.schemas.policy_rules import (
     DEFAULT_DEVIATIONS,
     BurnRateRule,
     DeviationRule,
     NoDataRule,
     PipelineRules,
 )
-from schemas.throttle import ThrottleMode
+from meterline.schemas.throttle import ThrottleMode
 
 RULES_ID = "rules"
 NOTIFY_ID = "notify"

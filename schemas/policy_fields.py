@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from schemas.money import MoneyError, NanoUsd, nano_from_usd, usd_text
+from meterline.schemas.money import MoneyError, NanoUsd, nano_from_usd, usd_text
 
 # A trillion dollars: more is a slip of the keyboard, and all sums stay printable.
 AMOUNT_USD_MAX = 10**12

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.scopes import ScopeType
+from meterline.schemas.scopes import ScopeType
 
 Seconds = Annotated[int, Field(ge=0)]
 ALL_SCOPES = tuple(ScopeType)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.periods import WindowKind
+from meterline.schemas.periods import WindowKind
 
 INTERNAL_PREFIX = "~"
 REPAIR_SHARD = "repair"

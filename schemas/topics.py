@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from schemas.usage import MESSAGE_BYTES_MAX
+from meterline.schemas.usage import MESSAGE_BYTES_MAX
 
 
 class Topic(StrEnum):

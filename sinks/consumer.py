@@ -20,24 +20,19 @@ from typing import NamedTuple
 
 import structlog
 
-from backends.clickhouse import Client
-from backends.kafka import (
-    BrokerUnavailable,
-    GroupConsumer,
-    KafkaConfig,
-    Producer,
-    Rebalanced,
-    Record,
-    TopicPartition,
-)
-from schemas.clock import Clock
-from schemas.metrics import Meter, Metric
-from schemas.topics import Topic
-from sinks.batch import Batch, FlushReason, flush_reason
-from sinks.settings import SinkSettings
-from sinks.shapes import shapes
-from sinks.usage_rows import Rate
-from sinks.writer import CrashPoints, Writer
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
+from meterline.backends.kafka.errors import BrokerUnavailable, Rebalanced
+from meterline.backends.kafka.group import GroupConsumer
+from meterline.backends.kafka.producer import Producer
+from meterline.schemas.clock import Clock
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.topics import Topic
+from meterline.sinks.core.batch import Batch, FlushReason, flush_reason
+from meterline.sinks.core.usage_rows import Rate
+from meterline.sinks.handlers import shapes
+from meterline.sinks.settings import SinkSettings
+from meterline.sinks.writer import CrashPoints, Writer
 
 _log = structlog.get_logger("sink")
 
@@ -81,7 +76,7 @@ class Sink:
         """Subscribe.
 
         Raises:
-            KafkaDoorError: no broker answers, or the settings cannot work.
+            KafkaClientError: no broker answers, or the settings cannot work.
         """
         self._settings = settings
         self._parts = parts
@@ -284,7 +279,7 @@ def run_sink(  # noqa: PLR0913, PLR0917 - what the composition root has to give
         stop: asks for a clean end.
 
     Raises:
-        SinkError, ClickHouseError, KafkaDoorError: the sink cannot go on; the message says why.
+        SinkError, ClickHouseError, KafkaClientError: the sink cannot go on; the message says why.
     """
     gc.set_threshold(*GC_THRESHOLDS)
     sink = Sink(settings, kafka, SinkParts(client_factory(), rate, clock, meter), stop)

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple
 
-from backends.clickhouse import Client, InsertColumn
-from schemas.tables import TableName
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.schemas.tables import TableName
 
 _FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 _PLACEHOLDER = re.compile(
@@ -112,7 +112,7 @@ def expand(template: str, cluster: ClusterOptions | None) -> str:
 def shipped() -> list[Migration]:
     """The migrations of this version, in order."""
     found = []
-    for entry in resources.files("sinks.migrations").iterdir():
+    for entry in resources.files("meterline.sinks.migrations").iterdir():
         name = _FILE_NAME.match(entry.name)
         if name is not None:
             found.append(Migration(int(name[1]), entry.name, entry.read_text(encoding="utf-8")))

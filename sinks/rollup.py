@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import structlog
 
-from backends.clickhouse import ClickHouseError, Client
-from schemas.clock import Clock
-from schemas.periods import DAY_MS, HOUR_MS
+from meterline.backends.clickhouse import ClickHouseError, Client
+from meterline.schemas.clock import Clock
+from meterline.schemas.periods import DAY_MS, HOUR_MS
 
 _log = structlog.get_logger("rollup")
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from schemas.topics import Topic
-from sinks.batch import FlushPolicy
+from meterline.schemas.topics import Topic
+from meterline.sinks.core.batch import FlushPolicy
 
 # Large blocks are what ClickHouse is fast at: 100,000 rows of 50 columns are one part of about
 # 3 MB, and larger parts are merged less often. The age bounds how late a row is visible; the bytes

@@ -10,13 +10,15 @@ from typing import TypeAlias
 
 import structlog
 
-from backends.clickhouse import Client, InsertColumn, Refused, Unavailable
-from backends.kafka import BrokerUnavailable, MessageRefused, Producer, Record
-from schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
-from schemas.metrics import Meter, Metric
-from schemas.reasons import RejectReason
-from schemas.topics import Topic
-from sinks.batch import (
+from meterline.backends.clickhouse import Client, InsertColumn, Refused, Unavailable
+from meterline.backends.kafka.config import Record
+from meterline.backends.kafka.errors import BrokerUnavailable, MessageRefused
+from meterline.backends.kafka.producer import Producer
+from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.topics import Topic
+from meterline.sinks.core.batch import (
     Batch,
     Entry,
     Poison,
@@ -24,8 +26,8 @@ from sinks.batch import (
     dedup_token,
     insert_bisecting,
 )
-from sinks.settings import SinkSettings
-from sinks.shapes import LetterShape, Shape
+from meterline.sinks.handlers import DeadLetterHandler, Shape
+from meterline.sinks.settings import SinkSettings
 
 _log = structlog.get_logger("sink")
 
@@ -125,14 +127,14 @@ class Writer:
 
         Raises:
             SinkError: more is refused than bad messages explain.
-            ClickHouseError, KafkaDoorError: Stop only.
+            ClickHouseError, KafkaClientError: Stop only.
         """
         self._crash.reach("before_insert")
         entries = list(batch.entries.values())
         poison = list(batch.poison)
         if entries:
             poison += self._insert(entries, shape, hold)
-        if isinstance(shape, LetterShape):
+        if isinstance(shape, DeadLetterHandler):
             self._tell_unreadable(shape)
         self._crash.reach("after_insert")
         if poison:
@@ -221,7 +223,7 @@ class Writer:
             message = f"the broker refuses a dead letter: {error}; run `meterline topics apply`"
             raise SinkError(message) from error
 
-    def _tell_unreadable(self, shape: LetterShape) -> None:
+    def _tell_unreadable(self, shape: DeadLetterHandler) -> None:
         # One by one: the sink's thread adds to it meanwhile.
         while shape.unreadable:
             _log.error("sink.retraction_unreadable", letter=shape.unreadable.pop())

@@ -13,19 +13,19 @@ from faust.types import Message, StreamT
 from typing_extensions import override
 from yarl import URL
 
-from schemas.clock import Clock
-from schemas.codec import decode_usage
-from schemas.metrics import Meter, Metric
-from schemas.periods import Calendar
-from streams.changelog import LedgerFactory
-from streams.crash import crash_point
-from streams.flusher import FAILED_STATUS, Flusher, end_process
-from streams.ledger import Outcome, PartitionLedger, Rate
-from streams.recovery import BulkRecovery
-from streams.settings import KafkaSecurity, StreamsSettings
-from streams.tables import SpendTable
-from streams.transport import SpendTransport
-from streams.windows import SpendWindows
+from meterline.schemas.clock import Clock
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.periods import Calendar
+from meterline.streams.core.changelog import LedgerFactory
+from meterline.streams.core.ledger import Outcome, PartitionLedger, Rate
+from meterline.streams.failpoints import crash_point
+from meterline.streams.flusher import FAILED_STATUS, Flusher, end_process
+from meterline.streams.recovery import BulkRecovery
+from meterline.streams.settings import KafkaSecurity, StreamsSettings
+from meterline.streams.tables import SpendTable
+from meterline.streams.transport import SpendTransport
+from meterline.streams.windows import SpendWindows
 
 log = structlog.get_logger()
 

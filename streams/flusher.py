@@ -23,12 +23,12 @@ from typing import NoReturn, Protocol
 
 import structlog
 
-from schemas.clock import Clock
-from schemas.dead_letter import DeadLetter, encode_dead_letter
-from schemas.metrics import Meter, Metric
-from streams.crash import CrashPoint
-from streams.ledger import FlushRecords, Outcome, PartitionLedger, Record
-from streams.settings import StreamsSettings
+from meterline.schemas.clock import Clock
+from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter
+from meterline.schemas.metrics import Meter, Metric
+from meterline.streams.core.ledger import FlushRecords, Outcome, PartitionLedger, Record
+from meterline.streams.failpoints import CrashPoint
+from meterline.streams.settings import StreamsSettings
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from mode import Seconds
 from mode.services import WaitArgT
 from typing_extensions import override
 
-from streams.tables import SpendTable
+from meterline.streams.tables import SpendTable
 
 log = structlog.get_logger()
 

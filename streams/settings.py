@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.kafka.config import embedded_kafka
-from schemas.topics import Topic
-from streams.entries import Retention
-from streams.ledger import LedgerPolicy
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.schemas.topics import Topic
+from meterline.streams.core.entries import Retention
+from meterline.streams.core.ledger import LedgerPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class KafkaSecurity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsSettings:
-    """Everything `app.worker.run_streams` needs to know."""
+    """Everything `app.streams_worker.run_streams` needs to know."""
 
     bootstrap: str
     """HOST:PORT, several separated by commas."""
@@ -75,7 +75,7 @@ class StreamsSettings:
     retention: Retention = field(default_factory=Retention)
 
     crash_at: str = ""
-    """Test only: name of a crash point (`streams.crash`) at which the process kills itself."""
+    """Test only: name of a crash point (`streams.failpoints`) at which the process kills itself."""
 
     def ledger_policy(self) -> LedgerPolicy:
         """What the ledgers need of it."""

@@ -1,7 +1,7 @@
 """The spend table: a Faust windowed table whose changelog is spend.snapshots.
 
 Faust owns its place in the group (assignment, recovery, the memory store); the ledgers own its
-content (`streams.changelog`).
+content (`streams.core.changelog`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import structlog
 from faust.types import TP, EventT
 from typing_extensions import override
 
-from streams.changelog import LedgerFactory, Replica
-from streams.entries import Entry, EntryKey
+from meterline.streams.core.changelog import LedgerFactory, Replica
+from meterline.streams.core.entries import Entry, EntryKey
 
 log = structlog.get_logger()
 

@@ -20,8 +20,8 @@ from faust.types import AppT
 from typing_extensions import override
 from yarl import URL
 
-from backends.kafka.gaps import GapWatch
-from streams.ledger import Record
+from meterline.backends.kafka.gaps import GapWatch
+from meterline.streams.core.ledger import Record
 
 # The broker answers where a partition begins within milliseconds.
 POSITION_WAIT_SECONDS = 0.01

@@ -15,8 +15,8 @@ from faust.windows import Window
 from mode import Seconds, want_seconds
 from typing_extensions import override
 
-from schemas.periods import Calendar
-from streams.entries import Range
+from meterline.schemas.periods import Calendar
+from meterline.streams.core.entries import Range
 
 
 class SpendWindows(Window):

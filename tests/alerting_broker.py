@@ -9,19 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer, embedded_kafka
-from schemas.alert import Alert, decode_alert, encode_alert
-from schemas.delivery import Delivery, decode_delivery
-from schemas.money import nano_from_usd
-from schemas.periods import Calendar, WindowKind
-from schemas.policy import (
-    PolicyObject,
-    encode_policy,
-    object_id,
-)
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.throttle import ThrottleCommand, decode_command, encode_command
-from schemas.topics import TOPICS, Topic
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.schemas.alert import Alert, decode_alert, encode_alert
+from meterline.schemas.delivery import Delivery, decode_delivery
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.policy import PolicyObject, encode_policy, object_id
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.throttle import ThrottleCommand, decode_command, encode_command
+from meterline.schemas.topics import TOPICS, Topic
 from tests.alerting_worker import now_ms
 from tests.servers import running_broker
 
@@ -37,7 +36,7 @@ class Log:
     def __init__(self, config: KafkaConfig) -> None:
         self.config = config
         self.producer = Producer(config, linger_ms=0)
-        self.reader = LogReader(config, (Topic.THROTTLE_COMMANDS, Topic.ALERTS, Topic.DELIVERIES))
+        self.reader = TopicReader(config, (Topic.THROTTLE_COMMANDS, Topic.ALERTS, Topic.DELIVERIES))
         self.commands: list[ThrottleCommand] = []
         self.alerts: list[Alert] = []
         self.deliveries: list[Delivery] = []

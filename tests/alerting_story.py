@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from alerting import engine
-from alerting.restore import Memory, restore
-from alerting.state import (
+from meterline.alerting.core import engine
+from meterline.alerting.core.restore import RestoredState, restore
+from meterline.alerting.core.state import (
     CommandSeen,
     Effect,
     Fenced,
@@ -26,13 +26,13 @@ from alerting.state import (
     State,
     Tick,
 )
-from alerting.totals import SpendTotals
-from schemas.alert import Alert, AlertStatus
-from schemas.money import nano_from_usd
-from schemas.periods import Calendar, parse_rfc3339
-from schemas.policy import RULES_ID, BreakerPolicy, Budget, Limits, RuleSet, ScopePolicy
-from schemas.spend import SnapshotKey, SpendSnapshot, Totals
-from schemas.throttle import BreakerState, ThrottleCommand
+from meterline.alerting.core.totals import SpendTotals
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import Calendar, parse_rfc3339
+from meterline.schemas.policy import RULES_ID, BreakerPolicy, Budget, Limits, RuleSet, ScopePolicy
+from meterline.schemas.spend import SnapshotKey, SpendSnapshot, Totals
+from meterline.schemas.throttle import BreakerState, ThrottleCommand
 
 RESEARCH = "department:acme/research"
 KEY = "key:acme/k-17"
@@ -158,7 +158,7 @@ class Story:
 
     def restart(self, *, alerts: list[Alert] | None = None, complete: bool = True) -> list[Effect]:
         """Forget everything but the topics; the effects of starting again."""
-        memory = Memory()
+        memory = RestoredState()
         memory.add_policy(RULES_ID, self.rules)
         for scope, policy in self.policies.items():
             memory.add_policy(scope, policy)

@@ -11,11 +11,11 @@ import sys
 import threading
 import time
 
-from alerting.consumer import run_alerts
-from alerting.notify.worker import run_notify
-from alerting.settings import AlertingSettings, NotifySettings
-from backends.kafka import embedded_kafka
-from schemas.metrics import NoMeter
+from meterline.alerting.consumer import run_alerts
+from meterline.alerting.notify.worker import run_notify
+from meterline.alerting.settings import AlertingSettings, NotifySettings
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.schemas.metrics import NoMeter
 
 
 def now_ms() -> int:

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from backends.clickhouse import Client, InsertColumn
-from pricing.catalogue import Catalogue, load_catalogue
-from reports.close.close import CloseDoors
-from schemas.audit import AuditEntry
-from schemas.periods import DAY_MS
-from schemas.policy import PolicyObject
-from schemas.policy_file import compile_policy, parse_policy
-from schemas.usage import UsageEvent
-from sinks.usage_rows import usage_block, usage_rows
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.control.policy.file import compile_policy, parse_policy
+from meterline.pricing.catalogue import Catalogue, load_catalogue
+from meterline.reports.close.close import CloseDependencies
+from meterline.schemas.audit import AuditEntry
+from meterline.schemas.periods import DAY_MS
+from meterline.schemas.policy import PolicyObject
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.core.usage_rows import usage_block, usage_rows
 
 OCTOBER_MS = 1_790_812_800_000  # 2026-10-01T00:00Z
 NOVEMBER_MS = OCTOBER_MS + 31 * DAY_MS
@@ -115,7 +115,7 @@ FROM usage_events FINAL GROUP BY ALL"""
 
 
 @dataclass
-class Desk:
+class Dispatcher:
     """The doors of a close, and what was said through them."""
 
     client: Client
@@ -128,8 +128,8 @@ class Desk:
     time_zone: str = "UTC"
     fail_at: str = ""
 
-    def doors(self) -> CloseDoors:
-        return CloseDoors(
+    def doors(self) -> CloseDependencies:
+        return CloseDependencies(
             client=self.client,
             root=self.root,
             time_zone=self.time_zone,
@@ -154,4 +154,4 @@ class KilledError(Exception):
     """Stands for kill -9 before a step."""
 
 
-MakeDesk = Callable[[], Desk]
+MakeDesk = Callable[[], Dispatcher]

@@ -14,7 +14,7 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from embedded.processes import free_port
+from meterline.embedded.processes import free_port
 
 USERNAME, PASSWORD = "meterline", "mail-pa55word"
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.clock import now_ms
-from app.settings import Runtime, load_settings
-from app.wiring import kafka_config
-from relay.client import RelayClient
-from relay.settings import RelaySettings, SpoolSettings
-from schemas.metrics import NoMeter
+from meterline.app.clock import now_ms
+from meterline.app.settings import Runtime, load_settings
+from meterline.app.wiring import kafka_config
+from meterline.relay.client import RelayClient
+from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.schemas.metrics import NoMeter
 
 Answer = TypeVar("Answer")
 READY = re.compile(r"^ready kafka=")
@@ -95,7 +95,7 @@ def running_relay(pipeline: Pipeline, name: str, spool: Path) -> Iterator[RelayC
 def run_cli(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     """One command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
+        [sys.executable, "-m", "meterline.app.cli", *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -119,7 +119,7 @@ def running_pipeline(
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "app.cli", "up", "--data", str(data_dir)),
+                *(sys.executable, "-m", "meterline.app.cli", "up", "--data", str(data_dir)),
                 *("--kafka-port", "0", "--clickhouse-port", "0", *arguments),
             ],
             stdout=subprocess.PIPE,

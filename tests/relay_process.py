@@ -15,9 +15,9 @@ from pathlib import Path
 
 import structlog
 
-from relay.emitter import EmitOutcome, Emitter
-from relay.settings import EmitterSettings
-from schemas.metrics import Metric
+from meterline.relay.emitter import EmitOutcome, Emitter
+from meterline.relay.settings import EmitterSettings
+from meterline.schemas.metrics import Metric
 from tests.relays import CountingMeter, relay_settings, usage_event
 
 BURST = 20

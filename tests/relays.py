@@ -8,17 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from backends.kafka import (
-    BrokerUnavailable,
-    KafkaDoorError,
-    MessageRefused,
-    embedded_kafka,
-)
-from relay.sender import OnDone
-from relay.settings import EmitterSettings, RelaySettings, SpoolSettings
-from schemas.codec import UsageMessage, decode_usage
-from schemas.metrics import Metric
-from schemas.usage import UsageEvent
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError, MessageRefused
+from meterline.relay.sender import OnDone
+from meterline.relay.settings import EmitterSettings, RelaySettings, SpoolSettings
+from meterline.schemas.codec import UsageMessage, decode_usage
+from meterline.schemas.metrics import Metric
+from meterline.schemas.usage import UsageEvent
 
 NOW = 1_763_700_000_000
 DEADLINE_SECONDS = 20.0
@@ -125,7 +121,7 @@ class ScriptedBroker:
 
     def _append(self, key: bytes, value: bytes, partition: int, on_done: OnDone) -> None:
         self.answer.wait(DEADLINE_SECONDS)
-        error: KafkaDoorError | None = None
+        error: KafkaClientError | None = None
         if partition == self.refuse_partition:
             error = MessageRefused("too large")
         elif not self.up:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from embedded.apache_kafka.jars import java_program, resolved_jars
-from embedded.broker import start_broker
-from embedded.clickhouse import start_clickhouse
-from embedded.errors import ServerMissingError
-from embedded.kafka import start_kafka
+from meterline.embedded.apache_kafka.jars import java_program, resolved_jars
+from meterline.embedded.broker import start_broker
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.embedded.errors import ServerMissingError
+from meterline.embedded.kafka import start_kafka
 
 
 def require_apache() -> None:

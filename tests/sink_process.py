@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 
-from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import embedded_kafka
-from pricing.catalogue import load_catalogue
-from schemas.metrics import NoMeter
-from sinks.consumer import run_sink
-from sinks.settings import SinkSettings
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.metrics import NoMeter
+from meterline.sinks.consumer import run_sink
+from meterline.sinks.settings import SinkSettings
 
 
 def start_sink(

@@ -25,16 +25,16 @@ from typing import NamedTuple, Self, cast
 
 import msgspec
 
-from backends.kafka.admin import Admin
-from backends.kafka.config import KafkaConfig, embedded_kafka
-from backends.kafka.producer import Producer
-from backends.kafka.reader import LogReader
-from schemas.dead_letter import DeadLetter, decode_dead_letter
-from schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
-from schemas.topics import Topic, TopicSpec, topic_spec
-from schemas.usage import UsageEvent
-from streams.crash import CRASH_POINTS, CRASH_STATUS
-from streams.flusher import FENCED_STATUS
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.schemas.dead_letter import DeadLetter, decode_dead_letter
+from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
+from meterline.schemas.topics import Topic, TopicSpec, topic_spec
+from meterline.schemas.usage import UsageEvent
+from meterline.streams.failpoints import CRASH_POINTS, CRASH_STATUS
+from meterline.streams.flusher import FENCED_STATUS
 from tests.servers import running_broker
 from tests.streams_model import Sums, batch, sums, truth
 from tests.streams_worker import start_worker
@@ -123,7 +123,7 @@ class Rig:
         """The newest totals of every key, as a reader of the topic has them."""
         best: dict[SnapshotKey, Totals] = {}
         with contextlib.closing(
-            LogReader(self.config, [self.topic(Topic.SPEND_SNAPSHOTS)])
+            TopicReader(self.config, [self.topic(Topic.SPEND_SNAPSHOTS)])
         ) as reader:
             for record in reader.read_to_end(READ_SECONDS_MAX):
                 snapshot = decode_snapshot(record.key, record.value)
@@ -150,7 +150,9 @@ class Rig:
 
     def letters(self) -> list[DeadLetter]:
         """Every dead letter record, repeats included."""
-        with contextlib.closing(LogReader(self.config, [self.topic(Topic.DEAD_LETTERS)])) as reader:
+        with contextlib.closing(
+            TopicReader(self.config, [self.topic(Topic.DEAD_LETTERS)])
+        ) as reader:
             records = reader.read_to_end(READ_SECONDS_MAX)
             return [decode_dead_letter(record.value) for record in records if record.value]
 

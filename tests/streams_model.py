@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.codec import UsageMessage, decode_usage
-from schemas.dead_letter import DeadLetter
-from schemas.periods import Calendar
-from schemas.scopes import scopes_of
-from schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
-from schemas.usage import UsageBatch, UsageEvent
-from streams.changelog import LedgerFactory, Replica
-from streams.ledger import FlushRecords, LedgerPolicy, Outcome, Record
+from meterline.schemas.codec import UsageMessage, decode_usage
+from meterline.schemas.dead_letter import DeadLetter
+from meterline.schemas.periods import Calendar
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
+from meterline.schemas.usage import UsageBatch, UsageEvent
+from meterline.streams.core.changelog import LedgerFactory, Replica
+from meterline.streams.core.ledger import FlushRecords, LedgerPolicy, Outcome, Record
 
 PARTITION = 3
 T0 = 1_790_000_000_000

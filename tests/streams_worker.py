@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from app.worker import run_streams
-from schemas.metrics import NoMeter
-from streams.settings import StreamsSettings
+from meterline.app.streams_worker import run_streams
+from meterline.schemas.metrics import NoMeter
+from meterline.streams.settings import StreamsSettings
 from tests.streams_model import rate
 
 

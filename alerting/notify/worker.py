@@ -2,7 +2,7 @@
 
 Per round, numbered, each with its guarantee:
     1. read alerts, then what was written of policy, silences and commands before them, and decide
-       who is told (`alerting.notify.desk`). A channel that was published before the alert hears it.
+       who is told (`alerting.notify.core.dispatcher`). A channel that was published before the alert hears it.
     2. write down what their alerts alone could not give back: the messages of groups, and who was
        not told and why, flushed. From here a group's message has its id and content for good.
     3. send what is due. A receiver may hear a message again after a crash, always under the same
@@ -29,41 +29,35 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from alerting.notify.active import ActiveAlerts
-from alerting.notify.answers import done
-from alerting.notify.channels import Channel, Doors, Secrets, registry
-from alerting.notify.delivery_log import DeliveryLog
-from alerting.notify.desk import Desk
-from alerting.notify.knowledge import Knowledge
-from alerting.notify.outbox import Job
-from alerting.notify.schedule import Attempt
-from alerting.settings import CrashPoint, NotifySettings, crash_if
-from backends.kafka import (
-    BrokerUnavailable,
-    GroupConsumer,
-    KafkaConfig,
-    KafkaDoorError,
-    LogReader,
-    Producer,
-    Rebalanced,
-    Record,
-    TopicPartition,
-)
-from backends.mail import MailDoor
-from backends.webhook import WebhookDoor
-from schemas.alert import AlertError, decode_alert
-from schemas.clock import Clock
-from schemas.delivery import (
+from meterline.alerting.notify.channels.registry import Channel, Doors, Secrets, registry
+from meterline.alerting.notify.core.active import ActiveAlerts
+from meterline.alerting.notify.core.delivery_log import DeliveryLog
+from meterline.alerting.notify.core.dispatcher import Dispatcher
+from meterline.alerting.notify.core.outbox import Job
+from meterline.alerting.notify.core.policy_snapshot import Knowledge
+from meterline.alerting.notify.core.retry_schedule import Attempt
+from meterline.alerting.notify.responses import done
+from meterline.alerting.settings import CrashPoint, NotifySettings, crash_if
+from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
+from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError, Rebalanced
+from meterline.backends.kafka.group import GroupConsumer
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.backends.mail import SmtpClient
+from meterline.backends.webhook import WebhookClient
+from meterline.schemas.alert import AlertError, decode_alert
+from meterline.schemas.clock import Clock
+from meterline.schemas.delivery import (
     Delivery,
     DeliveryOutcome,
     decode_delivery,
     delivery_key,
     encode_delivery,
 )
-from schemas.metrics import Meter, Metric
-from schemas.policy import PolicyRecordError, decode_policy
-from schemas.throttle import ThrottleError, decode_command
-from schemas.topics import Topic
+from meterline.schemas.metrics import Meter, Metric
+from meterline.schemas.policy import PolicyRecordError, decode_policy
+from meterline.schemas.throttle import ThrottleError, decode_command
+from meterline.schemas.topics import Topic
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -93,7 +87,7 @@ class _Sending:
 class _Topics:
     producer: Producer
     consumer: GroupConsumer
-    control: LogReader
+    control: TopicReader
 
 
 def run_notify(
@@ -121,7 +115,7 @@ def run_notify(
     notifier = _Notifier(settings, secrets, clock, meter)
     try:
         notifier.run(kafka, stop)
-    except KafkaDoorError as error:
+    except KafkaClientError as error:
         _log.error("notify.stopped", reason=str(error))
         return EXIT_FAILED
     finally:
@@ -140,12 +134,12 @@ class _Notifier:
         self._meter = meter
         timeout = settings.request_timeout_seconds
         self._doors = Doors(
-            WebhookDoor(timeout, settings.ca_file), MailDoor(timeout, settings.ca_file), secrets
+            WebhookClient(timeout, settings.ca_file), SmtpClient(timeout, settings.ca_file), secrets
         )
         self._log = DeliveryLog()
         self._knowledge = Knowledge()
         self._channels: dict[str, Channel] = {}
-        self._desk = Desk(self._log, self._knowledge, ActiveAlerts())
+        self._desk = Dispatcher(self._log, self._knowledge, ActiveAlerts())
         self._set_channels()
         self._sending: list[_Sending] = []
         self._changed_hands = False
@@ -159,7 +153,7 @@ class _Notifier:
         try:
             producer = Producer(kafka, linger_ms=0)
             try:
-                control = LogReader(
+                control = TopicReader(
                     kafka, (Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.DELIVERIES)
                 )
                 try:
@@ -238,7 +232,9 @@ class _Notifier:
         if self._in_charge:
             active = self._read_active()
             self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
-        self._desk = Desk(self._log if self._in_charge else DeliveryLog(), self._knowledge, active)
+        self._desk = Dispatcher(
+            self._log if self._in_charge else DeliveryLog(), self._knowledge, active
+        )
         self._paused = False
         self._set_channels()
         if self._in_charge:
@@ -247,7 +243,7 @@ class _Notifier:
     def _read_active(self) -> ActiveAlerts:
         """What fires, from the topic's beginning."""
         active = ActiveAlerts()
-        history = LogReader(self._kafka, (Topic.ALERTS,))
+        history = TopicReader(self._kafka, (Topic.ALERTS,))
         try:
             for record in history.read_to_end(self._settings.start_timeout_seconds):
                 with contextlib.suppress(AlertError):  # refused where it is handled

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from alerting.rules.history import MINUTES_AHEAD_MAX, Ring
-from schemas.policy_rules import BurnRateRule
+from meterline.alerting.rules.history import MINUTES_AHEAD_MAX, Ring
+from meterline.schemas.policy_rules import BurnRateRule
 
 _NEVER = 2**100
 

@@ -26,10 +26,10 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from alerting.rules import seasonal
-from alerting.rules.history import MINUTES_AHEAD_MAX, Past, Ring
-from schemas.periods import WindowKind
-from schemas.policy_rules import DeviationMethod, DeviationRule
+from meterline.alerting.rules import seasonal
+from meterline.alerting.rules.history import MINUTES_AHEAD_MAX, Past, Ring
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy_rules import DeviationMethod, DeviationRule
 
 # A second level at twice the deviation is told again, louder: the incident has grown.
 LOUDER = 2

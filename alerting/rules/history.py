@@ -13,7 +13,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from schemas.periods import HOUR_MS, MINUTE_MS
+from meterline.schemas.periods import HOUR_MS, MINUTE_MS
 
 HOURS_KEPT = 240
 MINUTES_KEPT = 144

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from alerting.rules.reading import NANO_USD, TOKENS, Reading, RuleId
-from alerting.rules.thresholds import Crossing
-from schemas.alert import Severity
-from schemas.periods import WindowKind
-from schemas.policy import Limits
+from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement, RuleId
+from meterline.alerting.rules.thresholds import Crossing
+from meterline.schemas.alert import Severity
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import Limits
 
 
 class LimitRule(NamedTuple):
@@ -38,12 +38,12 @@ def limit_rules(limits: Limits) -> tuple[LimitRule, ...]:
     )
 
 
-def is_reached(reading: Reading) -> bool:
+def is_reached(reading: Measurement) -> bool:
     """Whether the window is closed to further requests."""
     return reading.observed >= reading.limit
 
 
-def crossing(reading: Reading, told: int) -> Crossing | None:
+def crossing(reading: Measurement, told: int) -> Crossing | None:
     """The alert that this reading asks for, or None.
 
     Args:

@@ -16,15 +16,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from schemas.alert import Severity
-from schemas.policy_rules import PipelineRules
+from meterline.schemas.alert import Severity
+from meterline.schemas.policy_rules import PipelineRules
 
 PIPELINE = "pipeline:meterline"
 """The scope of alerts about the pipeline as a whole."""
 RELAY_PREFIX = "pipeline:relay/"
 
 
-class ProbeKind(StrEnum):
+class HealthCheckKind(StrEnum):
     """What a probe measures."""
 
     UNPRICED = "unpriced"
@@ -34,10 +34,10 @@ class ProbeKind(StrEnum):
     DEAD_LETTERS = "dead_letters"
 
 
-class Probe(NamedTuple):
+class HealthCheck(NamedTuple):
     """One number that was read."""
 
-    kind: ProbeKind
+    kind: HealthCheckKind
     subject: str
     """The scope that it is about."""
     value: int
@@ -46,51 +46,51 @@ class Probe(NamedTuple):
 
 
 _UNITS = {
-    ProbeKind.UNPRICED: "events",
-    ProbeKind.ZERO_COST: "tokens",
-    ProbeKind.RELAY_SILENT: "seconds",
-    ProbeKind.LAG: "seconds",
-    ProbeKind.DEAD_LETTERS: "messages",
+    HealthCheckKind.UNPRICED: "events",
+    HealthCheckKind.ZERO_COST: "tokens",
+    HealthCheckKind.RELAY_SILENT: "seconds",
+    HealthCheckKind.LAG: "seconds",
+    HealthCheckKind.DEAD_LETTERS: "messages",
 }
 _SEVERITIES = {
-    ProbeKind.LAG: Severity.ERROR,
-    ProbeKind.RELAY_SILENT: Severity.WARNING,
+    HealthCheckKind.LAG: Severity.ERROR,
+    HealthCheckKind.RELAY_SILENT: Severity.WARNING,
 }
 _TEXTS = {
-    ProbeKind.UNPRICED: "{subject}: {value} events have no price {detail}: add one to a catalogue "
+    HealthCheckKind.UNPRICED: "{subject}: {value} events have no price {detail}: add one to a catalogue "
     "and re-rate",
-    ProbeKind.ZERO_COST: "{subject}: {value} tokens cost nothing {detail}: is the price right?",
-    ProbeKind.RELAY_SILENT: "{subject}: no message for {value} s {detail}",
-    ProbeKind.LAG: "{subject}: usage waits for {value} s to be counted {detail}: budgets are "
+    HealthCheckKind.ZERO_COST: "{subject}: {value} tokens cost nothing {detail}: is the price right?",
+    HealthCheckKind.RELAY_SILENT: "{subject}: no message for {value} s {detail}",
+    HealthCheckKind.LAG: "{subject}: usage waits for {value} s to be counted {detail}: budgets are "
     "enforced late",
-    ProbeKind.DEAD_LETTERS: "{subject}: {value} messages could not be counted {detail}: see the "
+    HealthCheckKind.DEAD_LETTERS: "{subject}: {value} messages could not be counted {detail}: see the "
     "dead letters",
 }
 
 
-def unit_of(kind: ProbeKind) -> str:
+def unit_of(kind: HealthCheckKind) -> str:
     """The unit of a probe's value."""
     return _UNITS[kind]
 
 
-def severity_of(kind: ProbeKind) -> Severity:
+def severity_of(kind: HealthCheckKind) -> Severity:
     """How loud an alert of the kind is."""
     return _SEVERITIES.get(kind, Severity.WARNING)
 
 
-def limit_of(rules: PipelineRules, kind: ProbeKind) -> int | None:
+def limit_of(rules: PipelineRules, kind: HealthCheckKind) -> int | None:
     """The value from which the rule holds; None if it is switched off."""
-    limits: dict[ProbeKind, int | None] = {
-        ProbeKind.UNPRICED: rules.unpriced_events,
-        ProbeKind.ZERO_COST: rules.zero_cost_tokens,
-        ProbeKind.RELAY_SILENT: rules.relay_silent_seconds,
-        ProbeKind.LAG: rules.lag_seconds,
-        ProbeKind.DEAD_LETTERS: rules.dead_letters,
+    limits: dict[HealthCheckKind, int | None] = {
+        HealthCheckKind.UNPRICED: rules.unpriced_events,
+        HealthCheckKind.ZERO_COST: rules.zero_cost_tokens,
+        HealthCheckKind.RELAY_SILENT: rules.relay_silent_seconds,
+        HealthCheckKind.LAG: rules.lag_seconds,
+        HealthCheckKind.DEAD_LETTERS: rules.dead_letters,
     }
     return limits[kind]
 
 
-def text_of(probe: Probe) -> str:
+def text_of(probe: HealthCheck) -> str:
     """The alert's sentence."""
     text = _TEXTS[probe.kind].format(
         subject=probe.subject, value=f"{probe.value:,}", detail=probe.detail

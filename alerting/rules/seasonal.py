@@ -17,9 +17,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from alerting.rules.history import Past
-from schemas.money import NANO_PER_USD
-from schemas.policy_rules import DeviationRule
+from meterline.alerting.rules.history import Past
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.policy_rules import DeviationRule
 
 JUDGED_HOURS = 48
 SLACK = 1.0

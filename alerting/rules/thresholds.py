@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from alerting.rules.reading import Reading, amount_at, reached
-from schemas.alert import Severity
+from meterline.alerting.rules.measurement import Measurement, amount_at, reached
+from meterline.schemas.alert import Severity
 
 # (at least this percentage, severity), loudest first.
 _SEVERITIES = (
@@ -38,7 +38,7 @@ def severity_of(percent: int) -> Severity:
     return Severity.INFO
 
 
-def crossing(reading: Reading, thresholds: Iterable[int], told: int) -> Crossing | None:
+def crossing(reading: Measurement, thresholds: Iterable[int], told: int) -> Crossing | None:
     """The one alert that this reading asks for, or None.
 
     Args:

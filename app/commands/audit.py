@@ -16,25 +16,25 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
-from app.clock import now_ms
-from app.close_doors import write_audit
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from app.wiring import clickhouse_config
-from backends.clickhouse import Client
-from reports.attribution.period import Period, PeriodError, read_period
-from reports.audit.chain import Root, roots, verify, verify_roots
-from reports.audit.export import (
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from meterline.app.wiring import clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.close import write_audit
+from meterline.reports.attribution.core.period import Period, PeriodError, read_period
+from meterline.reports.audit.core.chain import Root, roots, verify, verify_roots
+from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
+from meterline.reports.audit.export import (
     Aggregate,
     Export,
     ExportFormat,
     export_text,
     write_parquet,
 )
-from reports.audit.ocsf import OCSF_VERSION, ocsf_event
-from reports.audit.store import (
+from meterline.reports.audit.store import (
     DataClass,
     erase,
     read_actions,
@@ -43,8 +43,8 @@ from reports.audit.store import (
     seal,
     set_retention,
 )
-from schemas.audit import AuditEntry
-from schemas.periods import Calendar
+from meterline.schemas.audit import AuditEntry
+from meterline.schemas.periods import Calendar
 
 audit = typer.Typer(help="Exports, the log of actions, erasure.", no_args_is_help=True)
 _out = Console(highlight=False, soft_wrap=True)

@@ -9,18 +9,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from alerting.backtest import Backtest
-from app import backtest, picture
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.commands.times import time_ms
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import catalogue, clickhouse_config
-from backends.clickhouse import Client
-from schemas.alert import AlertStatus
-from schemas.money import usd_display
-from schemas.periods import rfc3339
+from meterline.alerting.core.backtest import Backtest
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.commands.times import time_ms
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import catalogue, clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations import backtest
+from meterline.operations import chart as picture
+from meterline.schemas.alert import AlertStatus
+from meterline.schemas.money import usd_display
+from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False)
 EXIT_DIFFERS = 1

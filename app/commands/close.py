@@ -16,18 +16,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.close_doors import close_doors
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import clickhouse_config
-from backends.clickhouse import Client
-from reports.close.close import CloseDoors, CloseResult, Outcome, close_month, reopen_month
-from reports.close.files import MANIFEST
-from reports.close.ledger import PeriodHistory, read_ledger
-from schemas.money import nano_from_usd, usd_display
-from schemas.periods import rfc3339
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.close import close_doors
+from meterline.reports.close.close import (
+    CloseDependencies,
+    CloseResult,
+    Outcome,
+    close_month,
+    reopen_month,
+)
+from meterline.reports.close.files import MANIFEST
+from meterline.reports.close.ledger import PeriodHistory, read_ledger
+from meterline.schemas.money import nano_from_usd, usd_display
+from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False, soft_wrap=True)
 EXIT_REFUSED = 3
@@ -82,7 +88,7 @@ def push(
     period: PeriodArgument, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
     """Push a closed month to the ERP now, what was refused included. Exit code 3 if not all went."""
-    from app.reports_worker import push_due  # noqa: PLC0415 - loads the scheduler
+    from meterline.app.reports_worker import push_due  # noqa: PLC0415 - loads the scheduler
 
     report = push_due(load_settings(data), threading.Event(), now_ms(), period)
     if json_output:
@@ -185,7 +191,7 @@ def _month_json(history: PeriodHistory) -> dict[str, object]:
 
 
 @contextmanager
-def _doors(data: Path, *, quiet: bool) -> Iterator[CloseDoors]:
+def _doors(data: Path, *, quiet: bool) -> Iterator[CloseDependencies]:
     def step(name: str) -> None:
         if not quiet:
             _out.print(f"[dim]{name}[/]")

@@ -11,25 +11,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.commands.times import duration_ms
-from app.deliveries import Replayed, Target, alerts_of, ask_again, send_to
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
-from app.wiring import clickhouse_config, kafka_config
-from backends.clickhouse import Client
-from reports.deliveries import (
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.commands.times import duration_ms
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.redeliver import Replayed, Target, alerts_of, ask_again, send_to
+from meterline.reports.deliveries import (
     FAILED,
     DeliveryHistory,
     DeliveryRow,
     NewestDeliveries,
     delivery_rows,
 )
-from reports.totals import Question
-from schemas.delivery import DeliveryOutcome
-from schemas.periods import rfc3339
+from meterline.reports.totals import Question
+from meterline.schemas.delivery import DeliveryOutcome
+from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False)
 _COLOURS = {"delivered": "green", "retry": "yellow", "pending": "yellow", "muted": "dim"}

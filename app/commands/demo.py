@@ -17,30 +17,30 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.policy import planned
-from app.commands.setup import read_text
-from app.commands.status import departments_table
-from app.commands.up import KafkaChoice, sample_policy
-from app.demo.feed import Feed
-from app.demo.month_end import ORGANISATION as HERO_ORGANISATION
-from app.demo.month_end import (
+from meterline.app.clock import now_ms
+from meterline.app.commands.policy import planned
+from meterline.app.commands.setup import read_text
+from meterline.app.commands.status import departments_table
+from meterline.app.commands.up import KafkaChoice, sample_policy
+from meterline.app.local.demo.feed import Feed
+from meterline.app.local.demo.month_end import ORGANISATION as HERO_ORGANISATION
+from meterline.app.local.demo.month_end import (
     bill_table,
     close_last_month,
     keep_closed,
     last_month,
     send_last_month,
 )
-from app.demo.proof import Proof, prove
-from app.demo.story import Seen, Story, departments_line, spend_line
-from app.overview import gather
-from app.policy_store import publish
-from app.settings import base_environment
-from app.stack import Stack, StackOptions
-from app.telemetry import set_up_logging
-from app.wiring import kafka_config, stop_on_signals
-from schemas.money import usd_display
-from schemas.policy_file import parse_policy
+from meterline.app.local.demo.proof import Proof, prove
+from meterline.app.local.demo.story import Seen, Story, departments_line, spend_line
+from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.settings import base_environment
+from meterline.app.telemetry import set_up_logging
+from meterline.app.wiring import kafka_config, stop_on_signals
+from meterline.control.policy.file import parse_policy
+from meterline.control.store import publish
+from meterline.operations.status import gather
+from meterline.schemas.money import usd_display
 
 _out = Console(highlight=False, soft_wrap=True)
 HERO = "research"

@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app import manual_control
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json, side_by_side
-from app.commands.times import time_ms
-from app.explain import Explained, answer, chain_of, explain_scope, past_objects
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import clickhouse_config, kafka_config
-from backends.clickhouse import Client
-from reports.decisions import StoredAlert, read_alerts, read_commands, read_objects
-from schemas.periods import rfc3339
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json, side_by_side
+from meterline.app.commands.times import time_ms
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.control import manual as manual_control
+from meterline.operations.explain import Explained, answer, chain_of, explain_scope, past_objects
+from meterline.reports.decisions import StoredAlert, read_alerts, read_commands, read_objects
+from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False)
 

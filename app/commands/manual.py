@@ -11,19 +11,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app import manual_control
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.failures import UserError
-from app.manual_control import Change, Order
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import kafka_config
-from schemas.money import MoneyError, nano_from_usd, usd_display
-from schemas.periods import parse_rfc3339, rfc3339
-from schemas.policy import PolicyObject
-from schemas.policy_rules_document import read_duration
-from schemas.throttle import ThrottleMode
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import kafka_config
+from meterline.control import manual as manual_control
+from meterline.control.manual import Change, Order
+from meterline.control.policy.rules_document import read_duration
+from meterline.schemas.money import MoneyError, nano_from_usd, usd_display
+from meterline.schemas.periods import parse_rfc3339, rfc3339
+from meterline.schemas.policy import PolicyObject
+from meterline.schemas.throttle import ThrottleMode
 
 _out = Console(highlight=False)
 throttle = typer.Typer(help="Throttle or block a scope by hand.", no_args_is_help=True)

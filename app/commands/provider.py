@@ -12,23 +12,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import catalogue, clickhouse_config
-from backends.clickhouse import Client
-from pricing.names import seller_name
-from reports.attribution.period import Period, PeriodError, read_period
-from reports.providers.exports import RECORDS_MAX, ProviderRow, days_of, read_export
-from reports.providers.layouts import ExportError, Format, layout_of
-from reports.providers.reconcile import Reconciliation, reconcile_provider
-from reports.providers.store import Days, store
-from reports.providers.variance import PPM, Measure, Variance
-from reports.tabular import percent_text
-from schemas.money import usd_display, usd_text
-from schemas.periods import Calendar
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import catalogue, clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.pricing.names import seller_name
+from meterline.reports.attribution.core.period import Period, PeriodError, read_period
+from meterline.reports.providers.core.exports import RECORDS_MAX, ProviderRow, days_of, read_export
+from meterline.reports.providers.core.layouts import ExportError, Format, layout_of
+from meterline.reports.providers.core.variance import PPM, Measure, Variance
+from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider
+from meterline.reports.providers.store import Days, store
+from meterline.reports.tabular import percent_text
+from meterline.schemas.money import usd_display, usd_text
+from meterline.schemas.periods import Calendar
 
 _out = Console(highlight=False)
 provider = typer.Typer(help="Compare with providers' own counts.", no_args_is_help=True)

@@ -12,17 +12,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import catalogue, clickhouse_config
-from backends.clickhouse import Client
-from pricing.importer import ImportUnavailableError, import_catalogue
-from pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
-from reports.repricing.kept import read_versions
-from schemas.periods import parse_rfc3339, rfc3339
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import catalogue, clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.pricing.importer import ImportUnavailableError, import_catalogue
+from meterline.pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
+from meterline.reports.repricing.catalogue_archive import read_versions
+from meterline.schemas.periods import parse_rfc3339, rfc3339
 
 _out = Console(highlight=False)
 rates = typer.Typer(help="Rate cards and the catalogue.", no_args_is_help=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.rebuild import RebuildReport
-from app.rebuild import rebuild as run
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import clickhouse_config
-from backends.clickhouse import Client
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.rebuild import RebuildReport
+from meterline.operations.rebuild import rebuild as run
 
 _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)

@@ -8,16 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.drift_watch import tell
-from app.reconcile import ReconcileReport, month_of
-from app.reconcile import reconcile as run
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import clickhouse_config
-from backends.clickhouse import Client
-from schemas.periods import Calendar
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.drift_alert import tell
+from meterline.operations.reconcile import ReconcileReport, month_of
+from meterline.operations.reconcile import reconcile as run
+from meterline.schemas.periods import Calendar
 
 _out = Console(highlight=False)
 WAIT_SECONDS = 30.0

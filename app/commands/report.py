@@ -13,33 +13,33 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.lazy import Lazy, lazy_group
-from app.commands.options import DataDir
-from app.failures import UserError, explain
-from app.policy_store import read_policies
-from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from app.wiring import clickhouse_config, kafka_config
-from backends.clickhouse import Client
-from reports.attribution.answer import Answer, ask, with_peaks, with_policies
-from reports.attribution.period import Granularity, PeriodError, read_period
-from reports.attribution.question import (
+from meterline.app.clock import now_ms
+from meterline.app.commands.lazy import Lazy, lazy_group
+from meterline.app.commands.options import DataDir
+from meterline.app.failures import UserError, explain
+from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.control.store import read_policies
+from meterline.reports.attribution.answer import Answer, ask, with_peaks, with_policies
+from meterline.reports.attribution.core.period import Granularity, PeriodError, read_period
+from meterline.reports.attribution.core.question import (
     Attribution,
     QuestionError,
     read_axis,
     read_filter,
 )
-from reports.attribution.roles import statements
-from reports.attribution.table import columns_of, rows_of
-from reports.tabular import Column, Format, Kind, percent_text, write_table
-from schemas.money import usd_display
-from schemas.periods import Calendar, rfc3339
-from schemas.policy import ScopePolicy
+from meterline.reports.attribution.core.roles import statements
+from meterline.reports.attribution.core.table import columns_of, rows_of
+from meterline.reports.tabular import Column, Format, Kind, percent_text, write_table
+from meterline.schemas.money import usd_display
+from meterline.schemas.periods import Calendar, rfc3339
+from meterline.schemas.policy import ScopePolicy
 
 _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)
 report = typer.Typer(
-    cls=lazy_group({"whatif": Lazy("app.commands.repricing", "what_if")}),
+    cls=lazy_group({"whatif": Lazy("meterline.app.commands.repricing", "what_if")}),
     help="Who spent what.",
     no_args_is_help=True,
 )

@@ -10,25 +10,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.close_doors import write_audit
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.commands.report import SCREEN_ROWS_MAX, waiting
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from app.wiring import catalogue, clickhouse_config
-from backends.clickhouse import Client
-from pricing.catalogue import Catalogue, catalogue_files, load_catalogue
-from reports.attribution.period import PeriodError, read_period
-from reports.attribution.question import QuestionError, read_axis
-from reports.repricing import rerate as rerating
-from reports.repricing import whatif
-from reports.repricing.kept import keep, read_catalogue
-from reports.repricing.scenario import Scenario, read_swap
-from reports.tabular import percent_text
-from schemas.money import divide_half_even, usd_display, usd_text
-from schemas.periods import Calendar
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.commands.report import SCREEN_ROWS_MAX, waiting
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from meterline.app.wiring import catalogue, clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.close import write_audit
+from meterline.pricing.catalogue import Catalogue, catalogue_files, load_catalogue
+from meterline.reports.attribution.core.period import PeriodError, read_period
+from meterline.reports.attribution.core.question import QuestionError, read_axis
+from meterline.reports.repricing import rerate as rerating
+from meterline.reports.repricing import whatif
+from meterline.reports.repricing.catalogue_archive import keep, read_catalogue
+from meterline.reports.repricing.core.scenario import Scenario, read_swap
+from meterline.reports.tabular import percent_text
+from meterline.schemas.money import divide_half_even, usd_display, usd_text
+from meterline.schemas.periods import Calendar
 
 _out = Console(highlight=False)
 _PPM = 1_000_000
@@ -180,7 +180,7 @@ def rerate(
         raise UserError(str(error)) from error
     why = rerating.Why(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
     reader, writer = (Client(clickhouse_config(settings)) for _ in range(2))
-    doors = rerating.RerateDoors(reader, writer, lambda entry: write_audit(settings, entry))
+    doors = rerating.RerateDependencies(reader, writer, lambda entry: write_audit(settings, entry))
     try:
         with waiting("pricing events"):
             found = rerating.rerate(

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from alerting.notify.decide import Decision, decide
-from alerting.notify.labels import labels_of
-from app.alert_routes import ground_of, published_ground, question
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json, side_by_side
-from app.commands.setup import read_text
-from app.commands.times import time_ms
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import kafka_config
-from schemas.alert import Severity
-from schemas.policy_file import parse_policy
-from schemas.policy_plan import compile_policy
+from meterline.alerting.notify.core.decide import Decision, decide
+from meterline.alerting.notify.core.labels import labels_of
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json, side_by_side
+from meterline.app.commands.setup import read_text
+from meterline.app.commands.times import time_ms
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import kafka_config
+from meterline.control.policy.file import parse_policy
+from meterline.control.policy.plan import compile_policy
+from meterline.operations.route_test import ground_of, published_ground, question
+from meterline.schemas.alert import Severity
 
 _out = Console(highlight=False)
 

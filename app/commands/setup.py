@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.asyncapi import asyncapi_document
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.failures import UserError, collecting
-from app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from app.wiring import catalogue, clickhouse_config, kafka_config
-from backends.clickhouse import Client
-from backends.kafka import Admin
-from schemas.policy_file import parse_policy
-from schemas.topics import TOPICS
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.failures import UserError, collecting
+from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.admin import Admin
+from meterline.control.policy.file import parse_policy
+from meterline.operations.asyncapi import asyncapi_document
+from meterline.schemas.topics import TOPICS
 
 _out = Console(highlight=False)
 topics = typer.Typer(help="Kafka topics.", no_args_is_help=True)
@@ -93,8 +93,8 @@ def topics_apply(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False)
 
 def apply_migrations(settings: Settings) -> list[str]:
     """Bring the tables up to date; names of the migrations applied."""
-    from sinks.migrate import ClusterOptions  # noqa: PLC0415 - loads the driver
-    from sinks.migrate import migrate as run  # noqa: PLC0415 - loads the driver
+    from meterline.sinks.migrate import ClusterOptions  # noqa: PLC0415 - loads the driver
+    from meterline.sinks.migrate import migrate as run  # noqa: PLC0415 - loads the driver
 
     client = Client(clickhouse_config(settings))
     cluster = ClusterOptions(settings.clickhouse.cluster) if settings.clickhouse.cluster else None

@@ -9,18 +9,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.commands.times import duration_ms, time_ms
-from app.failures import UserError
-from app.policy_store import publish, read_policies
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.silences import DURATION_MS_MAX, adding, expiring, new_silence, state_of
-from app.wiring import kafka_config
-from schemas.matchers import MatcherError, parse_matcher
-from schemas.periods import rfc3339
-from schemas.policy_notify import SILENCE_PREFIX, Silence
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.commands.times import duration_ms, time_ms
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import kafka_config
+from meterline.control.silences import DURATION_MS_MAX, adding, expiring, new_silence, state_of
+from meterline.control.store import publish, read_policies
+from meterline.schemas.matchers import MatcherError, parse_matcher
+from meterline.schemas.periods import rfc3339
+from meterline.schemas.policy_notify import SILENCE_PREFIX, Silence
 
 _out = Console(highlight=False)
 READ_TIMEOUT_SECONDS = 60

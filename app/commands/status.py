@@ -6,14 +6,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.overview import BudgetLine, Overview, gather
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from schemas.money import usd_display
-from schemas.periods import rfc3339
-from schemas.throttle import BreakerState
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.operations.status import BudgetLine, Overview, gather
+from meterline.schemas.money import usd_display
+from meterline.schemas.periods import rfc3339
+from meterline.schemas.throttle import BreakerState
 
 _out = Console(highlight=False)
 # With it the departments fit into 80 columns.

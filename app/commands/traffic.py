@@ -10,19 +10,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from app.clock import now_ms
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.failures import UserError
-from app.replay.engine import run_replay
-from app.replay.options import Progress as ReplayProgress
-from app.replay.options import ReplayHooks, ReplayOptions, TimeUnit, TraceFormat
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.telemetry import set_up_logging
-from app.verify import VerifyOptions, VerifyReport, run_verify
-from app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
-from schemas.money import usd_display
-from schemas.periods import parse_rfc3339
+from meterline.app.clock import now_ms
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.telemetry import set_up_logging
+from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
+from meterline.operations.replay.engine import run_replay
+from meterline.operations.replay.options import Progress as ReplayProgress
+from meterline.operations.replay.options import ReplayHooks, ReplayOptions, TimeUnit, TraceFormat
+from meterline.operations.verify import VerifyOptions, VerifyReport, run_verify
+from meterline.schemas.money import usd_display
+from meterline.schemas.periods import parse_rfc3339
 
 _out = Console(highlight=False, soft_wrap=True)
 _errors = Console(stderr=True, highlight=False)

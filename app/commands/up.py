@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.commands.options import DataDir
-from app.commands.setup import read_text
-from app.failures import UserError
-from app.settings import DEFAULT_DATA_DIR, Runtime, base_environment
-from app.stack import Stack, StackOptions
-from app.telemetry import set_up_logging
-from app.wiring import stop_on_signals
-from schemas.policy_file import parse_policy
+from meterline.app.commands.options import DataDir
+from meterline.app.commands.setup import read_text
+from meterline.app.failures import UserError
+from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.settings import DEFAULT_DATA_DIR, Runtime, base_environment
+from meterline.app.telemetry import set_up_logging
+from meterline.app.wiring import stop_on_signals
+from meterline.control.policy.file import parse_policy
 
 _out = Console(highlight=False, soft_wrap=True)
 KAFKA_PORT = 19_092
@@ -91,7 +91,7 @@ def up(
 
 def sample_policy() -> Path:
     """The policy file that ships with the package."""
-    return Path(__file__).parents[1] / "demo_policy.yaml"
+    return Path(__file__).parents[1] / "local" / "demo_policy.yaml"
 
 
 def ready_line(runtime: Runtime, data_dir: Path) -> str:
@@ -109,7 +109,7 @@ def _start_replay(
     """A process of its own, as a fleet of relays would be."""
     arguments = ["--format", trace_format, "--speed", str(speed), "--data", str(data)]
     return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "app.cli", "replay", str(trace), *arguments],
+        [sys.executable, "-m", "meterline.app.cli", "replay", str(trace), *arguments],
         env=base_environment(),
         start_new_session=True,
     )

@@ -8,14 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.commands.options import DataDir, Json
-from app.commands.output import print_json
-from app.receipt import Receipt, read_receipt
-from app.settings import DEFAULT_DATA_DIR, load_settings
-from app.wiring import clickhouse_config
-from backends.clickhouse import Client
-from reports.receipts import Outcome
-from schemas.periods import Calendar, rfc3339
+from meterline.app.commands.options import DataDir, Json
+from meterline.app.commands.output import print_json
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import clickhouse_config
+from meterline.backends.clickhouse import Client
+from meterline.operations.event_trace import Receipt, read_receipt
+from meterline.reports.event_trace import Outcome
+from meterline.schemas.periods import Calendar, rfc3339
 
 _out = Console(highlight=False)
 _COLOURS = {Outcome.COUNTED: "green", Outcome.DUPLICATE: "yellow", Outcome.REFUSED: "red"}

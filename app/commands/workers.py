@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import typer
 
-from app.commands.lazy import Lazy, lazy_group
-from app.settings import Settings, load_settings
-from app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
+from meterline.app.commands.lazy import Lazy, lazy_group
+from meterline.app.settings import Settings, load_settings
+from meterline.app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
 
 
 @contextmanager
@@ -37,14 +37,14 @@ def _run(name: str, start: Callable[[Settings, PrometheusMeter], int]) -> None:
 
 def streams() -> None:
     """Fold usage events into spend per scope and window (Faust)."""
-    from app.start_workers import start_streams  # noqa: PLC0415 - loads Faust
+    from meterline.app.workers import start_streams  # noqa: PLC0415 - loads Faust
 
     _run("streams", start_streams)
 
 
 def sink() -> None:
     """Store events, snapshots, alerts and commands in ClickHouse."""
-    from app.start_workers import start_sink  # noqa: PLC0415 - loads the drivers
+    from meterline.app.workers import start_sink  # noqa: PLC0415 - loads the drivers
 
     _run("sink", start_sink)
 
@@ -52,9 +52,9 @@ def sink() -> None:
 alerts = typer.Typer(
     cls=lazy_group(
         {
-            "route": Lazy("app.commands.routes", "alerts_route"),
-            "backtest": Lazy("app.commands.backtest", "alerts_backtest"),
-            "test": Lazy("app.commands.backtest", "alerts_test"),
+            "route": Lazy("meterline.app.commands.routes", "alerts_route"),
+            "backtest": Lazy("meterline.app.commands.backtest", "alerts_backtest"),
+            "test": Lazy("meterline.app.commands.backtest", "alerts_test"),
         }
     ),
     help="Apply the rules (the worker); where alerts go; what rules would have said.",
@@ -64,7 +64,7 @@ alerts = typer.Typer(
 @alerts.callback(invoke_without_command=True)
 def alerts_worker(context: typer.Context) -> None:
     """Apply the rules, publish throttle commands and alerts; or ask about alerts."""
-    from app.start_workers import start_alerts  # noqa: PLC0415 - loads the drivers
+    from meterline.app.workers import start_alerts  # noqa: PLC0415 - loads the drivers
 
     if context.invoked_subcommand is None:
         _run("alerts", start_alerts)
@@ -72,13 +72,13 @@ def alerts_worker(context: typer.Context) -> None:
 
 def reports() -> None:
     """Close months at their cut-off, push them to the ERP, serve their files."""
-    from app.start_workers import start_reports  # noqa: PLC0415 - loads the drivers
+    from meterline.app.workers import start_reports  # noqa: PLC0415 - loads the drivers
 
     _run("reports", start_reports)
 
 
 def notify() -> None:
     """Deliver alerts to their receivers."""
-    from app.start_workers import start_notify  # noqa: PLC0415 - loads the drivers
+    from meterline.app.workers import start_notify  # noqa: PLC0415 - loads the drivers
 
     _run("notify", start_notify)

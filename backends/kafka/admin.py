@@ -15,11 +15,11 @@ from kafka import errors as driver
 from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
-from backends.kafka.client import common_options, start_client
-from backends.kafka.config import KafkaConfig, TopicPartition
-from backends.kafka.consuming import consumer_options
-from backends.kafka.errors import BrokerUnavailable, Stop, door_error, mapped
-from schemas.topics import TopicSpec
+from meterline.backends.kafka.client import common_options, start_client
+from meterline.backends.kafka.config import KafkaConfig, TopicPartition
+from meterline.backends.kafka.consuming import consumer_options
+from meterline.backends.kafka.errors import BrokerUnavailable, Stop, door_error, mapped
+from meterline.schemas.topics import TopicSpec
 
 # Creating a topic on KRaft takes well under a second; this is for a loaded cluster.
 TOPIC_READY_SECONDS_MAX = 15.0
@@ -314,7 +314,7 @@ class Admin:
         deadline = time.monotonic() + ENDS_SECONDS_MAX
         partitions = [DriverPartition(topic, number) for number in range(self.partitions(topic))]
         with self._probe(partitions) as consumer:
-            # Near the end, so that little is fetched; see LogReader on why it is not the end.
+            # Near the end, so that little is fetched; see TopicReader on why it is not the end.
             for partition, near in consumer.end_offsets(partitions).items():
                 consumer.seek(partition, near)
             beginnings = consumer.beginning_offsets(partitions)

@@ -11,8 +11,8 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 from typing_extensions import override
 
-from backends.kafka.config import KafkaConfig
-from backends.kafka.errors import BrokerUnavailable, Stop, mapped
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.errors import BrokerUnavailable, Stop, mapped
 
 # One request to a live broker takes milliseconds; longer means that the broker is gone.
 REQUEST_TIMEOUT_MS = 10_000

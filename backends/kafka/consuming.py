@@ -8,9 +8,9 @@ from typing import Any
 
 from kafka import TopicPartition as DriverPartition
 
-from backends.kafka.client import REQUEST_TIMEOUT_MS, common_options
-from backends.kafka.config import KafkaConfig, Record, TopicPartition
-from backends.kafka.gaps import GapWatch
+from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, common_options
+from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
+from meterline.backends.kafka.gaps import GapWatch
 
 # Memory of one consumer: what is fetched and not yet polled. One partition's share holds a whole
 # message of the largest size and some; the total is what all partitions together may hold.

@@ -1,6 +1,6 @@
 """The door's error tree, and the mapping of every driver error to it.
 
-    KafkaDoorError
+    KafkaClientError
     ├── BrokerUnavailable   try again later: the broker is away, busy or electing a leader
     ├── MessageRefused      this message never goes through: drop it or write a dead letter
     ├── Rebalanced          the partitions belong to another member now: forget what was not
@@ -20,23 +20,23 @@ from types import MappingProxyType
 from kafka import errors as driver
 
 
-class KafkaDoorError(Exception):
+class KafkaClientError(Exception):
     """Anything that goes wrong at this door; the message is one line."""
 
 
-class BrokerUnavailable(KafkaDoorError):  # noqa: N818 - named for what the caller can do
+class BrokerUnavailable(KafkaClientError):  # noqa: N818 - named for what the caller can do
     """Try again later."""
 
 
-class MessageRefused(KafkaDoorError):  # noqa: N818 - named for what the caller can do
+class MessageRefused(KafkaClientError):  # noqa: N818 - named for what the caller can do
     """Drop the message or make it a dead letter: the same bytes will be refused again."""
 
 
-class Rebalanced(KafkaDoorError):  # noqa: N818 - named for what the caller can do
+class Rebalanced(KafkaClientError):  # noqa: N818 - named for what the caller can do
     """Forget what is not committed and poll on: the group gave the partitions away."""
 
 
-class Stop(KafkaDoorError):  # noqa: N818 - named for what the caller can do
+class Stop(KafkaClientError):  # noqa: N818 - named for what the caller can do
     """Stop the process; the message says what a person has to do."""
 
 
@@ -108,11 +108,11 @@ _DATA_HELP = (
 )
 _OTHER_HELP = "check the broker's version and its log"
 
-_Rule = tuple[type[KafkaDoorError], str]
+_Rule = tuple[type[KafkaClientError], str]
 
 
 def _rules() -> Mapping[str, _Rule]:
-    rows: tuple[tuple[str, type[KafkaDoorError], str], ...] = (
+    rows: tuple[tuple[str, type[KafkaClientError], str], ...] = (
         (_REFUSED, MessageRefused, ""),
         (_REBALANCED, Rebalanced, ""),
         (_UNAVAILABLE, BrokerUnavailable, ""),
@@ -131,14 +131,14 @@ RULES: Mapping[str, _Rule] = _rules()
 """Driver error class name -> door error and advice."""
 
 
-def door_error(error: BaseException, doing: str) -> KafkaDoorError:
+def door_error(error: BaseException, doing: str) -> KafkaClientError:
     """Map one driver error; the caller raises it `from` the original.
 
     Args:
         error: what the driver raised or handed to a callback.
         doing: what was attempted, for the message: "sending to usage.events".
     """
-    if isinstance(error, KafkaDoorError):
+    if isinstance(error, KafkaClientError):
         return error
     kind, advice = _rule_of(error)
     tail = f"; {advice}" if advice else ""
@@ -176,7 +176,7 @@ def mapped(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except KafkaDoorError:
+    except KafkaClientError:
         raise
     except (driver.KafkaError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise door_error(error, doing) from error

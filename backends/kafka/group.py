@@ -13,9 +13,9 @@ from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 from typing_extensions import override
 
-from backends.kafka.client import REQUEST_TIMEOUT_MS, start_client
-from backends.kafka.config import KafkaConfig, Record, TopicPartition
-from backends.kafka.consuming import (
+from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, start_client
+from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
+from meterline.backends.kafka.consuming import (
     RECORDS_MAX,
     consumer_options,
     from_driver,
@@ -23,8 +23,8 @@ from backends.kafka.consuming import (
     records_of,
     to_driver,
 )
-from backends.kafka.errors import mapped
-from backends.kafka.gaps import GapWatch
+from meterline.backends.kafka.errors import mapped
+from meterline.backends.kafka.gaps import GapWatch
 
 # A member that does not poll for this long is taken for dead: longer than the longest insert
 # with its retries, shorter than the retention of anything.
@@ -127,7 +127,7 @@ class GroupConsumer:
         Away brokers are waited for: an empty list says nothing about them (`Admin.ping` does).
 
         Raises:
-            KafkaDoorError: as its subclasses say; also whatever a callback raised.
+            KafkaClientError: as its subclasses say; also whatever a callback raised.
         """
         with mapped("reading from the broker"):
             polled: dict[Any, list[Any]] = {}

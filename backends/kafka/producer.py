@@ -13,9 +13,15 @@ from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionState
 from typing_extensions import override
 
-from backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
-from backends.kafka.config import KafkaConfig
-from backends.kafka.errors import BrokerUnavailable, KafkaDoorError, Stop, door_error, mapped
+from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.errors import (
+    BrokerUnavailable,
+    KafkaClientError,
+    Stop,
+    door_error,
+    mapped,
+)
 
 # The driver has no bound of its own. 64 MiB are a minute of 10,000 events a second in batches.
 BUFFER_BYTES_MAX = 64 * 1024 * 1024
@@ -38,7 +44,7 @@ CLOSE_SECONDS_MAX = 5.0
 # driver before: an answer and a new connection do.
 BUSY_WAIT_MS = 100.0
 
-OnDone: TypeAlias = Callable[[KafkaDoorError | None], None]
+OnDone: TypeAlias = Callable[[KafkaClientError | None], None]
 
 
 class _Held(NamedTuple):
@@ -120,7 +126,7 @@ class Producer:
         # up to its own and not for what other threads send meanwhile.
         self._generation = 0
         self._unanswered: Counter[int] = Counter()
-        self._first_error: KafkaDoorError | None = None
+        self._first_error: KafkaClientError | None = None
         self._closed = False
         self._driver: Any = start_client(KafkaProducer, config, options, _WaitingClient)
         _ask_for_ids_again(self._driver._transaction_manager)  # noqa: SLF001 - see there
@@ -171,7 +177,7 @@ class Producer:
         Raises:
             BrokerUnavailable: not done within the time; what is unsent stays buffered and its
                 error, if any, is for the next flush.
-            KafkaDoorError: the first error of sends since the last flush.
+            KafkaClientError: the first error of sends since the last flush.
         """
         if not self._wait_answered(timeout_seconds):
             message = f"the broker did not acknowledge everything within {timeout_seconds:g} s"
@@ -224,7 +230,7 @@ class Producer:
             self._unanswered[self._generation] += 1
             return self._generation
 
-    def _give_back(self, held: _Held, error: KafkaDoorError | None) -> None:
+    def _give_back(self, held: _Held, error: KafkaClientError | None) -> None:
         with self._state:
             self._held_bytes -= held.size
             self._unanswered[held.generation] -= 1

@@ -13,11 +13,16 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka import TopicPartition as DriverPartition
 
-from backends.kafka.client import start_client
-from backends.kafka.config import KafkaConfig, Record
-from backends.kafka.consuming import RECORDS_MAX, consumer_options, poll_driver, records_of
-from backends.kafka.errors import BrokerUnavailable, Stop, mapped
-from backends.kafka.gaps import GapWatch
+from meterline.backends.kafka.client import start_client
+from meterline.backends.kafka.config import KafkaConfig, Record
+from meterline.backends.kafka.consuming import (
+    RECORDS_MAX,
+    consumer_options,
+    poll_driver,
+    records_of,
+)
+from meterline.backends.kafka.errors import BrokerUnavailable, Stop, mapped
+from meterline.backends.kafka.gaps import GapWatch
 
 # One step of reading to the end: short, so that the end is noticed soon after it is known.
 STEP_SECONDS_MAX = 0.05
@@ -25,7 +30,7 @@ STEP_SECONDS_MAX = 0.05
 FETCH_WAIT_MS_MAX = 100
 
 
-class LogReader:
+class TopicReader:
     """Follows every partition of some topics. Not thread-safe."""
 
     def __init__(self, config: KafkaConfig, topics: Sequence[str]) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from alerting.rules.reading import RuleId, reached
-from app.replay.truth import Sums, Truth, WindowKey
 from benchmarks.chaos_suite.journal import Entry, Kind
 from benchmarks.chaos_suite.policy import THRESHOLDS
 from benchmarks.chaos_suite.topics import Topics
-from schemas.alert import Alert, AlertStatus, RuleType
-from schemas.dead_letter import DeadLetter
-from schemas.periods import Calendar, WindowKind
+from meterline.alerting.rules.measurement import RuleId, reached
+from meterline.operations.replay.truth import Sums, Truth, WindowKey
+from meterline.schemas.alert import Alert, AlertStatus, RuleType
+from meterline.schemas.dead_letter import DeadLetter
+from meterline.schemas.periods import Calendar, WindowKind
 
 Version = tuple[int, int]
 LetterRow = tuple[int, int, int, str]

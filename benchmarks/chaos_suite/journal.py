@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from app.replay.truth import RunFacts, Truth, TruthBuilder
-from pricing.catalogue import Catalogue
-from schemas.periods import Calendar
-from schemas.reasons import RejectReason
-from schemas.usage import UsageEvent
+from meterline.operations.replay.truth import RunFacts, Truth, TruthBuilder
+from meterline.pricing.catalogue import Catalogue
+from meterline.schemas.periods import Calendar
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.usage import UsageEvent
 
 
 class Kind(StrEnum):

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from app.stack import Stack, StackOptions
 from benchmarks.chaos_suite.policy import SECRET_NAME
 from benchmarks.chaos_suite.relays import Relay
 from benchmarks.chaos_suite.schedule import Strike, Way
-from embedded.supervision import ProcessState, ProcessStatus, RestartPolicy
+from meterline.app.local.stack import Stack, StackOptions
+from meterline.embedded.core.supervision import ProcessState, ProcessStatus, RestartPolicy
 from tests.webhook_receiver import SECRET
 
 # Started again at once: a run of kills must not be spent on waiting.

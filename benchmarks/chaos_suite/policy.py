@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from app.replay.assign import Assigner
-from app.replay.synthetic import synthetic_trace
-from pricing.catalogue import Catalogue
-from schemas.money import usd_text
-from schemas.scopes import ScopeType, scopes_of
+from meterline.operations.replay.assign import Assigner
+from meterline.operations.replay.synthetic import synthetic_trace
+from meterline.pricing.catalogue import Catalogue
+from meterline.schemas.money import usd_text
+from meterline.schemas.scopes import ScopeType, scopes_of
 
 SAMPLE_ROWS = 4_000
 THRESHOLDS = (50, 75, 80, 90, 95, 100)

@@ -7,17 +7,17 @@ import signal
 
 from typing_extensions import override
 
-from backends.kafka import KafkaDoorError
 from benchmarks.chaos_suite.schedule import RELAY_POINTS
-from relay.client import RelayClient
-from relay.emitter import Emitter
-from relay.gate import Gate
-from relay.sender import Connection, KafkaConnection, OnDone
-from relay.settings import GateSettings, RelaySettings
-from relay.spool import Batch, Spool, SpooledBatch
-from schemas.clock import Clock
-from schemas.metrics import Meter
-from schemas.throttle import Applied, ThrottleCommand
+from meterline.backends.kafka.errors import KafkaClientError
+from meterline.relay.client import RelayClient
+from meterline.relay.emitter import Emitter
+from meterline.relay.gate import Gate
+from meterline.relay.sender import Connection, KafkaConnection, OnDone
+from meterline.relay.settings import GateSettings, RelaySettings
+from meterline.relay.spool import Batch, Spool, SpooledBatch
+from meterline.schemas.clock import Clock
+from meterline.schemas.metrics import Meter
+from meterline.schemas.throttle import Applied, ThrottleCommand
 
 
 class Crash:
@@ -72,7 +72,7 @@ class CrashingConnection:
     def send(self, key: bytes, value: bytes, partition: int, on_done: OnDone) -> None:
         """Send as the real one does."""
 
-        def done(error: KafkaDoorError | None) -> None:
+        def done(error: KafkaClientError | None) -> None:
             if error is None:
                 self._crash.reach("relay.acknowledged")
             on_done(error)

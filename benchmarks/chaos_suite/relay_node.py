@@ -26,23 +26,24 @@ from typing import Any
 
 import msgspec
 
-from app.clock import now_ms
-from app.replay.assign import Assigner
-from app.replay.malformed import broken_message
-from app.replay.synthetic import synthetic_trace
-from app.replay.truth import event_id
-from app.settings import BrokerKind, KafkaSection, Settings
-from app.telemetry import set_up_logging
-from app.wiring import kafka_config
-from backends.kafka import KafkaDoorError, Producer
 from benchmarks.chaos_suite.journal import Entry, Journal, Kind
 from benchmarks.chaos_suite.relay_faults import crashing_client
-from relay.emitter import EmitOutcome
-from relay.gate import Admission, GateRequest
-from relay.settings import RelaySettings, SpoolSettings
-from schemas.metrics import NoMeter
-from schemas.reasons import RejectReason
-from schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
+from meterline.app.clock import now_ms
+from meterline.app.settings import BrokerKind, KafkaSection, Settings
+from meterline.app.telemetry import set_up_logging
+from meterline.app.wiring import kafka_config
+from meterline.backends.kafka.errors import KafkaClientError
+from meterline.backends.kafka.producer import Producer
+from meterline.operations.replay.assign import Assigner
+from meterline.operations.replay.malformed import broken_message
+from meterline.operations.replay.synthetic import synthetic_trace
+from meterline.operations.replay.truth import event_id
+from meterline.relay.emitter import EmitOutcome
+from meterline.relay.gate import Admission, GateRequest
+from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
 
 TRACE_ROWS = 5_000
 READY_SECONDS_MAX = 30.0
@@ -270,7 +271,7 @@ class Node:
     def _send_broken(self, entry: Entry) -> None:
         self._broken[entry.id] = entry
 
-        def done(error: KafkaDoorError | None) -> None:
+        def done(error: KafkaClientError | None) -> None:
             if error is not None:
                 self._failed.put(entry.id)
                 return
@@ -282,7 +283,7 @@ class Node:
                 # A relay starts without a broker too.
                 self._producer = self._open_producer()
             self._producer.send("usage.events", entry.id.encode(), entry.value, on_done=done)
-        except KafkaDoorError:
+        except KafkaClientError:
             self._failed.put(entry.id)
 
 

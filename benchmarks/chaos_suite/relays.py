@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from app.settings import base_environment
 from benchmarks.chaos_suite.relay_node import DRAIN_SECONDS_MAX, READY_SECONDS_MAX, NodeOptions
-from embedded.processes import dying_with_parent
+from meterline.app.settings import base_environment
+from meterline.embedded.processes import dying_with_parent
 
 ANSWER_SECONDS_MAX = DRAIN_SECONDS_MAX + 15
 QUIT_SECONDS_MAX = 15.0

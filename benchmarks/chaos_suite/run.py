@@ -13,15 +13,6 @@ from pathlib import Path
 
 from standardwebhooks import Webhook
 
-from app.clock import now_ms
-from app.commands.policy import planned
-from app.policy_store import publish, read_policies
-from app.replay.assign import Assigner
-from app.replay.truth import RunFacts, Truth, write_truth
-from app.settings import Settings
-from app.verify import VerifyOptions, VerifyReport, run_verify
-from app.wiring import catalogue, clickhouse_config, kafka_config
-from backends.clickhouse import Client
 from benchmarks.chaos_suite import audit
 from benchmarks.chaos_suite.journal import Entry, Kind, read_journal, truth_of
 from benchmarks.chaos_suite.pipeline import Pipeline
@@ -30,8 +21,17 @@ from benchmarks.chaos_suite.relay_node import NodeOptions
 from benchmarks.chaos_suite.relays import Relay
 from benchmarks.chaos_suite.schedule import Schedule
 from benchmarks.chaos_suite.topics import Topics, read_topics
-from schemas.periods import HOUR_MS, Calendar
-from schemas.policy import ScopePolicy
+from meterline.app.clock import now_ms
+from meterline.app.commands.policy import planned
+from meterline.app.settings import Settings
+from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.control.store import publish, read_policies
+from meterline.operations.replay.assign import Assigner
+from meterline.operations.replay.truth import RunFacts, Truth, write_truth
+from meterline.operations.verify import VerifyOptions, VerifyReport, run_verify
+from meterline.schemas.periods import HOUR_MS, Calendar
+from meterline.schemas.policy import ScopePolicy
 from tests.webhook_receiver import SECRET, Received, Receiver, running_receiver
 
 ORGANISATION = "chaos"

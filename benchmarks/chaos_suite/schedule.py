@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from alerting.settings import CrashPoint
-from streams import crash
+from meterline.alerting.settings import CrashPoint
+from meterline.streams import failpoints as crash
 
 RELAY_POINTS = (
     "relay.before_spool",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
-from backends.kafka import KafkaConfig, LogReader
-from schemas.alert import Alert, decode_alert
-from schemas.dead_letter import DeadLetter, decode_dead_letter
-from schemas.throttle import Applied, ThrottleCommand, decode_ack, decode_command
-from schemas.topics import Topic
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.reader import TopicReader
+from meterline.schemas.alert import Alert, decode_alert
+from meterline.schemas.dead_letter import DeadLetter, decode_dead_letter
+from meterline.schemas.throttle import Applied, ThrottleCommand, decode_ack, decode_command
+from meterline.schemas.topics import Topic
 
 READ_SECONDS_MAX = 60.0
 Position = tuple[int, int]
@@ -42,7 +43,7 @@ def read_topics(kafka: KafkaConfig, broken_prefix: str) -> Topics:
         Topic.THROTTLE_COMMANDS,
         Topic.THROTTLE_ACKS,
     )
-    with contextlib.closing(LogReader(kafka, names)) as reader:
+    with contextlib.closing(TopicReader(kafka, names)) as reader:
         for record in reader.read_to_end(READ_SECONDS_MAX):
             key = (record.key or b"").decode(errors="replace")
             if record.topic == Topic.USAGE_EVENTS:

@@ -12,8 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.clock import now_ms
-from backends.kafka import Admin, KafkaConfig, LogReader, embedded_kafka
 from benchmarks.outages_suite.load import (
     CALM_SECONDS,
     PARTITIONS,
@@ -23,12 +21,16 @@ from benchmarks.outages_suite.load import (
     p99,
 )
 from benchmarks.report import Figure, Target
-from embedded.broker import start_broker
-from embedded.kafka import start_kafka
-from relay.emitter import Emitter
-from schemas.codec import decode_usage
-from schemas.metrics import NoMeter
-from schemas.topics import TOPICS, Topic
+from meterline.app.clock import now_ms
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.backends.kafka.reader import TopicReader
+from meterline.embedded.broker import start_broker
+from meterline.embedded.kafka import start_kafka
+from meterline.relay.emitter import Emitter
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.topics import TOPICS, Topic
 from tests.relays import relay_settings
 
 # A relay's request must not feel the outage: a tenth of a millisecond is noise on any network.
@@ -86,7 +88,7 @@ def stored_ids(kafka: KafkaConfig) -> Counter[str]:
     """How often each event id stands on the topic, a batch that was sent again counted once."""
     seen: set[tuple[str, int]] = set()
     found: Counter[str] = Counter()
-    with closing(LogReader(kafka, [Topic.USAGE_EVENTS])) as reader:
+    with closing(TopicReader(kafka, [Topic.USAGE_EVENTS])) as reader:
         for record in reader.read_to_end(60):
             message = decode_usage(record.value, record.timestamp_ms)
             if (message.lane, message.seq) not in seen:

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 from typing_extensions import override
 
-from app.clock import now_ms
-from relay.emitter import EmitOutcome, Emitter
+from meterline.app.clock import now_ms
+from meterline.relay.emitter import EmitOutcome, Emitter
 from tests.relays import usage_event
 
 CALM_SECONDS = 3.0

@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from app.clock import now_ms
-from backends.clickhouse import ClickHouseConfig, ClickHouseError, Client
-from backends.kafka import Admin, embedded_kafka
 from benchmarks.outages_suite.load import (
     CALM_SECONDS,
     MEBIBYTE,
@@ -20,12 +17,16 @@ from benchmarks.outages_suite.load import (
     Peak,
 )
 from benchmarks.report import Figure, Target
-from embedded.broker import start_broker
-from embedded.clickhouse import start_clickhouse
-from relay.emitter import Emitter
-from schemas.metrics import NoMeter
-from schemas.topics import TOPICS
-from sinks.migrate import migrate
+from meterline.app.clock import now_ms
+from meterline.backends.clickhouse import ClickHouseConfig, ClickHouseError, Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.embedded.broker import start_broker
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.relay.emitter import Emitter
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.topics import TOPICS
+from meterline.sinks.migrate import migrate
 from tests.relays import relay_settings
 from tests.sink_process import start_sink
 

@@ -17,18 +17,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from alerting.notify.outbox import IN_FLIGHT_PER_CHANNEL_MAX
-from alerting.notify.worker import run_notify
-from alerting.settings import NotifySettings
-from app.clock import now_ms
-from backends.kafka import embedded_kafka
 from benchmarks.outages_suite.load import CALM_SECONDS, Peak
 from benchmarks.report import Figure, Target
-from schemas.delivery import DeliveryOutcome
-from schemas.metrics import NoMeter
-from schemas.policy import Budget, NotifyPolicy, ScopePolicy
-from schemas.policy_notify import WebhookChannel
-from schemas.throttle import BreakerState
+from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX
+from meterline.alerting.notify.worker import run_notify
+from meterline.alerting.settings import NotifySettings
+from meterline.app.clock import now_ms
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.schemas.delivery import DeliveryOutcome
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.policy import Budget, NotifyPolicy, ScopePolicy
+from meterline.schemas.policy_notify import WebhookChannel
+from meterline.schemas.throttle import BreakerState
 from tests.alerting_broker import Log, running_log, running_process, worker_process
 from tests.webhook_receiver import SECRET, Answer, Received, Receiver, running_receiver
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from embedded.errors import EmbeddedError, ServerMissingError
+from meterline.embedded.errors import EmbeddedError, ServerMissingError
 
 POM = Path(__file__).with_name("pom.xml")
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from backends.clickhouse import Client
-from reports.attribution.period import Granularity
-from reports.attribution.question import Attribution, Dimension, Source, windows_of
-from reports.attribution.sql import Cell, Stale, build, build_peaks, build_stale
-from schemas.money import NanoUsd, divide_half_even, nano_from_usd
-from schemas.periods import WindowKind
-from schemas.policy import ScopePolicy
-from schemas.scopes import Scope, ScopeType
+from meterline.backends.clickhouse import Client
+from meterline.reports.attribution.core.period import Granularity
+from meterline.reports.attribution.core.question import Attribution, Dimension, Source, windows_of
+from meterline.reports.attribution.core.sql import Cell, Stale, build, build_peaks, build_stale
+from meterline.schemas.money import NanoUsd, divide_half_even, nano_from_usd
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import ScopePolicy
+from meterline.schemas.scopes import Scope, ScopeType
 
 # A day of which more cells are stale is read from the events whole: shorter SQL, as fast.
 STALE_CELLS_PER_DAY_MAX = 50

@@ -12,10 +12,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from backends.clickhouse import Client
-from reports.attribution.period import Period
-from reports.tabular import FORMULA_STARTS
-from reports.totals import Query
+from meterline.backends.clickhouse import Client
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.tabular import FORMULA_STARTS
+from meterline.reports.totals import Query
 
 
 class ExportFormat(StrEnum):

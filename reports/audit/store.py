@@ -7,9 +7,9 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from backends.clickhouse import Client, InsertColumn
-from reports.audit.chain import Action, Link, extend
-from schemas.tables import AUDIT_CHAIN
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.reports.audit.core.chain import Action, Link, extend
+from meterline.schemas.tables import AUDIT_CHAIN
 
 _EPOCH = date(1970, 1, 1)
 # Links of one insert: 20 MB.

@@ -8,12 +8,12 @@ from enum import StrEnum
 
 from typing_extensions import override
 
-from reports.close.inputs import CostMapping
-from reports.close.lines import SumRow
-from reports.close.months import Month, cut_off_ms
-from reports.totals import Total
-from schemas.money import usd_display
-from schemas.periods import rfc3339
+from meterline.reports.close.booking_lines import SumRow
+from meterline.reports.close.core.months import Month, cut_off_ms
+from meterline.reports.close.inputs import CostMapping
+from meterline.reports.totals import Total
+from meterline.schemas.money import usd_display
+from meterline.schemas.periods import rfc3339
 
 EXAMPLES_MAX = 5
 """A reason names examples, not a list of a thousand."""

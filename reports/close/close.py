@@ -24,28 +24,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from backends.clickhouse import Client
-from pricing.catalogue import Catalogue
-from reports.close.checks import Blocker, BlockerKind, check_drift, check_mapping, check_time
-from reports.close.files import directory_of, files_in_place, write_files
-from reports.close.inputs import (
-    CostMapping,
-    FrozenInputs,
-    OriginInput,
-    decode_inputs,
-    digest,
-    encode_inputs,
-    mapping_of,
-)
-from reports.close.ledger import (
-    PeriodEntry,
-    PeriodHistory,
-    PeriodLedger,
-    PeriodState,
-    append,
-    read_ledger,
-)
-from reports.close.lines import (
+from meterline.backends.clickhouse import Client
+from meterline.pricing.catalogue import Catalogue
+from meterline.reports.close.booking_lines import (
     Booking,
     LineKind,
     Run,
@@ -55,14 +36,39 @@ from reports.close.lines import (
     read_scope_totals,
     read_sums,
 )
-from reports.close.months import Month, month_before, month_named
-from reports.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
-from reports.focus.prices import prices_of, read_models, tier_floors
-from reports.totals import StreamTotals, read_stream_totals
-from schemas.audit import AuditEntry
-from schemas.periods import WindowKind
-from schemas.policy import PolicyObject
-from schemas.scopes import ScopeType
+from meterline.reports.close.checks import (
+    Blocker,
+    BlockerKind,
+    check_drift,
+    check_mapping,
+    check_time,
+)
+from meterline.reports.close.core.months import Month, month_before, month_named
+from meterline.reports.close.files import directory_of, files_in_place, write_files
+from meterline.reports.close.inputs import (
+    CostMapping,
+    FrozenInputs,
+    OriginInput,
+    decode_inputs,
+    digest,
+    encode_inputs,
+    mapping_of,
+)
+from meterline.reports.close.ledger import (
+    PeriodEntry,
+    PeriodHistory,
+    PeriodLedger,
+    PeriodState,
+    append,
+    read_ledger,
+)
+from meterline.reports.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
+from meterline.reports.focus.prices import prices_of, read_models, tier_floors
+from meterline.reports.totals import StreamTotals, read_stream_totals
+from meterline.schemas.audit import AuditEntry
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import PolicyObject
+from meterline.schemas.scopes import ScopeType
 
 LATE_MONTHS_MAX = 3
 """Closed months before the one being closed that are searched for late events. Usage is kept for
@@ -105,7 +111,7 @@ class CloseResult:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseDoors:
+class CloseDependencies:
     """What a close works with."""
 
     client: Client
@@ -124,7 +130,7 @@ class CloseDoors:
 
 
 def close_month(
-    doors: CloseDoors,
+    doors: CloseDependencies,
     period: str,
     now_ms: int,
     *,
@@ -164,7 +170,7 @@ class _Attempt:
     """One new attempt to close a month."""
 
     def __init__(
-        self, doors: CloseDoors, month: Month, ledger: PeriodLedger, now_ms: int, actor: str
+        self, doors: CloseDependencies, month: Month, ledger: PeriodLedger, now_ms: int, actor: str
     ) -> None:
         self._doors = doors
         self._month = month
@@ -320,7 +326,7 @@ class _Attempt:
 
 
 def _finish(
-    doors: CloseDoors, history: PeriodHistory, inputs: FrozenInputs, actor: str
+    doors: CloseDependencies, history: PeriodHistory, inputs: FrozenInputs, actor: str
 ) -> CloseResult:
     """From FROZEN to CLOSED; the same in a resumed close."""
     # 6. Files.
@@ -344,7 +350,7 @@ def _finish(
     return _result(doors, entry, inputs, Outcome.CLOSED)
 
 
-def _repeat(doors: CloseDoors, history: PeriodHistory) -> CloseResult:
+def _repeat(doors: CloseDependencies, history: PeriodHistory) -> CloseResult:
     """Look whether the files of a closed month are whole; else make them again, byte for byte."""
     entry = history.closed[-1]
     inputs = decode_inputs(entry.inputs)
@@ -367,7 +373,7 @@ def _repeat(doors: CloseDoors, history: PeriodHistory) -> CloseResult:
 
 
 def _result(
-    doors: CloseDoors, entry: PeriodEntry, inputs: FrozenInputs, outcome: Outcome
+    doors: CloseDependencies, entry: PeriodEntry, inputs: FrozenInputs, outcome: Outcome
 ) -> CloseResult:
     return CloseResult(
         entry.period,
@@ -389,7 +395,7 @@ def earlier_inputs(history: PeriodHistory, before: int | None = None) -> list[Fr
 
 
 def reopen_month(
-    doors: CloseDoors, period: str, now_ms: int, *, actor: str, reason: str
+    doors: CloseDependencies, period: str, now_ms: int, *, actor: str, reason: str
 ) -> PeriodEntry:
     """Let a closed month be closed again, as a revision that books the differences.
 

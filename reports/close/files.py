@@ -22,25 +22,25 @@ from urllib.parse import quote
 
 import msgspec
 
-from backends.clickhouse import Client
-from reports.close.bill import OrganisationBill, as_json, bills
-from reports.close.csv_file import csv_bytes, text_cell
-from reports.close.inputs import FrozenInputs, digest, encode_inputs
-from reports.close.lines import read_days, read_sums
-from reports.close.statement import OrganisationStatement, state
-from reports.close.summary import summary_html
-from reports.close.workbook import workbook_bytes
-from reports.erp.journal import Journal, journal_of
-from reports.erp.layouts import layout_bytes, money
-from reports.erp.payload import payloads
-from reports.focus.datasets import (
+from meterline.backends.clickhouse import Client
+from meterline.reports.close.booking_lines import read_days, read_sums
+from meterline.reports.close.core.bill import OrganisationBill, as_json, bills
+from meterline.reports.close.core.statement import OrganisationStatement, state
+from meterline.reports.close.csv_file import csv_bytes, text_cell
+from meterline.reports.close.inputs import FrozenInputs, digest, encode_inputs
+from meterline.reports.close.summary import summary_html
+from meterline.reports.close.workbook import workbook_bytes
+from meterline.reports.erp.core.journal import Journal, journal_of
+from meterline.reports.erp.core.layouts import layout_bytes, money
+from meterline.reports.erp.core.payload import payloads
+from meterline.reports.focus.datasets import (
     BILLING_PERIOD,
     COST_AND_USAGE,
     billing_period_bytes,
     write_cost_and_usage,
 )
-from schemas.money import usd_text
-from schemas.periods import rfc3339
+from meterline.schemas.money import usd_text
+from meterline.schemas.periods import rfc3339
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 2

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from reports.currency import Exchange
-from schemas.finance import FINANCE_ID, FinancePolicy
-from schemas.policy import PolicyObject, ScopePolicy
-from schemas.scopes import ScopeType, parse_scope
+from meterline.reports.currency import Exchange
+from meterline.schemas.finance import FINANCE_ID, FinancePolicy
+from meterline.schemas.policy import PolicyObject, ScopePolicy
+from meterline.schemas.scopes import ScopeType, parse_scope
 
 
 class DepartmentInput(msgspec.Struct, frozen=True):

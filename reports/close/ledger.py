@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from backends.clickhouse import Client, InsertColumn
-from schemas.tables import CLOSED_PERIODS
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.schemas.tables import CLOSED_PERIODS
 
 
 class PeriodState(StrEnum):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from reports.close.bill import DepartmentBill, OrganisationBill, as_json, percent
-from schemas.money import NanoUsd, usd_display
+from meterline.reports.close.core.bill import DepartmentBill, OrganisationBill, as_json, percent
+from meterline.schemas.money import NanoUsd, usd_display
 
 CHART_DEPARTMENTS_MAX = 20
 """What one page of bars can hold; the table below has all."""
@@ -52,7 +52,9 @@ class DayChart(NamedTuple):
 
 def summary_html(bill: OrganisationBill) -> bytes:
     """The whole page; nothing in it is loaded from elsewhere."""
-    source = resources.files("reports.close").joinpath("summary.html.j2").read_text("utf-8")
+    source = (
+        resources.files("meterline.reports.close").joinpath("summary.html.j2").read_text("utf-8")
+    )
     page = _environment().from_string(source)
     content: dict[str, Any] = {
         "bill": as_json(bill),

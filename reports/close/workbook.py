@@ -16,11 +16,11 @@ from typing import Any
 
 import xlsxwriter
 
-from reports.close.bill import DepartmentBill, OrganisationBill, percent, ranked
-from reports.close.statement import Amount
-from reports.erp.journal import Journal
-from reports.erp.layouts import money
-from schemas.money import usd_decimal, usd_text
+from meterline.reports.close.core.bill import DepartmentBill, OrganisationBill, percent, ranked
+from meterline.reports.close.core.statement import Amount
+from meterline.reports.erp.core.journal import Journal
+from meterline.reports.erp.core.layouts import money
+from meterline.schemas.money import usd_decimal, usd_text
 
 CHART_BARS_MAX = 15
 """More bars than this cannot be told apart; the sheet has them all."""

@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 from aiohttp import web
 
-from backends.loop_thread import LoopThread
-from reports.close.files import MANIFEST
-from reports.close.inputs import digest
+from meterline.backends.loop_thread import LoopThread
+from meterline.reports.close.files import MANIFEST
+from meterline.reports.close.inputs import digest
 
 START_SECONDS_MAX = 10.0
 """Binding a port takes milliseconds."""

@@ -16,16 +16,21 @@ from enum import StrEnum
 import msgspec
 import structlog
 
-from backends.clickhouse import Client, InsertColumn
-from backends.webhook import WebhookAnswer, WebhookForbidden, WebhookRequest, WebhookUnreachable
-from reports.close.inputs import FrozenInputs, decode_inputs
-from reports.close.ledger import PeriodLedger
-from reports.close.lines import read_sums
-from reports.close.statement import state
-from reports.erp.payload import Payload, payloads
-from schemas.clock import Clock
-from schemas.finance import PushTarget
-from schemas.tables import ERP_DELIVERIES
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.webhook import (
+    WebhookAnswer,
+    WebhookForbidden,
+    WebhookRequest,
+    WebhookUnreachable,
+)
+from meterline.reports.close.booking_lines import read_sums
+from meterline.reports.close.core.statement import state
+from meterline.reports.close.inputs import FrozenInputs, decode_inputs
+from meterline.reports.close.ledger import PeriodLedger
+from meterline.reports.erp.core.payload import Payload, payloads
+from meterline.schemas.clock import Clock
+from meterline.schemas.finance import PushTarget
+from meterline.schemas.tables import ERP_DELIVERIES
 
 ATTEMPTS_MAX = 5
 """In one round: a receiver that restarts is back within the seconds these take."""
@@ -51,7 +56,7 @@ class PushOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PushDoors:
+class PushDependencies:
     """What a round works with."""
 
     client: Client
@@ -75,7 +80,7 @@ class PushReport:
 
 
 def push_closed(
-    doors: PushDoors, ledger: PeriodLedger, target: PushTarget | None, period: str = ""
+    doors: PushDependencies, ledger: PeriodLedger, target: PushTarget | None, period: str = ""
 ) -> PushReport:
     """Deliver what was closed with a receiver in its policy and has not been delivered.
 
@@ -142,7 +147,7 @@ def _answered(client: Client, *, refused_too: bool) -> set[str]:
 
 
 def _deliver(
-    doors: PushDoors, target: PushTarget, inputs: FrozenInputs, payload: Payload
+    doors: PushDependencies, target: PushTarget, inputs: FrozenInputs, payload: Payload
 ) -> PushOutcome:
     """One payload: attempts until an answer that is final, or the round's end."""
     pause = WAIT_SECONDS_FIRST
@@ -162,7 +167,7 @@ def _deliver(
     return PushOutcome.WAITING
 
 
-def _attempt(doors: PushDoors, target: PushTarget, payload: Payload) -> tuple[int, int]:
+def _attempt(doors: PushDependencies, target: PushTarget, payload: Payload) -> tuple[int, int]:
     """Status (0 without an answer) and how long the receiver asks to wait."""
     request = WebhookRequest(
         url=target.url,
@@ -191,7 +196,7 @@ def _outcome(status: int) -> PushOutcome:
 
 
 def _record(
-    doors: PushDoors,
+    doors: PushDependencies,
     inputs: FrozenInputs,
     payload: Payload,
     answer: tuple[PushOutcome, int, int],

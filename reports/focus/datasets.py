@@ -7,13 +7,13 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from backends.clickhouse import Client
-from reports.close.csv_file import csv_bytes
-from reports.close.inputs import FrozenInputs
-from reports.focus.lines import read_line_days, read_lines
-from reports.focus.rows import COLUMNS, ISSUER, RowMaker
-from schemas.money import NanoUsd
-from schemas.periods import rfc3339
+from meterline.backends.clickhouse import Client
+from meterline.reports.close.csv_file import csv_bytes
+from meterline.reports.close.inputs import FrozenInputs
+from meterline.reports.focus.focus_rows import COLUMNS, ISSUER, RowMaker
+from meterline.reports.focus.lines import read_line_days, read_lines
+from meterline.schemas.money import NanoUsd
+from meterline.schemas.periods import rfc3339
 
 COST_AND_USAGE = "focus-cost-and-usage.csv"
 BILLING_PERIOD = "focus-billing-period.csv"

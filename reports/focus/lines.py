@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from backends.clickhouse import Client
-from schemas.money import NanoUsd
+from meterline.backends.clickhouse import Client
+from meterline.schemas.money import NanoUsd
 
 # Class name, meter, and the place of its price in PriceInput.
 TOKEN_CLASSES = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from backends.clickhouse import Client
-from pricing.catalogue import Catalogue
-from pricing.rating import Tariff, TariffPeriod
-from reports.close.inputs import PriceInput
-from reports.close.months import day_start_ms
-from schemas.periods import DAY_MS
+from meterline.backends.clickhouse import Client
+from meterline.pricing.catalogue import Catalogue
+from meterline.pricing.rating import Tariff, TariffPeriod
+from meterline.reports.close.core.months import day_start_ms
+from meterline.reports.close.inputs import PriceInput
+from meterline.schemas.periods import DAY_MS
 
 Prices = tuple[int, int, int, int, int, int, int]
 

@@ -6,15 +6,15 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import date
 
-from backends.clickhouse import Client
-from pricing.catalogue import Catalogue
-from pricing.names import fold, seller_name
-from pricing.rate_card import RateCard
-from reports.providers.exports import Kind
-from reports.providers.layouts import ExportError
-from reports.providers.store import Days, read_contributors, read_ours, read_theirs
-from reports.providers.variance import Cell, Counts, Variance, by_cell, compare
-from schemas.money import NanoUsd
+from meterline.backends.clickhouse import Client
+from meterline.pricing.catalogue import Catalogue
+from meterline.pricing.names import fold, seller_name
+from meterline.pricing.rate_card import RateCard
+from meterline.reports.providers.core.exports import Kind
+from meterline.reports.providers.core.layouts import ExportError
+from meterline.reports.providers.core.variance import Cell, Counts, Variance, by_cell, compare
+from meterline.reports.providers.store import Days, read_contributors, read_ours, read_theirs
+from meterline.schemas.money import NanoUsd
 
 EXPLAINED_MAX = 50
 """Flagged days and models whose keys are looked up, the largest first: a query each. More than

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
-from backends.clickhouse import Client, InsertColumn
-from reports.providers.exports import Kind, ProviderRow
-from reports.providers.variance import Cell, Contributor, Counts
-from schemas.money import nano_from_usd
-from schemas.tables import PROVIDER_USAGE
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.reports.providers.core.exports import Kind, ProviderRow
+from meterline.reports.providers.core.variance import Cell, Contributor, Counts
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.tables import PROVIDER_USAGE
 
 CONTRIBUTORS_MAX = 3
 """Keys named per flagged day and model: where to look first, not a list."""

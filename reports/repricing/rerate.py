@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from backends.clickhouse import Client, InsertColumn
-from pricing.catalogue import Catalogue
-from reports.attribution.period import Period
-from reports.repricing.charged import CHARGED_EVENTS
-from reports.repricing.scenario import Request, event_of
-from reports.repricing.slices import Slice, read_slices
-from reports.totals import Query
-from schemas.audit import AuditEntry
-from schemas.money import NanoUsd, nano_from_usd, usd_text
-from schemas.tables import NANO_USD_LIMIT, PRICE_ADJUSTMENTS
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.pricing.catalogue import Catalogue
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.repricing.charged_usage import CHARGED_EVENTS
+from meterline.reports.repricing.core.scenario import Request, event_of
+from meterline.reports.repricing.slices import Slice, read_slices
+from meterline.reports.totals import Query
+from meterline.schemas.audit import AuditEntry
+from meterline.schemas.money import NanoUsd, nano_from_usd, usd_text
+from meterline.schemas.tables import NANO_USD_LIMIT, PRICE_ADJUSTMENTS
 
 SETTLED_MS = 10 * 60_000
 """Events that came less than this ago are left to the next run: the streams may still take one
@@ -95,7 +95,7 @@ class Rerating:
 
 
 @dataclass(frozen=True, slots=True)
-class RerateDoors:
+class RerateDependencies:
     """What a re-rating works with."""
 
     reader: Client
@@ -114,7 +114,12 @@ class Why(NamedTuple):
 
 
 def rerate(
-    doors: RerateDoors, catalogue: Catalogue, period: Period, why: Why, *, dry_run: bool = False
+    doors: RerateDependencies,
+    catalogue: Catalogue,
+    period: Period,
+    why: Why,
+    *,
+    dry_run: bool = False,
 ) -> Rerating:
     """Charge the events of a period by a catalogue, by adjustments.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from backends.clickhouse import Client
-from reports.attribution.period import Period
-from schemas.periods import DAY_MS
+from meterline.backends.clickhouse import Client
+from meterline.reports.attribution.core.period import Period
+from meterline.schemas.periods import DAY_MS
 
 SLICE_EVENTS_MAX = 2_000_000
 """Events of one slice: some 300 MB of groups in ClickHouse if no two requests are alike. A busier

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.clickhouse import Client
-from reports.attribution.period import Period
-from reports.attribution.question import Axis
-from reports.attribution.sql import axis_expression
-from reports.repricing.charged import CHARGED_EVENTS
-from reports.repricing.scenario import Request, Scenario, price_cuts
-from reports.repricing.slices import TIMES, Slice, read_slices
-from reports.totals import Query
-from schemas.money import NanoUsd, nano_from_usd
+from meterline.backends.clickhouse import Client
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.question import Axis
+from meterline.reports.attribution.core.sql import axis_expression
+from meterline.reports.repricing.charged_usage import CHARGED_EVENTS
+from meterline.reports.repricing.core.scenario import Request, Scenario, price_cuts
+from meterline.reports.repricing.slices import TIMES, Slice, read_slices
+from meterline.reports.totals import Query
+from meterline.schemas.money import NanoUsd, nano_from_usd
 
 REQUEST_COLUMNS = Request._fields[1:]
 """Columns of usage_events that rating looks at, beside the time."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import stamina
 
-from backends.clickhouse import (
+from meterline.backends.clickhouse import (
     READ_ATTEMPTS_MAX,
     ClickHouseConfig,
     Client,
@@ -18,7 +18,7 @@ from backends.clickhouse import (
     Stop,
     Unavailable,
 )
-from embedded.clickhouse import start_clickhouse
+from meterline.embedded.clickhouse import start_clickhouse
 from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional

@@ -12,12 +12,12 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from embedded.apache_kafka.jars import cache_directory, java_program, resolved_jars
-from embedded.broker import start_broker
-from embedded.errors import PortBusyError, ServerMissingError
-from embedded.kafka import start_kafka
-from embedded.processes import free_port
-from embedded.protocol import answers_kafka
+from meterline.embedded.apache_kafka.jars import cache_directory, java_program, resolved_jars
+from meterline.embedded.broker import start_broker
+from meterline.embedded.errors import PortBusyError, ServerMissingError
+from meterline.embedded.kafka import start_kafka
+from meterline.embedded.processes import free_port
+from meterline.embedded.protocol import answers_kafka
 from tests.servers import require_apache, running_broker
 
 # Maven may have to fetch the jars the first time, and a JVM starts slowly on a busy machine.
@@ -170,8 +170,8 @@ def test_a_busy_port_is_said_before_anything_starts(tmp_path: Path) -> None:
         with pytest.raises(PortBusyError):
             start_broker(server.port)
         for arguments in (
-            ("-m", "embedded.broker", "--port", str(server.port)),
-            ("-m", "embedded.kafka", "--port", str(server.port), "--data", str(tmp_path)),
+            ("-m", "meterline.embedded.broker", "--port", str(server.port)),
+            ("-m", "meterline.embedded.kafka", "--port", str(server.port), "--data", str(tmp_path)),
         ):
             done = subprocess.run(
                 (sys.executable, *arguments),
@@ -189,10 +189,11 @@ def test_a_busy_port_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_the_command_becomes_the_broker() -> None:
-    """`python -m embedded.broker` is replaced by the broker: the child of a supervisor is it."""
+    """`python -m meterline.embedded.broker` is replaced by the broker: the child of a supervisor is it."""
     port = free_port()
     with subprocess.Popen(
-        (sys.executable, "-m", "embedded.broker", "--port", str(port)), stdout=subprocess.DEVNULL
+        (sys.executable, "-m", "meterline.embedded.broker", "--port", str(port)),
+        stdout=subprocess.DEVNULL,
     ) as child:
         try:
             while not answers_kafka(port):

@@ -25,9 +25,9 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 
-from embedded.clickhouse import start_clickhouse
-from embedded.clickhouse_http import STATEMENTS_MAX
-from embedded.processes import free_port
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.embedded.clickhouse_http import STATEMENTS_MAX
+from meterline.embedded.processes import free_port
 from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional
@@ -369,7 +369,7 @@ def test_errors_by_hand(address: tuple[str, int]) -> None:
 
 def test_a_get_changes_nothing(address: tuple[str, int], table: str) -> None:
     """As in ClickHouse a GET is read-only: a link cannot change data."""
-    status, body, _ = get(address, f"CREATE TABLE {table} (id UInt64) ENGINE = Memory")
+    status, body, _ = get(address, f"CREATE TABLE {table} (id UInt64) ENGINE = RestoredState")
     assert status == 500
     assert b"READONLY" in body
 
@@ -454,7 +454,15 @@ def test_sigterm_lets_running_statements_end(tmp_path: Path) -> None:
 
 def run_server(data_dir: Path, port: int) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        (sys.executable, "-m", "embedded.clickhouse", "--data", str(data_dir), "--port", str(port)),
+        (
+            sys.executable,
+            "-m",
+            "meterline.embedded.clickhouse",
+            "--data",
+            str(data_dir),
+            "--port",
+            str(port),
+        ),
         capture_output=True,
         text=True,
         timeout=30,

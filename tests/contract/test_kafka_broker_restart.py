@@ -11,16 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from backends.kafka import (
-    Admin,
-    BrokerUnavailable,
-    KafkaConfig,
-    KafkaDoorError,
-    Producer,
-    TopicPartition,
-)
-from embedded.kafka import start_kafka
-from schemas.topics import TOPICS, Topic
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, TopicPartition
+from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError
+from meterline.backends.kafka.producer import Producer
+from meterline.embedded.kafka import start_kafka
+from meterline.schemas.topics import TOPICS, Topic
 from tests.servers import require_apache
 
 pytestmark = [
@@ -35,7 +31,7 @@ PATIENCE_SECONDS = 60.0
 def test_a_producer_goes_on_after_its_messages_expired_under_way(tmp_path: Path) -> None:
     """An idempotent producer that lost its id with an expired message gets another one."""
     require_apache()
-    answers: queue.SimpleQueue[KafkaDoorError | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[KafkaClientError | None] = queue.SimpleQueue()
     server = start_kafka(tmp_path / "kafka")
     try:
         config = KafkaConfig(server.address, idempotent=True)
@@ -44,7 +40,7 @@ def test_a_producer_goes_on_after_its_messages_expired_under_way(tmp_path: Path)
         producer = Producer(config, linger_ms=0, delivery_seconds=DELIVERY_SECONDS)
         try:
 
-            def send() -> KafkaDoorError | None:
+            def send() -> KafkaClientError | None:
                 producer.send(Topic.USAGE_EVENTS, b"k", b"v", on_done=answers.put)
                 return answers.get(timeout=PATIENCE_SECONDS)
 

@@ -15,25 +15,21 @@ from typing import Protocol, TypeVar
 import psutil
 import pytest
 
-from backends.kafka import (
-    Admin,
+from meterline.backends.kafka import client
+from meterline.backends.kafka.admin import Admin, TopicAction
+from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition, embedded_kafka
+from meterline.backends.kafka.errors import (
     BrokerUnavailable,
-    GroupConsumer,
-    KafkaConfig,
-    KafkaDoorError,
-    LogReader,
+    KafkaClientError,
     MessageRefused,
-    Producer,
     Rebalanced,
-    Record,
     Stop,
-    TopicAction,
-    TopicPartition,
-    client,
-    embedded_kafka,
 )
-from embedded.broker import start_broker
-from schemas.topics import COMPACT_FOR_EVER, TOPICS, Topic, TopicSpec
+from meterline.backends.kafka.group import GroupConsumer
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.embedded.broker import start_broker
+from meterline.schemas.topics import COMPACT_FOR_EVER, TOPICS, Topic, TopicSpec
 from tests.servers import running_broker
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
@@ -118,7 +114,7 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:g} s: {what}"
 
 
-def poll_until(consumer: GroupConsumer | LogReader, count: int) -> list[Record]:
+def poll_until(consumer: GroupConsumer | TopicReader, count: int) -> list[Record]:
     records: list[Record] = []
 
     def enough() -> bool:
@@ -158,7 +154,7 @@ def test_a_record_goes_to_the_partition_that_is_asked_for_with_its_time(
             timestamp_ms=1_700_000_000_123,
         )
     producer.flush(PATIENCE_SECONDS)
-    records = list(closing(LogReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS))
+    records = list(closing(TopicReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS))
     assert {record.key: record.partition for record in records} == {
         b"k%d" % number: number % PARTITIONS for number in range(30)
     }
@@ -174,7 +170,7 @@ def test_records_of_one_key_keep_their_order(
     for number in range(2_000):
         producer.send(topic, b"lane", b"%d" % number)
     producer.flush(PATIENCE_SECONDS)
-    records = list(closing(LogReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS))
+    records = list(closing(TopicReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS))
     assert values(records) == [b"%d" % number for number in range(2_000)]
 
 
@@ -184,9 +180,9 @@ def test_on_done_is_called_once_per_record_before_flush_returns(
     """After a flush every on_done was called exactly once, with None for success."""
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config))
-    answers: list[tuple[int, KafkaDoorError | None]] = []
+    answers: list[tuple[int, KafkaClientError | None]] = []
 
-    def answered(number: int, error: KafkaDoorError | None) -> None:
+    def answered(number: int, error: KafkaClientError | None) -> None:
         answers.append((number, error))
 
     for number in range(500):
@@ -205,7 +201,7 @@ def test_a_tombstone_is_a_record_without_a_value(
     producer = closing(Producer(cluster.config))
     producer.send(topic, b"gone", None)
     producer.flush(PATIENCE_SECONDS)
-    (record,) = closing(LogReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS)
+    (record,) = closing(TopicReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS)
     assert (record.key, record.value) == (b"gone", None)
 
 
@@ -215,7 +211,7 @@ def test_an_oversize_message_is_refused_and_holds_no_buffer(
     """A message above the limit raises MessageRefused at once; on_done is not called for it."""
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config))
-    answers: list[KafkaDoorError | None] = []
+    answers: list[KafkaClientError | None] = []
     with pytest.raises(MessageRefused):
         producer.send(topic, b"k", b"x" * 1_200_000, on_done=answers.append)
     assert producer.held_bytes == 0
@@ -230,7 +226,7 @@ def test_the_brokers_refusal_reaches_on_done_and_the_next_flush_once(
         pytest.skip("the embedded broker takes messages above max.message.bytes")
     topic = cluster.topic(unique, max_message_bytes="1000")
     producer = closing(Producer(cluster.config))
-    answers: list[KafkaDoorError | None] = []
+    answers: list[KafkaClientError | None] = []
     producer.send(topic, b"k", b"x" * 5_000, on_done=answers.append)
     with pytest.raises(MessageRefused, match=topic):
         producer.flush(PATIENCE_SECONDS)
@@ -268,7 +264,7 @@ def test_on_done_hears_that_the_broker_died(closing: Closing) -> None:
         producer.flush(PATIENCE_SECONDS)
     finally:
         server.kill()
-    answers: list[KafkaDoorError | None] = []
+    answers: list[KafkaClientError | None] = []
     started = time.monotonic()
     producer.send(topic, b"k", b"after", on_done=answers.append)
     with pytest.raises(BrokerUnavailable):
@@ -296,7 +292,7 @@ def test_a_flush_that_is_not_done_in_time_says_so_and_keeps_the_records(closing:
     try:
         local.topic("waits")
         producer.flush(PATIENCE_SECONDS)
-        (record,) = closing(LogReader(local.config, [topic])).read_to_end(PATIENCE_SECONDS)
+        (record,) = closing(TopicReader(local.config, [topic])).read_to_end(PATIENCE_SECONDS)
         assert record.value == b"during"
     finally:
         revived.stop()
@@ -339,7 +335,7 @@ def test_sending_blocks_for_a_bounded_time_when_the_broker_is_away() -> None:
         producer.flush(PATIENCE_SECONDS)
     finally:
         server.kill()
-    answers: list[KafkaDoorError | None] = []
+    answers: list[KafkaClientError | None] = []
     sent_before_full = 20_000 // (1_001 + 512)
     for _ in range(sent_before_full):
         producer.send(topic, b"k", b"x" * 1_000, on_done=answers.append)
@@ -540,7 +536,7 @@ def test_an_empty_topic_has_its_end_at_the_beginning(
 ) -> None:
     """Reading an empty topic to its end ends at once, without records."""
     topic = cluster.topic(unique)
-    reader = closing(LogReader(cluster.config, [topic]))
+    reader = closing(TopicReader(cluster.config, [topic]))
     assert not reader.caught_up()
     started = time.monotonic()
     assert list(reader.read_to_end(PATIENCE_SECONDS)) == []
@@ -557,7 +553,7 @@ def test_the_end_is_the_last_record_of_the_last_batch(
     for number in range(11):
         producer.send(topic, b"k", b"%d" % number)
     producer.flush(PATIENCE_SECONDS)
-    reader = closing(LogReader(cluster.config, [topic]))
+    reader = closing(TopicReader(cluster.config, [topic]))
     assert len(list(reader.read_to_end(PATIENCE_SECONDS))) == 11
 
 
@@ -567,7 +563,7 @@ def test_reading_to_the_end_again_brings_what_was_acknowledged_meanwhile(
     """Each reading to the end includes everything acknowledged before it, and nothing twice."""
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config, linger_ms=0))
-    reader = closing(LogReader(cluster.config, [topic]))
+    reader = closing(TopicReader(cluster.config, [topic]))
     for turn in range(10):
         producer.send(topic, b"k%d" % turn, b"%d" % turn)
         producer.flush(PATIENCE_SECONDS)
@@ -597,7 +593,7 @@ def test_a_compacted_topic_is_read_to_its_end(
     producer.send(topic, b"k0", None)
     producer.flush(PATIENCE_SECONDS)
     newest: dict[bytes | None, bytes | None] = {}
-    for record in closing(LogReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS):
+    for record in closing(TopicReader(cluster.config, [topic])).read_to_end(PATIENCE_SECONDS):
         newest[record.key] = record.value
     assert newest == {b"k0": None} | {
         b"k%d" % (number % 5): b"%d" % number for number in range(196, 200)
@@ -612,7 +608,7 @@ def test_a_reader_takes_in_partitions_that_a_topic_has_grown(
         pytest.skip("the embedded broker cannot add partitions")
     monkeypatch.setattr(client, "METADATA_AGE_MS_MAX", 200)
     topic = cluster.topic(unique, partitions=1)
-    reader = closing(LogReader(cluster.config, [topic]))
+    reader = closing(TopicReader(cluster.config, [topic]))
     assert list(reader.read_to_end(PATIENCE_SECONDS)) == []
     cluster.topic(unique, partitions=2)
     producer = closing(Producer(cluster.config))
@@ -633,7 +629,7 @@ def sends_to(producer: Producer, topic: str, partition: int) -> bool:
 def test_a_topic_that_does_not_exist_stops_the_reader_with_advice(cluster: Cluster) -> None:
     """An unknown topic is Stop, and the message says how topics are made."""
     with pytest.raises(Stop, match="meterline topics apply"):
-        LogReader(cluster.config, ["never-made"])
+        TopicReader(cluster.config, ["never-made"])
 
 
 def test_the_end_is_waited_for_no_longer_than_asked(closing: Closing) -> None:
@@ -642,7 +638,7 @@ def test_the_end_is_waited_for_no_longer_than_asked(closing: Closing) -> None:
     try:
         local = Cluster("tansu", embedded_kafka(server.address))
         topic = local.topic("gone")
-        reader = closing(LogReader(local.config, [topic]))
+        reader = closing(TopicReader(local.config, [topic]))
     finally:
         server.kill()
     started = time.monotonic()
@@ -741,7 +737,7 @@ def test_a_broker_that_answers_is_pinged_and_named(cluster: Cluster, closing: Cl
 
 @pytest.mark.parametrize(
     "start",
-    [Admin, Producer, lambda config: LogReader(config, ["t"])],
+    [Admin, Producer, lambda config: TopicReader(config, ["t"])],
     ids=["admin", "producer", "reader"],
 )
 def test_an_unreachable_broker_is_told_in_one_line_within_the_bound(

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import trustme
 
-from alerting.notify.answers import mail_outcome_of
-from alerting.notify.channels import Channel, Doors, registry
-from alerting.notify.messages import incident_key, message_id
-from alerting.notify.outbox import Job
-from alerting.notify.schedule import Attempt
-from backends.mail import MailDoor
-from backends.webhook import WebhookDoor
-from schemas.alert import Alert, AlertStatus
-from schemas.delivery import DeliveryOutcome
-from schemas.policy import NotifyPolicy
-from schemas.policy_notify import (
+from meterline.alerting.notify.channels.registry import Channel, Doors, registry
+from meterline.alerting.notify.core.messages import incident_key, message_id
+from meterline.alerting.notify.core.outbox import Job
+from meterline.alerting.notify.core.retry_schedule import Attempt
+from meterline.alerting.notify.responses import mail_outcome_of
+from meterline.backends.mail import SmtpClient
+from meterline.backends.webhook import WebhookClient
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.delivery import DeliveryOutcome
+from meterline.schemas.policy import NotifyPolicy
+from meterline.schemas.policy_notify import (
     AlertmanagerChannel,
     EmailChannel,
     PagerDutyChannel,
@@ -64,7 +64,7 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 @pytest.fixture
 def doors(mailbox: Mailbox) -> Iterator[Doors]:
     """Doors with a short patience that trust the mail server."""
-    opened = Doors(WebhookDoor(1), MailDoor(2, mailbox.ca_file), SECRETS.get)
+    opened = Doors(WebhookClient(1), SmtpClient(2, mailbox.ca_file), SECRETS.get)
     yield opened
     opened.webhooks.close()
     opened.mail.close()
@@ -205,7 +205,7 @@ def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Story) -
             ("", DeliveryOutcome.RETRY),
             (str(tmp_path / "ca.pem"), DeliveryOutcome.DELIVERED),
         ):
-            doors = Doors(WebhookDoor(2, ca_file), MailDoor(1), SECRETS.get)
+            doors = Doors(WebhookClient(2, ca_file), SmtpClient(1), SECRETS.get)
             try:
                 attempt = send(slack_at(slack(receiver, "/tls"), doors), story.alerts[0])
             finally:
@@ -370,7 +370,7 @@ def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Stor
     """STARTTLS is required, not tried: nobody in between can take it out."""
     story.spend(RESEARCH, "92")
     with running_mail_server(tmp_path, starttls=False) as plain:
-        doors = Doors(WebhookDoor(1), MailDoor(2), SECRETS.get)
+        doors = Doors(WebhookClient(1), SmtpClient(2), SECRETS.get)
         try:
             attempt = send(mail_to(plain, doors, username=""), story.alerts[0])
             clear = send(mail_to(plain, doors, username="", tls="none"), story.alerts[0])
@@ -386,7 +386,7 @@ def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: 
     """Without its authority the server's certificate is refused."""
     story.spend(RESEARCH, "92")
     before = len(mailbox.mails)
-    doors = Doors(WebhookDoor(1), MailDoor(2), SECRETS.get)
+    doors = Doors(WebhookClient(1), SmtpClient(2), SECRETS.get)
     try:
         attempt = send(mail_to(mailbox, doors), story.alerts[0])
     finally:

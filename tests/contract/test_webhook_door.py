@@ -11,10 +11,10 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from backends.webhook import (
+from meterline.backends.webhook import (
     RESPONSE_BYTES_MAX,
     WebhookAnswer,
-    WebhookDoor,
+    WebhookClient,
     WebhookForbidden,
     WebhookRequest,
     WebhookUnreachable,
@@ -34,9 +34,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def door() -> Iterator[WebhookDoor]:
+def door() -> Iterator[WebhookClient]:
     """A door with a short patience."""
-    opened = WebhookDoor(timeout_seconds=1)
+    opened = WebhookClient(timeout_seconds=1)
     yield opened
     opened.close()
 
@@ -51,7 +51,7 @@ def request(url: str, *, private: bool = True, secret: str = SECRET) -> WebhookR
     return WebhookRequest(url, "msg_1", BODY, now_ms(), secret, private)
 
 
-def test_a_receiver_can_verify_the_signature(receiver: Receiver, door: WebhookDoor) -> None:
+def test_a_receiver_can_verify_the_signature(receiver: Receiver, door: WebhookClient) -> None:
     """What is signed is what is sent, under the message's id and the attempt's time."""
     answer = door.post(request(receiver.url("/signed"))).result(ANSWER_SECONDS_MAX)
     assert answer.status == 204
@@ -64,7 +64,7 @@ def test_a_receiver_can_verify_the_signature(receiver: Receiver, door: WebhookDo
         received.verified()
 
 
-def test_without_a_secret_there_is_no_signature(receiver: Receiver, door: WebhookDoor) -> None:
+def test_without_a_secret_there_is_no_signature(receiver: Receiver, door: WebhookClient) -> None:
     """An unsigned channel says so by the header's absence."""
     door.post(request(receiver.url("/unsigned"), secret="")).result(ANSWER_SECONDS_MAX)
     assert "webhook-signature" not in receiver.of("/unsigned")[0].headers
@@ -82,7 +82,7 @@ def test_without_a_secret_there_is_no_signature(receiver: Receiver, door: Webhoo
     ],
 )
 def test_retry_after_is_read(
-    receiver: Receiver, door: WebhookDoor, text: str, seconds: int | None
+    receiver: Receiver, door: WebhookClient, text: str, seconds: int | None
 ) -> None:
     """Seconds or a date; anything else is as if it was not there."""
     url = receiver.url("/busy", Answer(429, {"retry-after": text}))
@@ -90,7 +90,7 @@ def test_retry_after_is_read(
     assert (answer.status, answer.retry_after_seconds) == (429, seconds)
 
 
-def test_redirects_are_not_followed(receiver: Receiver, door: WebhookDoor) -> None:
+def test_redirects_are_not_followed(receiver: Receiver, door: WebhookClient) -> None:
     """A signed message does not go where nobody checked."""
     elsewhere = receiver.url("/elsewhere")
     url = receiver.url("/moved", Answer(307, {"location": elsewhere}))
@@ -98,7 +98,7 @@ def test_redirects_are_not_followed(receiver: Receiver, door: WebhookDoor) -> No
     assert receiver.of("/elsewhere") == []
 
 
-def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, door: WebhookDoor) -> None:
+def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, door: WebhookClient) -> None:
     """The attempt ends at its bound, and others go on meanwhile."""
     hanging = door.post(request(receiver.url("/hang", Answer(hang=True))))
     assert door.post(request(receiver.url("/quick"))).result(ANSWER_SECONDS_MAX).status == 204
@@ -107,7 +107,7 @@ def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, door: WebhookDoor
         hanging.result(ANSWER_SECONDS_MAX)
 
 
-def test_a_long_answer_is_cut(receiver: Receiver, door: WebhookDoor) -> None:
+def test_a_long_answer_is_cut(receiver: Receiver, door: WebhookClient) -> None:
     """A receiver cannot fill our memory; its status counts all the same."""
     url = receiver.url("/long", Answer(200, body=b"x" * (RESPONSE_BYTES_MAX * 20)))
     assert door.post(request(url)).result(ANSWER_SECONDS_MAX).status == 200
@@ -125,7 +125,7 @@ def test_a_long_answer_is_cut(receiver: Receiver, door: WebhookDoor) -> None:
         "https://100.64.0.1/hook",
     ],
 )
-def test_private_addresses_are_refused(door: WebhookDoor, url: str) -> None:
+def test_private_addresses_are_refused(door: WebhookClient, url: str) -> None:
     """A URL cannot make us talk to our own network, and the refusal does not show its path."""
     with pytest.raises(WebhookForbidden) as refused:
         door.post(request(url, private=False)).result(ANSWER_SECONDS_MAX)
@@ -135,7 +135,7 @@ def test_private_addresses_are_refused(door: WebhookDoor, url: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "2130706433"])
 def test_a_name_that_leads_to_us_is_refused(
-    receiver: Receiver, door: WebhookDoor, host: str
+    receiver: Receiver, door: WebhookClient, host: str
 ) -> None:
     """The guard looks at the address that is connected, not at how the host is written."""
     port = receiver.base_url.rpartition(":")[2]
@@ -165,14 +165,14 @@ def test_a_name_that_leads_to_us_is_refused(
     ],
 )
 def test_unusable_urls_are_refused(
-    door: WebhookDoor, url: str, private: bool, because: str
+    door: WebhookClient, url: str, private: bool, because: str
 ) -> None:
     """What cannot be right is refused before anything is sent."""
     refused = door.post(request(url, private=private)).exception(ANSWER_SECONDS_MAX)
     assert isinstance(refused, WebhookForbidden), because
 
 
-def test_nobody_listening_is_worth_another_try(door: WebhookDoor) -> None:
+def test_nobody_listening_is_worth_another_try(door: WebhookClient) -> None:
     """A refused connection may be a restart."""
     with pytest.raises(WebhookUnreachable, match=r"no answer from 127\.0\.0\.1"):
         door.post(request("http://127.0.0.1:9/secret-path")).result(ANSWER_SECONDS_MAX)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.sinks.migrate import migrate
 from tests.servers import running_clickhouse
 
 

@@ -15,20 +15,20 @@ from focus_data_toolkit.model.validator import lint_focus_1_4_structure
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from backends.clickhouse import ClickHouseConfig, Client
-from pricing.catalogue import Catalogue, build_catalogue
-from reports.attribution.period import Period
-from reports.close.close import Outcome, close_month, reopen_month
-from reports.repricing.rerate import RerateDoors, Why, rerate
-from schemas.money import nano_from_usd
-from schemas.usage import UsageEvent
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.close.close import Outcome, close_month, reopen_month
+from meterline.reports.repricing.rerate import RerateDependencies, Why, rerate
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.migrate import migrate
 from tests.close_store import (
     CATALOGUE,
     CUT_OFF_MS,
     NOVEMBER_MS,
     OCTOBER_MS,
-    Desk,
+    Dispatcher,
     store_events,
     usage,
 )
@@ -122,10 +122,10 @@ def test_adjustments_are_the_difference_and_lines_the_total(
         client.command(f"TRUNCATE TABLE {table}")
     store_events(client, events, 0)
     frozen = sum(CATALOGUE.price(event)[0] for event in events)
-    doors = RerateDoors(client, writer, lambda _entry: None)
+    doors = RerateDependencies(client, writer, lambda _entry: None)
     clock = itertools.count(CUT_OFF_MS)
     with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(client, Path(folder))
+        desk = Dispatcher(client, Path(folder))
         closes, wanted = 0, frozen
         for number, catalogue in enumerate(catalogues):
             if number == closed_after:
@@ -142,7 +142,7 @@ def test_adjustments_are_the_difference_and_lines_the_total(
         check_files(desk.root / "2026-10", closes, wanted)
 
 
-def close(desk: Desk, now_ms: int) -> int:
+def close(desk: Dispatcher, now_ms: int) -> int:
     result = close_month(desk.doors(), "2026-10", now_ms, actor="ana")
     assert result.outcome is Outcome.CLOSED, result.blockers
     return 1

@@ -15,9 +15,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
-from reports.attribution.roles import TABLES, VIEWS, statements
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.reports.attribution.core.roles import TABLES, VIEWS, statements
+from meterline.sinks.migrate import migrate
 from tests.close_store import october_events, store_events
 from tests.servers import running_clickhouse
 

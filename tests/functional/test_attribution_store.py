@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from backends.clickhouse import Client, InsertColumn
-from backends.kafka import Record
-from reports.attribution.answer import Answer, ask, with_peaks
-from reports.attribution.period import Granularity, Period
-from reports.attribution.question import (
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.kafka.config import Record
+from meterline.reports.attribution.answer import Answer, ask, with_peaks
+from meterline.reports.attribution.core.period import Granularity, Period
+from meterline.reports.attribution.core.question import (
     Attribution,
     Axis,
     Dimension,
@@ -21,15 +21,15 @@ from reports.attribution.question import (
     exact_sources,
     read_axis,
 )
-from schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
-from schemas.periods import DAY_MS, Calendar, WindowKind
-from schemas.reasons import RejectReason
-from schemas.scopes import UNASSIGNED
-from schemas.topics import Topic
-from schemas.usage import UsageBatch, UsageEvent
-from sinks.batch import Batch
-from sinks.rollup import refresh, remove_replaced
-from sinks.shapes import shapes
+from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
+from meterline.schemas.periods import DAY_MS, Calendar, WindowKind
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.scopes import UNASSIGNED
+from meterline.schemas.topics import Topic
+from meterline.schemas.usage import UsageBatch, UsageEvent
+from meterline.sinks.core.batch import Batch
+from meterline.sinks.handlers import shapes
+from meterline.sinks.rollup import refresh, remove_replaced
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 NOW_MS = 1_793_000_000_000  # 2026-10-26

@@ -9,10 +9,10 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from backends.clickhouse import Client, InsertColumn, Refused
-from reports.attribution.period import Period
-from reports.audit.chain import Break, verify
-from reports.audit.export import (
+from meterline.backends.clickhouse import Client, InsertColumn, Refused
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.audit.core.chain import Break, verify
+from meterline.reports.audit.export import (
     FIELDS,
     Aggregate,
     Export,
@@ -20,7 +20,7 @@ from reports.audit.export import (
     export_text,
     write_parquet,
 )
-from reports.audit.store import (
+from meterline.reports.audit.store import (
     DataClass,
     erase,
     read_actions,
@@ -29,10 +29,10 @@ from reports.audit.store import (
     seal,
     set_retention,
 )
-from schemas.dead_letter import encode_original
-from schemas.tables import AUDIT_LOG
-from schemas.topics import Topic
-from schemas.usage import UsageEvent
+from meterline.schemas.dead_letter import encode_original
+from meterline.schemas.tables import AUDIT_LOG
+from meterline.schemas.topics import Topic
+from meterline.schemas.usage import UsageEvent
 from tests.functional.test_attribution_store import NOW_MS, Log
 
 pytestmark = pytest.mark.functional

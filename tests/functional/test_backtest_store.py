@@ -7,16 +7,16 @@ from decimal import Decimal
 
 import pytest
 
-from app.backtest import RulesFile, run_stored
-from app.explain import chain_of, explain_scope, past_objects
-from backends.clickhouse import ClickHouseConfig, Client
-from reports.decisions import read_alerts, read_commands, read_objects
-from schemas.manual import BudgetOverride, ManualThrottle
-from schemas.money import NANO_PER_USD
-from schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, parse_rfc3339
-from schemas.policy import Budget, PolicyObject, RuleSet, ScopePolicy, object_id
-from schemas.throttle import BreakerState
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.operations.backtest import RulesFile, run_stored
+from meterline.operations.explain import chain_of, explain_scope, past_objects
+from meterline.reports.decisions import read_alerts, read_commands, read_objects
+from meterline.schemas.manual import BudgetOverride, ManualThrottle
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, parse_rfc3339
+from meterline.schemas.policy import Budget, PolicyObject, RuleSet, ScopePolicy, object_id
+from meterline.schemas.throttle import BreakerState
+from meterline.sinks.migrate import migrate
 from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional

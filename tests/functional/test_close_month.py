@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from backends.clickhouse import Client
-from reports.close.close import CloseError, Outcome, close_month, reopen_month
-from reports.close.files import check_files
-from reports.close.ledger import PeriodState, read_ledger
+from meterline.backends.clickhouse import Client
+from meterline.reports.close.close import CloseError, Outcome, close_month, reopen_month
+from meterline.reports.close.files import check_files
+from meterline.reports.close.ledger import PeriodState, read_ledger
 from tests.close_store import (
     CUT_OFF_MS,
     DECEMBER_CUT_OFF_MS,
     NOVEMBER_MS,
     OCTOBER_MS,
-    Desk,
+    Dispatcher,
     KilledError,
     count_windows,
     october_events,
@@ -28,14 +28,14 @@ pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def desk(store: Client, tmp_path: Path) -> Desk:
+def desk(store: Client, tmp_path: Path) -> Dispatcher:
     """An own database per test, with October's events."""
     store_events(store, october_events(), 10)
-    return Desk(store, tmp_path / "closes")
+    return Dispatcher(store, tmp_path / "closes")
 
 
 def close(
-    desk: Desk, period: str = "2026-10", now_ms: int = CUT_OFF_MS, **options: bool
+    desk: Dispatcher, period: str = "2026-10", now_ms: int = CUT_OFF_MS, **options: bool
 ) -> Outcome:
     return close_month(desk.doors(), period, now_ms, actor="ana", **options).outcome
 
@@ -48,7 +48,7 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_every_number_is_the_sum_of_its_events(desk: Desk) -> None:
+def test_every_number_is_the_sum_of_its_events(desk: Dispatcher) -> None:
     """Bill, journal and FOCUS file of each organisation add up to its raw events, exactly."""
     assert close(desk) is Outcome.CLOSED
     raw = {
@@ -82,7 +82,7 @@ def focus(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_repeated_close_writes_the_same_bytes(desk: Desk) -> None:
+def test_repeated_close_writes_the_same_bytes(desk: Dispatcher) -> None:
     """A closed month whose files are lost is written again, byte for byte."""
     assert close(desk) is Outcome.CLOSED
     first = tree(desk.root)
@@ -99,7 +99,7 @@ def test_repeated_close_writes_the_same_bytes(desk: Desk) -> None:
     assert len({entry.id for entry in desk.audit}) == 1
 
 
-def test_closed_month_is_left_alone(desk: Desk) -> None:
+def test_closed_month_is_left_alone(desk: Dispatcher) -> None:
     """Closing a closed month whose files are whole touches none; a damaged one is made again."""
     assert close(desk) is Outcome.CLOSED
     first, written = tree(desk.root), stamps(desk.root)
@@ -117,7 +117,7 @@ def stamps(root: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("step", ["lines", "checks", "frozen", "files", "closed", "audit"])
-def test_killed_close_resumes(desk: Desk, step: str) -> None:
+def test_killed_close_resumes(desk: Dispatcher, step: str) -> None:
     """Killed before any step, the next attempt ends with the month closed and booked once."""
     desk.fail_at = step
     with pytest.raises(KilledError):
@@ -136,7 +136,7 @@ def test_killed_close_resumes(desk: Desk, step: str) -> None:
     assert [entry.action for entry in desk.audit] == ["period.closed"]
 
 
-def test_refuses_and_says_why(desk: Desk) -> None:
+def test_refuses_and_says_why(desk: Dispatcher) -> None:
     """Too early, lag, drift and unmapped departments keep a month open, each with its reason."""
     assert close(desk, now_ms=CUT_OFF_MS - 1) is Outcome.REFUSED
     assert "cut-off" in reason(desk)
@@ -156,13 +156,13 @@ def test_refuses_and_says_why(desk: Desk) -> None:
     assert not list(desk.root.glob("2026-10/r*"))
 
 
-def reason(desk: Desk) -> str:
+def reason(desk: Dispatcher) -> str:
     last = read_ledger(desk.client).history("2026-10").last
     assert last is not None
     return last.reason
 
 
-def test_dry_run_books_nothing(desk: Desk) -> None:
+def test_dry_run_books_nothing(desk: Dispatcher) -> None:
     """A dry run writes draft files in spite of every blocker, and leaves the month as it was."""
     desk.lag = ["sink is behind"]
     desk.policy = desk.policy.replace("cost_center: CC-200, ", "")
@@ -175,11 +175,11 @@ def test_dry_run_books_nothing(desk: Desk) -> None:
     assert {line["department"] for line in suspense} == {"support"}
     assert b"Draft" in (result.directory / "acme" / "summary.html").read_bytes()
     assert read_ledger(desk.client).history("2026-10").entries == ()
-    desk.lag, desk.policy = [], Desk(desk.client, desk.root).policy
+    desk.lag, desk.policy = [], Dispatcher(desk.client, desk.root).policy
     assert close(desk) is Outcome.CLOSED
 
 
-def test_late_event_is_an_adjustment_of_the_next_month(desk: Desk) -> None:
+def test_late_event_is_an_adjustment_of_the_next_month(desk: Dispatcher) -> None:
     """What comes after the close is booked in the next month as a correction, and only once."""
     assert close(desk) is Outcome.CLOSED
     october = tree(desk.root / "2026-10")
@@ -204,7 +204,7 @@ def test_late_event_is_an_adjustment_of_the_next_month(desk: Desk) -> None:
     assert total == desk.client.query("SELECT toString(sum(cost_usd)) FROM usage_events FINAL")
 
 
-def test_reopened_month_is_restated_not_edited(desk: Desk) -> None:
+def test_reopened_month_is_restated_not_edited(desk: Dispatcher) -> None:
     """A revision books the difference only; the first revision stays as it is."""
     assert close(desk) is Outcome.CLOSED
     first = tree(desk.root / "2026-10" / "r1")

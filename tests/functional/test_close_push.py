@@ -11,15 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
-from backends.webhook import WebhookDoor
-from reports.close.close import Outcome, close_month
-from reports.close.inputs import mapping_of
-from reports.close.ledger import read_ledger
-from reports.erp.pull import ExportServer
-from reports.erp.push import ATTEMPTS_MAX, PushDoors, PushReport, push_closed
-from sinks.migrate import migrate
-from tests.close_store import CUT_OFF_MS, POLICY, Desk, october_events, store_events
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.webhook import WebhookClient
+from meterline.reports.close.close import Outcome, close_month
+from meterline.reports.close.inputs import mapping_of
+from meterline.reports.close.ledger import read_ledger
+from meterline.reports.erp.pull import ExportServer
+from meterline.reports.erp.push import ATTEMPTS_MAX, PushDependencies, PushReport, push_closed
+from meterline.sinks.migrate import migrate
+from tests.close_store import CUT_OFF_MS, POLICY, Dispatcher, october_events, store_events
 from tests.servers import running_clickhouse
 from tests.webhook_receiver import Answer, Receiver, running_receiver
 
@@ -28,14 +28,14 @@ TOKEN = "erp-token-of-the-test"
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]:
     """October, closed with a receiver in its policy."""
     folder = tmp_path_factory.mktemp("push")
     with running_clickhouse(folder / "data") as (host, port):
         client = Client(ClickHouseConfig(host, port))
         migrate(client)
         store_events(client, october_events(40), 10)
-        desk = Desk(client, folder / "closes", policy=policy("https://erp.example/x"))
+        desk = Dispatcher(client, folder / "closes", policy=policy("https://erp.example/x"))
         result = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="ana")
         assert result.outcome is Outcome.CLOSED, result.blockers
         yield desk
@@ -43,7 +43,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def desk(closed: Desk) -> Desk:
+def desk(closed: Dispatcher) -> Dispatcher:
     closed.client.command("TRUNCATE TABLE erp_deliveries")
     return closed
 
@@ -61,11 +61,11 @@ finance:
 """
 
 
-def push(desk: Desk, url: str, waits: list[float] | None = None) -> PushReport:
+def push(desk: Dispatcher, url: str, waits: list[float] | None = None) -> PushReport:
     target = mapping_of(replace(desk, policy=policy(url)).policies()).finance.push
-    door = WebhookDoor(timeout_seconds=30)
+    door = WebhookClient(timeout_seconds=30)
     try:
-        doors = PushDoors(
+        doors = PushDependencies(
             desk.client,
             door.post,
             {"METERLINE_SECRET_ERP": TOKEN}.get,
@@ -77,7 +77,7 @@ def push(desk: Desk, url: str, waits: list[float] | None = None) -> PushReport:
         door.close()
 
 
-def test_a_receiver_that_fails_three_times_books_once(desk: Desk, receiver: Receiver) -> None:
+def test_a_receiver_that_fails_three_times_books_once(desk: Dispatcher, receiver: Receiver) -> None:
     """500 three times, then success: every department is booked once, with the bill's amount."""
     url = receiver.url("/book", Answer(500), Answer(500), Answer(500))
     waits: list[float] = []
@@ -105,7 +105,7 @@ def test_a_receiver_that_fails_three_times_books_once(desk: Desk, receiver: Rece
     assert len(receiver.of("/book")) == len(requests)
 
 
-def test_a_receiver_that_is_away_is_asked_again_later(desk: Desk, receiver: Receiver) -> None:
+def test_a_receiver_that_is_away_is_asked_again_later(desk: Dispatcher, receiver: Receiver) -> None:
     """A round ends after its attempts and records nothing; the next one delivers all."""
     url = receiver.url("/away", *[Answer(503, {"retry-after": "20"})] * ATTEMPTS_MAX)
     waits: list[float] = []
@@ -114,7 +114,7 @@ def test_a_receiver_that_is_away_is_asked_again_later(desk: Desk, receiver: Rece
     assert push(desk, url) == PushReport(delivered=4)
 
 
-def test_a_refusal_is_kept_for_a_person(desk: Desk, receiver: Receiver) -> None:
+def test_a_refusal_is_kept_for_a_person(desk: Dispatcher, receiver: Receiver) -> None:
     """400 is not repeated by itself, and does not hold up the others."""
     url = receiver.url("/strict", Answer(400))
     assert push(desk, url) == PushReport(delivered=3, refused=1)
@@ -125,7 +125,7 @@ def test_a_refusal_is_kept_for_a_person(desk: Desk, receiver: Receiver) -> None:
     assert rows == [("acme-2026-10-r1:platform", 400)]
 
 
-def test_pull_serves_what_the_manifest_names(desk: Desk) -> None:
+def test_pull_serves_what_the_manifest_names(desk: Dispatcher) -> None:
     """ETag and digest are those of the bytes, an unchanged file is not sent, nothing else is."""
     server = ExportServer(desk.root, TOKEN, "127.0.0.1", 0)
     server.start()

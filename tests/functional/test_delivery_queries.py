@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client, InsertColumn
-from reports.deliveries import FAILED, DeliveryHistory, NewestDeliveries, delivery_rows
-from schemas.delivery import Delivery, DeliveryOutcome, encode_delivery
-from schemas.tables import DELIVERIES
-from sinks.control_rows import Place, delivery_row, rows_block
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client, InsertColumn
+from meterline.reports.deliveries import FAILED, DeliveryHistory, NewestDeliveries, delivery_rows
+from meterline.schemas.delivery import Delivery, DeliveryOutcome, encode_delivery
+from meterline.schemas.tables import DELIVERIES
+from meterline.sinks.core.control_rows import Place, delivery_row, rows_block
+from meterline.sinks.migrate import migrate
 from tests.servers import running_clickhouse
 
 pytestmark = pytest.mark.functional

@@ -12,10 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded.errors import WorkerStartError
-from embedded.statefile import read_report
-from embedded.supervision import ProcessSpec, ProcessState, ProcessStatus, RestartPolicy
-from embedded.supervisor import Supervisor
+from meterline.embedded.core.supervision import (
+    ProcessSpec,
+    ProcessState,
+    ProcessStatus,
+    RestartPolicy,
+)
+from meterline.embedded.errors import WorkerStartError
+from meterline.embedded.statefile import read_report
+from meterline.embedded.supervisor import Supervisor
 
 pytestmark = pytest.mark.functional
 
@@ -268,7 +273,7 @@ def test_workers_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     code = (
         "import io, os, sys, time\n"
         "from embedded.supervisor import Supervisor\n"
-        "from embedded.supervision import ProcessSpec\n"
+        "from embedded.core.supervision import ProcessSpec\n"
         f"s = Supervisor([ProcessSpec('w', (sys.executable, '-c', {SLEEPS!r}))], sys.stderr,\n"
         "    clock=lambda: 0, environment=os.environ)\n"
         "s.start(); print(s.states()[0].pid, flush=True); time.sleep(600)\n"

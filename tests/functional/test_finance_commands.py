@@ -14,19 +14,20 @@ from typing import NamedTuple
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import cli
-from app.clock import now_ms
-from app.policy_store import publish
-from app.settings import BrokerKind, Runtime
-from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, embedded_kafka
-from pricing.catalogue import catalogue_files
-from reports.close.months import Month, month_before, month_of
-from reports.repricing.kept import keep
-from schemas.periods import DAY_MS
-from schemas.policy_file import compile_policy, parse_policy, plan
-from schemas.topics import TOPICS
-from sinks.migrate import migrate
+from meterline.app.cli import cli
+from meterline.app.clock import now_ms
+from meterline.app.settings import BrokerKind, Runtime
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.control.policy.file import compile_policy, parse_policy, plan
+from meterline.control.store import publish
+from meterline.pricing.catalogue import catalogue_files
+from meterline.reports.close.core.months import Month, month_before, month_of
+from meterline.reports.repricing.catalogue_archive import keep
+from meterline.schemas.periods import DAY_MS
+from meterline.schemas.topics import TOPICS
+from meterline.sinks.migrate import migrate
 from tests.close_store import CATALOGUE, POLICY, store_events, usage
 from tests.servers import running_broker, running_clickhouse
 from tests.sink_process import start_sink
@@ -146,7 +147,7 @@ def test_a_month_from_draft_to_revision(office: Office, monkeypatch: pytest.Monk
     assert "only a closed month" in office.refused("reopen", "2019-01", "--reason", "x")
 
     office.receiver.script["/book"].extend([Answer(500)] * 3)
-    monkeypatch.setattr("reports.erp.push.WAIT_SECONDS_FIRST", 0)
+    monkeypatch.setattr("meterline.reports.erp.push.WAIT_SECONDS_FIRST", 0)
     assert "4 delivered, 0 had been before" in office.run("push", month)
     assert "0 delivered, 4 had been before" in office.run("push", month)
     keys = [each.headers["idempotency-key"] for each in office.receiver.of("/book")]

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from alerting.consumer import EXIT_FENCED, EXIT_OK, run_alerts
-from alerting.settings import AlertingSettings, CrashPoint
-from backends.kafka import embedded_kafka
-from schemas.metrics import NoMeter
-from schemas.money import NANO_PER_USD
-from schemas.policy import Budget, Limits, ScopePolicy
-from schemas.throttle import BreakerState
-from schemas.topics import Topic
+from meterline.alerting.consumer import EXIT_FENCED, EXIT_OK, run_alerts
+from meterline.alerting.settings import AlertingSettings, CrashPoint
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.policy import Budget, Limits, ScopePolicy
+from meterline.schemas.throttle import BreakerState
+from meterline.schemas.topics import Topic
 from tests.alerting_broker import (
     PATIENCE_SECONDS,
     Log,

@@ -13,15 +13,15 @@ from itertools import pairwise
 
 import pytest
 
-from alerting.notify.outbox import IN_FLIGHT_PER_CHANNEL_MAX
-from alerting.notify.worker import EXIT_OK, run_notify
-from alerting.settings import CrashPoint, NotifySettings
-from schemas.alert import Alert
-from schemas.delivery import Delivery, DeliveryOutcome
-from schemas.metrics import NoMeter
-from schemas.policy import NotifyPolicy
-from schemas.policy_notify import Route, Silence, SlackChannel, WebhookChannel
-from schemas.topics import Topic
+from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX
+from meterline.alerting.notify.worker import EXIT_OK, run_notify
+from meterline.alerting.settings import CrashPoint, NotifySettings
+from meterline.schemas.alert import Alert
+from meterline.schemas.delivery import Delivery, DeliveryOutcome
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.policy import NotifyPolicy
+from meterline.schemas.policy_notify import Route, Silence, SlackChannel, WebhookChannel
+from meterline.schemas.topics import Topic
 from tests.alerting_broker import (
     PATIENCE_SECONDS,
     Log,

@@ -13,20 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from backends.kafka import Admin, LogReader, Producer, Record, embedded_kafka
-from embedded.broker import start_broker
-from embedded.kafka import start_kafka
-from embedded.processes import ServerProcess
-from relay.client import RelayClient
-from relay.emitter import EmitOutcome, Emitter
-from relay.gate import Admission, GateReason, GateRequest
-from relay.settings import EmitterSettings, SpoolSettings
-from relay.spool import Spool
-from relay.subscriber import MALFORMED_COMMAND, MALFORMED_POLICY
-from schemas.codec import UsageMessage, decode_usage
-from schemas.metrics import Metric
-from schemas.policy import Budget, RuleSet, ScopePolicy, encode_policy
-from schemas.throttle import (
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import Record, embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.embedded.broker import start_broker
+from meterline.embedded.kafka import start_kafka
+from meterline.embedded.processes import ServerProcess
+from meterline.relay.client import RelayClient
+from meterline.relay.emitter import EmitOutcome, Emitter
+from meterline.relay.gate import Admission, GateReason, GateRequest
+from meterline.relay.settings import EmitterSettings, SpoolSettings
+from meterline.relay.spool import Spool
+from meterline.relay.subscriber import MALFORMED_COMMAND, MALFORMED_POLICY
+from meterline.schemas.codec import UsageMessage, decode_usage
+from meterline.schemas.metrics import Metric
+from meterline.schemas.policy import Budget, RuleSet, ScopePolicy, encode_policy
+from meterline.schemas.throttle import (
     Applied,
     BreakerState,
     ThrottleAck,
@@ -34,7 +37,7 @@ from schemas.throttle import (
     decode_ack,
     encode_command,
 )
-from schemas.topics import TOPICS, Topic
+from meterline.schemas.topics import TOPICS, Topic
 from tests.relays import (
     DEADLINE_SECONDS,
     CountingMeter,
@@ -64,7 +67,7 @@ def make_topics(address: str, partitions: int = PARTITIONS) -> None:
 
 
 def records(address: str, topic: Topic) -> list[Record]:
-    reader = LogReader(embedded_kafka(address), [topic])
+    reader = TopicReader(embedded_kafka(address), [topic])
     try:
         return list(reader.read_to_end(DEADLINE_SECONDS))
     finally:

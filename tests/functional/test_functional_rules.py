@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from schemas.alert import AlertStatus
-from schemas.money import NANO_PER_USD
-from schemas.periods import Calendar, WindowKind
-from schemas.policy import Budget, RuleSet, ScopePolicy
-from schemas.policy_rules import BurnRateRule, DeviationRule, PipelineRules
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.topics import Topic
+from meterline.schemas.alert import AlertStatus
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.policy import Budget, RuleSet, ScopePolicy
+from meterline.schemas.policy_rules import BurnRateRule, DeviationRule, PipelineRules
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.topics import Topic
 from tests.alerting_broker import PATIENCE_SECONDS, Log, running_log, running_process
 from tests.alerting_worker import now_ms
 

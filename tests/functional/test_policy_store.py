@@ -7,19 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from app.policy_store import publish, read_policies
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Stop, embedded_kafka
-from schemas.audit import AuditEntry, decode_audit
-from schemas.policy import ScopePolicy
-from schemas.policy_file import compile_policy, parse_policy, plan
-from schemas.topics import Topic, topic_spec
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.backends.kafka.errors import Stop
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.control.policy.file import compile_policy, parse_policy, plan
+from meterline.control.store import publish, read_policies
+from meterline.schemas.audit import AuditEntry, decode_audit
+from meterline.schemas.policy import ScopePolicy
+from meterline.schemas.topics import Topic, topic_spec
 from tests.servers import running_broker
 
 pytestmark = pytest.mark.functional
 
 PATIENCE_SECONDS = 30.0
 NOW_MS = 1_700_000_000_000
-DEMO = Path(__file__).parents[2] / "app" / "demo_policy.yaml"
+DEMO = Path(__file__).parents[2] / "app" / "local" / "demo_policy.yaml"
 SMALL = """\
 version: 1
 organisations:
@@ -54,7 +58,7 @@ def apply(config: KafkaConfig, text: str, at_ms: int = NOW_MS) -> int:
 
 
 def audit_log(config: KafkaConfig) -> list[AuditEntry]:
-    reader = LogReader(config, [Topic.AUDIT_LOG])
+    reader = TopicReader(config, [Topic.AUDIT_LOG])
     try:
         records = list(reader.read_to_end(PATIENCE_SECONDS))
     finally:

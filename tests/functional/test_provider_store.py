@@ -5,13 +5,13 @@ from datetime import date
 
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
-from reports.providers.exports import Kind, ProviderRow
-from reports.providers.layouts import ExportError
-from reports.providers.reconcile import Reconciliation, reconcile_provider
-from reports.providers.store import Days, store
-from schemas.periods import DAY_MS
-from sinks.migrate import migrate
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.reports.providers.core.exports import Kind, ProviderRow
+from meterline.reports.providers.core.layouts import ExportError
+from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider
+from meterline.reports.providers.store import Days, store
+from meterline.schemas.periods import DAY_MS
+from meterline.sinks.migrate import migrate
 from tests.close_store import CATALOGUE, OCTOBER_MS, store_events, usage
 from tests.servers import running_clickhouse
 

@@ -11,10 +11,15 @@ from threading import Event
 import msgspec
 import pytest
 
-from app.clock import now_ms
-from app.replay.engine import run_replay
-from app.replay.malformed import BREAKERS
-from app.replay.options import (
+from meterline.app.clock import now_ms
+from meterline.backends.clickhouse import ClickHouseConfig, Client, InsertColumn
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, Record, embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.operations.replay.engine import run_replay
+from meterline.operations.replay.malformed import BREAKERS
+from meterline.operations.replay.options import (
     Progress,
     ReplayError,
     ReplayHooks,
@@ -22,20 +27,18 @@ from app.replay.options import (
     ReplayResult,
     TraceFormat,
 )
-from app.replay.truth import Truth, read_truth, write_truth
-from app.verify import VerifyOptions, run_verify
-from backends.clickhouse import ClickHouseConfig, Client, InsertColumn
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer, Record, embedded_kafka
-from pricing.catalogue import load_catalogue
-from schemas.codec import decode_usage
-from schemas.periods import Calendar, WindowKind
-from schemas.scopes import scopes_of
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.tables import SPEND_WINDOWS
-from schemas.topics import TOPICS, Topic
-from schemas.usage import UsageEvent
-from sinks.migrate import migrate
-from sinks.usage_rows import usage_block, usage_rows
+from meterline.operations.replay.truth import Truth, read_truth, write_truth
+from meterline.operations.verify import VerifyOptions, run_verify
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.tables import SPEND_WINDOWS
+from meterline.schemas.topics import TOPICS, Topic
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.core.usage_rows import usage_block, usage_rows
+from meterline.sinks.migrate import migrate
 from tests.servers import running_broker, running_clickhouse
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
@@ -84,7 +87,7 @@ def run(kafka: KafkaConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
 
 
 def records(kafka: KafkaConfig) -> list[Record]:
-    reader = LogReader(kafka, [Topic.USAGE_EVENTS])
+    reader = TopicReader(kafka, [Topic.USAGE_EVENTS])
     try:
         return list(reader.read_to_end(30))
     finally:

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from app.clock import now_ms
-from app.policy_store import publish
-from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, embedded_kafka
-from reports.close.files import check_files
-from reports.close.ledger import PeriodState, read_ledger
-from reports.close.months import Month, month_before, month_of
-from schemas.policy_file import compile_policy, parse_policy, plan
-from schemas.topics import TOPICS
-from sinks.migrate import migrate
+from meterline.app.clock import now_ms
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import embedded_kafka
+from meterline.control.policy.file import compile_policy, parse_policy, plan
+from meterline.control.store import publish
+from meterline.reports.close.core.months import Month, month_before, month_of
+from meterline.reports.close.files import check_files
+from meterline.reports.close.ledger import PeriodState, read_ledger
+from meterline.schemas.topics import TOPICS
+from meterline.sinks.migrate import migrate
 from tests.close_store import POLICY, store_events, usage
 from tests.pipeline import clean_environment
 from tests.servers import running_broker, running_clickhouse
@@ -49,7 +50,7 @@ class Site:
         """Runs `meterline reports`; killed at the end if it still lives."""
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "reports"],
+                [sys.executable, "-m", "meterline.app.cli", "reports"],
                 env={**self._environment, "METERLINE_CRASH_AT": crash_at},
                 stdout=log,
                 stderr=log,

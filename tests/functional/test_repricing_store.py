@@ -2,12 +2,12 @@
 
 import pytest
 
-from backends.clickhouse import Client
-from pricing.catalogue import Catalogue, build_catalogue, load_catalogue
-from reports.attribution.period import Period
-from reports.attribution.question import read_axis
-from reports.repricing.scenario import Scenario, Swap
-from reports.repricing.whatif import what_if
+from meterline.backends.clickhouse import Client
+from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.question import read_axis
+from meterline.reports.repricing.core.scenario import Scenario, Swap
+from meterline.reports.repricing.whatif import what_if
 from tests.close_store import (
     CATALOGUE,
     NOVEMBER_MS,

@@ -6,27 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from backends.clickhouse import Client
-from pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
-from reports.attribution.answer import ask
-from reports.attribution.period import Period
-from reports.attribution.question import Attribution, Source, read_axis
-from reports.close.close import Outcome, close_month
-from reports.repricing.kept import UnknownVersionError, keep, read_catalogue, read_versions
-from reports.repricing.rerate import RerateDoors, RerateError, Rerating, Why, rerate
-from reports.repricing.scenario import Scenario
-from reports.repricing.whatif import what_if
-from schemas.audit import AuditEntry
-from schemas.money import nano_from_usd
-from schemas.periods import Calendar
-from schemas.usage import UsageEvent
+from meterline.backends.clickhouse import Client
+from meterline.pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
+from meterline.reports.attribution.answer import ask
+from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.question import Attribution, Source, read_axis
+from meterline.reports.close.close import Outcome, close_month
+from meterline.reports.repricing.catalogue_archive import (
+    UnknownVersionError,
+    keep,
+    read_catalogue,
+    read_versions,
+)
+from meterline.reports.repricing.core.scenario import Scenario
+from meterline.reports.repricing.rerate import (
+    RerateDependencies,
+    RerateError,
+    Rerating,
+    Why,
+    rerate,
+)
+from meterline.reports.repricing.whatif import what_if
+from meterline.schemas.audit import AuditEntry
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import Calendar
+from meterline.schemas.usage import UsageEvent
 from tests.close_store import (
     CATALOGUE,
     CUT_OFF_MS,
     DECEMBER_CUT_OFF_MS,
     NOVEMBER_MS,
     OCTOBER_MS,
-    Desk,
+    Dispatcher,
     october_events,
     store_events,
     usage,
@@ -51,7 +62,7 @@ class Books:
         self.audit: list[AuditEntry] = []
 
     def rerate(self, catalogue: Catalogue, now_ms: int, *, dry_run: bool = False) -> Rerating:
-        doors = RerateDoors(self.client, self.writer, self.audit.append)
+        doors = RerateDependencies(self.client, self.writer, self.audit.append)
         why = Why("finance", "list price was wrong", now_ms)
         return rerate(doors, catalogue, OCTOBER, why, dry_run=dry_run)
 
@@ -163,7 +174,7 @@ def test_fresh_events_and_missing_reasons_are_left_alone(
     store_events(books.client, events, 0)
     early = books.rerate(corrected, OCTOBER_MS)
     assert (early.unsettled, early.groups) == (len(events), {})
-    doors = RerateDoors(books.client, books.writer, books.audit.append)
+    doors = RerateDependencies(books.client, books.writer, books.audit.append)
     with pytest.raises(RerateError, match="--reason"):
         rerate(doors, corrected, OCTOBER, Why("finance", " ", LATER_MS))
 
@@ -175,7 +186,7 @@ def test_an_open_month_closes_at_the_adjusted_price(
     store_events(books.client, events, 0)
     books.rerate(corrected, LATER_MS)
     result = close_month(
-        Desk(books.client, tmp_path).doors(), "2026-10", CUT_OFF_MS, actor="finance"
+        Dispatcher(books.client, tmp_path).doors(), "2026-10", CUT_OFF_MS, actor="finance"
     )
     assert (result.outcome, result.blockers) == (Outcome.CLOSED, ())
     assert books.total("SELECT sum(cost_usd) FROM closed_lines") == charged(events, corrected)
@@ -187,7 +198,7 @@ def test_a_closed_month_gets_the_difference_in_the_next(
 ) -> None:
     """Booked lines stay; the next month that is closed books exactly the difference, once."""
     store_events(books.client, [*events, usage(5_000, time_ms=NOVEMBER_MS + 1)], 0)
-    desk = Desk(books.client, tmp_path)
+    desk = Dispatcher(books.client, tmp_path)
     first = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="finance")
     assert first.outcome is Outcome.CLOSED
     frozen = sum(CATALOGUE.price(event)[0] for event in events)

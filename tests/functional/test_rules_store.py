@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from alerting.drivers import ClickHouseStore
-from backends.clickhouse import ClickHouseConfig, Client
-from schemas.alert import Driver
-from schemas.money import NANO_PER_USD
-from schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
-from sinks.migrate import migrate
+from meterline.alerting.top_contributors import ClickHouseStore
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.schemas.alert import Driver
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
+from meterline.sinks.migrate import migrate
 from tests.servers import running_clickhouse
 
 # A loaded machine takes its time to start a store.

@@ -17,12 +17,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.clickhouse import ClickHouseConfig, Client
-from backends.kafka import Admin, KafkaConfig, LogReader, Producer, embedded_kafka
-from embedded.clickhouse import start_clickhouse
-from embedded.processes import ServerProcess
-from pricing.catalogue import load_catalogue
-from reports.totals import (
+from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.embedded.clickhouse import start_clickhouse
+from meterline.embedded.processes import ServerProcess
+from meterline.pricing.catalogue import load_catalogue
+from meterline.reports.totals import (
     StreamTotals,
     Total,
     WindowScope,
@@ -31,22 +34,22 @@ from reports.totals import (
     read_stream_totals,
     windows_between,
 )
-from reports.verification import EventRange, check_ids, read_stored
-from schemas.alert import Alert, AlertStatus, RuleType, Severity, encode_alert
-from schemas.audit import AuditEntry, encode_audit
-from schemas.dead_letter import (
+from meterline.reports.verification import EventRange, check_ids, read_stored
+from meterline.schemas.alert import Alert, AlertStatus, RuleType, Severity, encode_alert
+from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.dead_letter import (
     DeadLetter,
     decode_dead_letter,
     encode_dead_letter,
     encode_original,
 )
-from schemas.delivery import Delivery, DeliveryOutcome, delivery_key, encode_delivery
-from schemas.metrics import NoMeter
-from schemas.periods import Calendar, WindowKind
-from schemas.reasons import RejectReason
-from schemas.scopes import ScopeType, scopes_of
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.throttle import (
+from meterline.schemas.delivery import Delivery, DeliveryOutcome, delivery_key, encode_delivery
+from meterline.schemas.metrics import NoMeter
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.scopes import ScopeType, scopes_of
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.throttle import (
     Applied,
     BreakerState,
     ThrottleAck,
@@ -55,11 +58,11 @@ from schemas.throttle import (
     encode_ack,
     encode_command,
 )
-from schemas.topics import TOPICS, Topic
-from schemas.usage import UsageEvent
-from sinks.consumer import run_sink
-from sinks.migrate import migrate
-from sinks.settings import SinkSettings
+from meterline.schemas.topics import TOPICS, Topic
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.consumer import run_sink
+from meterline.sinks.migrate import migrate
+from meterline.sinks.settings import SinkSettings
 from tests.servers import running_broker
 from tests.sink_process import start_sink
 
@@ -403,7 +406,7 @@ def test_poison_is_isolated(world: World) -> None:
         wait_for(lambda: world.committed(Topic.ALERTS) == 0, "commit")
     stored = world.query("SELECT alert_id FROM alerts FINAL ORDER BY alert_id")
     assert stored == [(f"a-{number}",) for number in range(8) if number != 5]
-    reader = LogReader(world.kafka, [Topic.DEAD_LETTERS.value])
+    reader = TopicReader(world.kafka, [Topic.DEAD_LETTERS.value])
     letters = [decode_dead_letter(each.value or b"") for each in reader.read_to_end(20)]
     reader.close()
     assert [(each.topic, each.offset, each.reason) for each in letters] == [

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.clickhouse import Client, InsertColumn
-from schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
-from schemas.reasons import RejectReason
-from schemas.tables import TABLES, TableName
-from schemas.usage import UsageEvent
-from sinks.control_rows import Place, dead_letter
-from sinks.migrate import Migration, MigrationError, migrate, shipped
-from sinks.usage_rows import Block, retraction_block, usage_block, usage_rows
-from sinks.versions import Position, position_of
+from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.tables import TABLES, TableName
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.core.control_rows import Place, dead_letter
+from meterline.sinks.core.usage_rows import Block, retraction_block, usage_block, usage_rows
+from meterline.sinks.core.versions import Position, position_of
+from meterline.sinks.migrate import Migration, MigrationError, migrate, shipped
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 NOW_MS = 1_793_000_000_000
@@ -186,7 +186,7 @@ def test_migrations_apply_once(store: Client) -> None:
     more = Migration(
         shipped()[-1].number + 1,
         "0999_more.sql",
-        "CREATE TABLE {local:more} (a Int8) {on_cluster}\nENGINE = Memory;\n",
+        "CREATE TABLE {local:more} (a Int8) {on_cluster}\nENGINE = RestoredState;\n",
     )
     assert migrate(store, migrations=[*shipped(), more]) == ["0999_more.sql"]
     assert store.query(

@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backends.kafka.producer import Producer
-from backends.kafka.reader import LogReader
-from schemas.reasons import RejectReason
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.topics import Topic
-from schemas.usage import UsageBatch, UsageEvent
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.topics import Topic
+from meterline.schemas.usage import UsageBatch, UsageEvent
 from tests.servers import require_apache, running_broker
 from tests.streams_chaos import Rig, chaos, now_ms, rig_on
 from tests.streams_model import batch, truth
@@ -171,7 +171,7 @@ def test_foreign_shards_are_left_alone(rig: Rig) -> None:
     while len(rig.snapshots()) < len(truth(events)) + 1 and time.monotonic() < deadline:
         time.sleep(0.3)
     assert rig.stop(worker) == 0
-    with contextlib.closing(LogReader(rig.config, [topic])) as reader:
+    with contextlib.closing(TopicReader(rig.config, [topic])) as reader:
         ours = [record for record in reader.read_to_end(20) if record.key == encode_key(key)]
     assert [record.value for record in ours] == [encode_totals(value)]
 

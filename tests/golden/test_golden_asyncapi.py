@@ -10,9 +10,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from app.asyncapi import asyncapi_document
-from schemas.codec import decode_usage
-from schemas.usage import UsageBatch, UsageEvent
+from meterline.operations.asyncapi import asyncapi_document
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.usage import UsageBatch, UsageEvent
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 EVENT = UsageEvent(id="r-1:1", time_ms=1_795_000_000_000, organisation="o", key="k", model="m")

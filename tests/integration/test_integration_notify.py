@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import load_settings
-from app.wiring import kafka_config
-from backends.kafka import Producer
-from schemas.alert import Alert, encode_alert
-from schemas.topics import Topic
+from meterline.app.settings import load_settings
+from meterline.app.wiring import kafka_config
+from meterline.backends.kafka.producer import Producer
+from meterline.schemas.alert import Alert, encode_alert
+from meterline.schemas.topics import Topic
 from tests.alerting_story import Story
 from tests.channel_receivers import documents, slack
 from tests.pipeline import SOON_SECONDS, Pipeline, eventually, running_pipeline

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.clock import now_ms
-from app.commands.up import sample_policy
-from app.settings import load_settings
-from app.wiring import kafka_config
-from backends.kafka import LogReader
-from relay.client import RelayClient
-from relay.gate import Admission, GateRequest
-from schemas.alert import AlertStatus, decode_alert
-from schemas.throttle import Applied, BreakerState, decode_ack, decode_command
-from schemas.topics import Topic
-from schemas.usage import UsageEvent
+from meterline.app.clock import now_ms
+from meterline.app.commands.up import sample_policy
+from meterline.app.settings import load_settings
+from meterline.app.wiring import kafka_config
+from meterline.backends.kafka.reader import TopicReader
+from meterline.relay.client import RelayClient
+from meterline.relay.gate import Admission, GateRequest
+from meterline.schemas.alert import AlertStatus, decode_alert
+from meterline.schemas.throttle import Applied, BreakerState, decode_ack, decode_command
+from meterline.schemas.topics import Topic
+from meterline.schemas.usage import UsageEvent
 from tests.pipeline import Pipeline, eventually, run_cli, running_relay
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -80,7 +80,7 @@ def test_one_budget_from_crossing_to_recovery(
     assert (refused.scope, refused.http_status, refused.should_retry) == (scope, 402, False)
     assert relay.decide(other).admission is Admission.ADMIT
 
-    reader = LogReader(
+    reader = TopicReader(
         kafka_config(load_settings(pipeline.data_dir), "it-read"),
         [Topic.ALERTS, Topic.THROTTLE_COMMANDS, Topic.THROTTLE_ACKS],
     )

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from app.clock import now_ms
-from relay.client import RelayClient
-from relay.gate import Admission, GateRequest
-from schemas.periods import MINUTE_MS, rfc3339
-from schemas.usage import UsageEvent
+from meterline.app.clock import now_ms
+from meterline.relay.client import RelayClient
+from meterline.relay.gate import Admission, GateRequest
+from meterline.schemas.periods import MINUTE_MS, rfc3339
+from meterline.schemas.usage import UsageEvent
 from tests.channel_receivers import PAGERDUTY_KEY, documents, pagerduty, slack
 from tests.pipeline import Pipeline, eventually, running_pipeline, running_relay
 from tests.webhook_receiver import Receiver, running_receiver

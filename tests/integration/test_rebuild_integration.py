@@ -10,17 +10,19 @@ from typing import Any
 import psutil
 import pytest
 
-from app.clock import now_ms
-from app.settings import load_settings
-from app.wiring import clickhouse_config, kafka_config
-from backends.clickhouse import Client
-from backends.kafka import Admin, LogReader, Producer
-from relay.gate import Admission, GateRequest
-from relay.lanes import encode_batch
-from schemas.alert import AlertStatus, RuleType, decode_alert
-from schemas.codec import encode
-from schemas.topics import KEPT_TOPICS, Topic
-from schemas.usage import UsageEvent
+from meterline.app.clock import now_ms
+from meterline.app.settings import load_settings
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.relay.gate import Admission, GateRequest
+from meterline.relay.lanes import encode_batch
+from meterline.schemas.alert import AlertStatus, RuleType, decode_alert
+from meterline.schemas.codec import encode
+from meterline.schemas.topics import KEPT_TOPICS, Topic
+from meterline.schemas.usage import UsageEvent
 from tests.pipeline import Pipeline, eventually, running_pipeline, running_relay
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -72,7 +74,7 @@ def fired(pipeline: Pipeline) -> list[str]:
 
     Lag, silence and the like depend on how loaded the machine is.
     """
-    reader = LogReader(kafka_config(load_settings(pipeline.data_dir), "test"), [Topic.ALERTS])
+    reader = TopicReader(kafka_config(load_settings(pipeline.data_dir), "test"), [Topic.ALERTS])
     try:
         alerts = [decode_alert(record.value or b"") for record in reader.read_to_end(20)]
     finally:

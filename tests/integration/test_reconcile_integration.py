@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from app.clock import now_ms
-from app.drift_watch import DriftWatch
-from app.settings import load_settings
-from app.wiring import clickhouse_config, kafka_config
-from backends.clickhouse import Client
-from backends.kafka import Producer
-from relay.lanes import encode_batch
-from schemas.codec import encode
-from schemas.metrics import Metric, NoMeter
-from schemas.periods import Calendar, WindowKind
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.topics import Topic
-from schemas.usage import UsageEvent
+from meterline.app.clock import now_ms
+from meterline.app.settings import load_settings
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.producer import Producer
+from meterline.operations.drift_alert import DriftWatch
+from meterline.relay.lanes import encode_batch
+from meterline.schemas.codec import encode
+from meterline.schemas.metrics import Metric, NoMeter
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.topics import Topic
+from meterline.schemas.usage import UsageEvent
 from tests.pipeline import Pipeline, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

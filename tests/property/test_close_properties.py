@@ -7,16 +7,16 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.close.allocation import allocate, round_parts
-from reports.close.bill import bills
-from reports.close.inputs import DepartmentInput, FrozenInputs
-from reports.close.lines import LineKind, SumRow
-from reports.close.statement import state
-from reports.currency import Exchange
-from reports.erp.journal import check, journal_of
-from reports.erp.layouts import documents, layout_bytes
-from reports.erp.payload import payloads
-from schemas.finance import FinancePolicy, JournalLayout, LayoutType
+from meterline.reports.close.booking_lines import LineKind, SumRow
+from meterline.reports.close.core.allocation import allocate, round_parts
+from meterline.reports.close.core.bill import bills
+from meterline.reports.close.core.statement import state
+from meterline.reports.close.inputs import DepartmentInput, FrozenInputs
+from meterline.reports.currency import Exchange
+from meterline.reports.erp.core.journal import check, journal_of
+from meterline.reports.erp.core.layouts import documents, layout_bytes
+from meterline.reports.erp.core.payload import payloads
+from meterline.schemas.finance import FinancePolicy, JournalLayout, LayoutType
 
 AMOUNTS = st.integers(-(10**15), 10**15)
 DEPARTMENTS = ("research", "support", "platform", "sales")

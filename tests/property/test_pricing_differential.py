@@ -13,12 +13,12 @@ import pytest
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo, ModelPrice, Usage
 
-from pricing.catalogue import Catalogue, build_catalogue, load_catalogue
-from pricing.importer import CONTEXTS, SkipReason, import_catalogue
-from pricing.rate_card import RateCard, ServiceTier, read_cards
-from schemas.usage import UsageEvent
+from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.importer import CONTEXTS, SkipReason, import_catalogue
+from meterline.pricing.rate_card import RateCard, ServiceTier, read_cards
+from meterline.schemas.usage import UsageEvent
 
-SHIPPED = resources.files("pricing.catalogues")
+SHIPPED = resources.files("meterline.pricing.catalogues")
 SAMPLES_PER_CARD = 4
 ORACLE: dict[tuple[str, str], ModelInfo] = {
     (provider.id, model.id): model for provider in providers for model in provider.models

@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.catalogue import load_catalogue
-from pricing.rate_card import RateCard
-from pricing.rating import PICO_PER_NANO, Tariff, cost_pico_usd
-from schemas.usage import UsageEvent
+from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.rate_card import RateCard
+from meterline.pricing.rating import PICO_PER_NANO, Tariff, cost_pico_usd
+from meterline.schemas.usage import UsageEvent
 
 CATALOGUE = load_catalogue()
 CARDS = CATALOGUE.cards

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from alerting.breaker import Breaker, TripReason, advance, level
-from alerting.rules.reading import NANO_USD, Reading, RuleId
-from alerting.rules.thresholds import crossing
-from schemas.alert import Alert, AlertStatus
-from schemas.periods import WindowKind
-from schemas.policy import BreakerPolicy, Limits
-from schemas.throttle import BreakerState, ThrottleCommand
+from meterline.alerting.core.breaker import Breaker, TripReason, advance, level
+from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId
+from meterline.alerting.rules.thresholds import crossing
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import BreakerPolicy, Limits
+from meterline.schemas.throttle import BreakerState, ThrottleCommand
 from tests.alerting_story import KEY, RESEARCH, Story
 
 DWELL_MS = BreakerPolicy().dwell_seconds * 1000
@@ -37,7 +37,7 @@ class BreakerWalk(RuleBasedStateMachine):
 
     def _advance(self, *, may_trip: bool = True) -> None:
         before = self.breaker
-        reading = Reading(
+        reading = Measurement(
             RuleId.BUDGET_MONTH,
             WindowKind.MONTH,
             str(self.period),
@@ -247,7 +247,7 @@ def test_thresholds_of_one_period_fire_once_and_rise(
     told, seen, spent = 0, [], 0
     for amount in amounts:
         spent += amount
-        reading = Reading(
+        reading = Measurement(
             RuleId.BUDGET_DAY, WindowKind.DAY, "2026-10-30", 0, 1, 1, spent, 100, NANO_USD
         )
         crossed = crossing(reading, percents, told)

@@ -11,11 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.money import usd_text
-from schemas.policy import PolicyObject, ScopePolicy, decode_policy, encode_policy
-from schemas.policy_entry import COUNT_MAX
-from schemas.policy_fields import AMOUNT_USD_MAX
-from schemas.policy_file import (
+from meterline.control.policy.file import (
     ChangeAction,
     PolicyChange,
     PolicyFileError,
@@ -23,6 +19,10 @@ from schemas.policy_file import (
     parse_policy,
     plan,
 )
+from meterline.schemas.money import usd_text
+from meterline.schemas.policy import PolicyObject, ScopePolicy, decode_policy, encode_policy
+from meterline.schemas.policy_entry import COUNT_MAX
+from meterline.schemas.policy_fields import AMOUNT_USD_MAX
 
 NANO_MAX = AMOUNT_USD_MAX * 10**9
 MODELS = ("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash")

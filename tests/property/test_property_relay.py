@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from typing_extensions import override
 
-from relay.emitter import EmitOutcome, Emitter
-from relay.gate import Admission, Gate, GateRequest
-from relay.lanes import encode_batch
-from relay.settings import EmitterSettings, SpoolSettings
-from relay.spool import Batch, Spool, SpooledBatch, SpoolFullError
-from schemas.codec import decode_usage, encode
-from schemas.policy import Limits, ScopePolicy
-from schemas.throttle import BreakerState, ThrottleCommand
+from meterline.relay.emitter import EmitOutcome, Emitter
+from meterline.relay.gate import Admission, Gate, GateRequest
+from meterline.relay.lanes import encode_batch
+from meterline.relay.settings import EmitterSettings, SpoolSettings
+from meterline.relay.spool import Batch, Spool, SpooledBatch, SpoolFullError
+from meterline.schemas.codec import decode_usage, encode
+from meterline.schemas.policy import Limits, ScopePolicy
+from meterline.schemas.throttle import BreakerState, ThrottleCommand
 from tests.relays import (
     DEADLINE_SECONDS,
     NOW,

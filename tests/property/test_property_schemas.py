@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import decode_usage
-from schemas.money import divide_half_even, nano_from_usd, usd_decimal, usd_text
-from schemas.periods import Calendar, WindowKind, parse_rfc3339, rfc3339
-from schemas.scopes import Scope, ScopeType, parse_scope
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.money import divide_half_even, nano_from_usd, usd_decimal, usd_text
+from meterline.schemas.periods import Calendar, WindowKind, parse_rfc3339, rfc3339
+from meterline.schemas.scopes import Scope, ScopeType, parse_scope
 
 ZONES = (
     "UTC",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerting.rules import burn_rate, deviation
-from alerting.rules.burn_rate import BudgetLeft, Pace
-from alerting.rules.history import Past
-from alerting.state import PolicyChanged
-from schemas.alert import AlertStatus
-from schemas.money import NANO_PER_USD
-from schemas.periods import HOUR_MS
-from schemas.policy import RULES_ID, RuleSet
-from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
+from meterline.alerting.core.state import PolicyChanged
+from meterline.alerting.rules import burn_rate, deviation
+from meterline.alerting.rules.burn_rate import BudgetLeft, Pace
+from meterline.alerting.rules.history import Past
+from meterline.schemas.alert import AlertStatus
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.periods import HOUR_MS
+from meterline.schemas.policy import RULES_ID, RuleSet
+from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
 from tests.alerting_story import KEY, Story
 
 RULE = DeviationRule(id="loop", method=DeviationMethod.SPIKE)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import decode_usage
-from schemas.periods import WindowKind
-from schemas.spend import SnapshotKey, Totals, decode_snapshot
-from schemas.usage import UsageEvent
-from streams.ledger import LedgerPolicy
-from streams.opening import (
-    OPENING_OFFSET,
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot
+from meterline.schemas.usage import UsageEvent
+from meterline.streams.core.bootstrap import (
+    BOOTSTRAP_OFFSET,
+    BootstrapPolicy,
     Opening,
-    OpeningPolicy,
     StoredLane,
     closed_before_ms,
     opening_records,
     opening_totals,
 )
+from meterline.streams.core.ledger import LedgerPolicy
 from tests.streams_model import (
     CALENDAR,
     PARTITION,
@@ -94,7 +94,7 @@ def opened(log: list[Message], horizon: int = 100_000) -> list[Changelog]:
     events = accepted(log)
     newest_ms = max((one.time_ms for one in events), default=0)
     opening = Opening(PARTITION, stored_totals(events), events[-horizon:], stored_lanes(log))
-    flush = opening_records(OpeningPolicy(policy, log[-1].timestamp_ms, newest_ms), opening)
+    flush = opening_records(BootstrapPolicy(policy, log[-1].timestamp_ms, newest_ms), opening)
     return [Changelog(PARTITION, key, value) for key, value in [*flush.entries, flush.state]]
 
 
@@ -129,7 +129,7 @@ def test_a_rebuild_made_twice_is_made_once(drawn: tuple[list[Message], int]) -> 
     once, twice = Process(whole, factory(epoch=EPOCH)), Process(torn, factory(epoch=EPOCH))
     assert once.ledger.state() == twice.ledger.state()
     assert once.replica.entries == twice.replica.entries
-    assert once.ledger.offset == OPENING_OFFSET
+    assert once.ledger.offset == BOOTSTRAP_OFFSET
 
 
 @given(logs(), st.integers(1, 20))
@@ -156,7 +156,7 @@ def test_windows_that_are_not_kept_stay_closed() -> None:
         if totals.end_ms > closed_before_ms(policy.retention, WindowKind(key.kind), watermark_ms)
     ]
     flush = opening_records(
-        OpeningPolicy(policy, watermark_ms, T0), Opening(PARTITION, kept, [late], [])
+        BootstrapPolicy(policy, watermark_ms, T0), Opening(PARTITION, kept, [late], [])
     )
     changelog = [Changelog(PARTITION, *record) for record in [*flush.entries, flush.state]]
     process = Process(changelog, factory(epoch=EPOCH))

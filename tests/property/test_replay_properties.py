@@ -7,10 +7,10 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.replay.truth import RunFacts, Sums, Truth, TruthBuilder, event_id
-from pricing.catalogue import load_catalogue
-from schemas.periods import Calendar, WindowKind
-from schemas.usage import UsageEvent
+from meterline.operations.replay.truth import RunFacts, Sums, Truth, TruthBuilder, event_id
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.usage import UsageEvent
 
 CATALOGUE = load_catalogue()
 FACTS = RunFacts("r", 1, 0, 0, complete=True, duplicates=0, late=0, malformed=0, invalid=0)

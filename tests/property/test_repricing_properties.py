@@ -5,10 +5,10 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.catalogue import build_catalogue
-from reports.repricing.scenario import Request, Scenario, event_of, price_cuts
-from reports.repricing.whatif import Comparison, compare
-from schemas.money import usd_text
+from meterline.pricing.catalogue import build_catalogue
+from meterline.reports.repricing.core.scenario import Request, Scenario, event_of, price_cuts
+from meterline.reports.repricing.whatif import Comparison, compare
+from meterline.schemas.money import usd_text
 
 START_MS = 1_790_812_800_000  # 2026-10-01T00:00Z
 DAY_MS = 86_400_000

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.versions import Position, retraction_version, row_version
+from meterline.sinks.core.versions import Position, retraction_version, row_version
 
 # (sorting key, body) of one event id, in the order of the log; body 0 at key 0 is the original's.
 occurrences = st.lists(

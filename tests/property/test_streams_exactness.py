@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.ledger import FlushRecords
+from meterline.streams.core.ledger import FlushRecords
 from tests.streams_model import (
     T0,
     Changelog,

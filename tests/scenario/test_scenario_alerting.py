@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from schemas.alert import AlertStatus
-from schemas.money import NANO_PER_USD
-from schemas.policy import Limits
-from schemas.throttle import BreakerState, OnExpiry
+from meterline.schemas.alert import AlertStatus
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.policy import Limits
+from meterline.schemas.throttle import BreakerState, OnExpiry
 from tests.alerting_story import KEY, RESEARCH, Story
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState

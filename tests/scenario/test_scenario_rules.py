@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.alert import Alert, AlertStatus
-from schemas.money import nano_from_usd
-from schemas.policy import RULES_ID, BreakerPolicy, RuleSet
-from schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.policy import RULES_ID, BreakerPolicy, RuleSet
+from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
 from tests.alerting_story import KEY, RESEARCH, Story
 
 FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
@@ -22,7 +22,7 @@ def with_rules(story: Story, **rules: object) -> None:
     """Put rules into force, and no others."""
     silent: dict[str, object] = {"deviations": (), "burn_rates": (), "no_data": ()}
     story.rules = RuleSet.model_validate({**silent, **rules})
-    from alerting.state import PolicyChanged  # noqa: PLC0415 - the story's own word
+    from meterline.alerting.core.state import PolicyChanged  # noqa: PLC0415 - the story's own word
 
     story.step(PolicyChanged(RULES_ID, story.rules))
 

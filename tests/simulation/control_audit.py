@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from relay.decision import Admission, Decision
-from relay.gate import Gate
-from schemas.alert import Alert, AlertStatus
-from schemas.periods import HOUR_MS, WindowKind
-from schemas.policy import RuleSet, ScopePolicy
-from schemas.throttle import Applied, BreakerState, OnExpiry, ThrottleCommand
+from meterline.relay.decision import Admission, Decision
+from meterline.relay.gate import Gate
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.periods import HOUR_MS, WindowKind
+from meterline.schemas.policy import RuleSet, ScopePolicy
+from meterline.schemas.throttle import Applied, BreakerState, OnExpiry, ThrottleCommand
 from tests.simulation.ledger_audit import AuditError, Sums
 from tests.streams_model import CALENDAR
 

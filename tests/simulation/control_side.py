@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from alerting import engine
-from alerting.inherited import Heard
-from alerting.restore import Memory, restore
-from alerting.state import (
+from meterline.alerting.core import engine
+from meterline.alerting.core.restore import RestoredState, restore
+from meterline.alerting.core.state import (
     AlertSeen,
     CommandSeen,
     Effect,
@@ -22,13 +21,14 @@ from alerting.state import (
     PublishThrottle,
     Tick,
 )
-from relay.decision import Decision, GateRequest
-from relay.gate import Gate
-from schemas.alert import Alert, decode_alert, encode_alert
-from schemas.manual import subject_of
-from schemas.policy import PolicyObject, ScopePolicy
-from schemas.scopes import scopes_of
-from schemas.throttle import ThrottleCommand, decode_command, encode_command
+from meterline.alerting.core.takeover import ForeignAlerts
+from meterline.relay.decision import Decision, GateRequest
+from meterline.relay.gate import Gate
+from meterline.schemas.alert import Alert, decode_alert, encode_alert
+from meterline.schemas.manual import subject_of
+from meterline.schemas.policy import PolicyObject, ScopePolicy
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.throttle import ThrottleCommand, decode_command, encode_command
 from tests.simulation.control_audit import ControlAudit, GateAudit
 from tests.simulation.usage_side import Logs
 
@@ -77,7 +77,7 @@ class Controller:
         self.commands_read = len(topics.commands)
         self.alerts_read = self.alerts_known = len(topics.alerts)
         self.snapshots_read = [len(log) for log in logs.snapshots]
-        memory = Memory()
+        memory = RestoredState()
         for policy in topics.policies:
             memory.add_policy(*policy)
         for command in topics.commands:
@@ -89,7 +89,7 @@ class Controller:
                 if snapshot is not None:
                     memory.totals.apply(snapshot)
         self.totals = memory.totals
-        self.heard = Heard()
+        self.heard = ForeignAlerts()
         self.state, effects = restore(memory, now_ms, complete=True)
         self._decided(effects)
 

@@ -11,13 +11,13 @@ from bisect import bisect_right
 from collections import defaultdict
 from typing import NamedTuple
 
-from schemas.dead_letter import DeadLetter
-from schemas.periods import WindowKind
-from schemas.reasons import RejectReason
-from schemas.scopes import scopes_of
-from schemas.spend import SnapshotKey, Totals
-from schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
-from streams.entries import Retention
+from meterline.schemas.dead_letter import DeadLetter
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.spend import SnapshotKey, Totals
+from meterline.schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
+from meterline.streams.core.entries import Retention
 from tests.streams_model import CALENDAR, rate
 
 

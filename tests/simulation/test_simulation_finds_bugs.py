@@ -8,22 +8,19 @@ from typing import Any
 
 import pytest
 
-import alerting.restore
-import alerting.totals
-import streams.changelog
-import streams.identity
-import streams.ledger
-from alerting import desired, engine
-from alerting.inherited import Heard
-from alerting.restore import Memory
-from alerting.rules import thresholds
-from alerting.state import ScopeState
-from relay.gate import Gate
-from schemas.throttle import Applied, ThrottleCommand
-from streams.changelog import Replica
-from streams.entries import Entry, add_to_entry, decode_entry
-from streams.lanes import Lanes, Order
-from streams.ledger import PartitionLedger
+from meterline.alerting.core import desired_state as desired
+from meterline.alerting.core import engine, restore, totals
+from meterline.alerting.core.restore import RestoredState
+from meterline.alerting.core.state import ScopeState
+from meterline.alerting.core.takeover import ForeignAlerts
+from meterline.alerting.rules import thresholds
+from meterline.relay.gate import Gate
+from meterline.schemas.throttle import Applied, ThrottleCommand
+from meterline.streams.core import changelog, identity, ledger
+from meterline.streams.core.changelog import Replica
+from meterline.streams.core.entries import Entry, add_to_entry, decode_entry
+from meterline.streams.core.lanes import Lanes, Order
+from meterline.streams.core.ledger import PartitionLedger
 from tests.simulation.__main__ import play_some
 from tests.simulation.ledger_audit import LedgerAudit
 from tests.simulation.usage_side import Worker
@@ -64,12 +61,12 @@ def _ids_ignored(patch: Patch) -> None:
     """Every event is new."""
     numbers = itertools.count()
     fresh = lambda _: (next(numbers).to_bytes(16, "big"), bytes(8))  # noqa: E731
-    patch.setattr(streams.ledger, "digests", fresh)
+    patch.setattr(ledger, "digests", fresh)
 
 
 def _late_batches_refused(patch: Patch) -> None:
     """A batch that fills a gap is taken for a repetition."""
-    patch.setattr("streams.lanes._fill", lambda *_: False)
+    patch.setattr("meterline.streams.core.lanes._fill", lambda *_: False)
 
 
 def _replay_not_slow(patch: Patch) -> None:
@@ -85,7 +82,7 @@ def _state_before_entries(patch: Patch) -> None:
 
 def _last_record_wins(patch: Patch) -> None:
     """Recovery believes a stopped worker's late write."""
-    patch.setattr(streams.changelog, "_older", lambda *_: False)
+    patch.setattr(changelog, "_older", lambda *_: False)
 
     def load(self: Replica, record: Any, scope: str, kind: str, start_ms: int) -> None:
         if record.value:
@@ -102,9 +99,9 @@ def _nothing_healed(patch: Patch) -> None:
 
 def _future_ids_believed(patch: Patch) -> None:
     """Recovery takes the ids of a torn flush for counted."""
-    original = streams.identity.durable_rows
+    original = identity.durable_rows
     patch.setattr(
-        streams.changelog,
+        changelog,
         "durable_rows",
         lambda records, epoch, state_epoch, _: original(records, epoch, state_epoch, 2**60),
     )
@@ -112,7 +109,7 @@ def _future_ids_believed(patch: Patch) -> None:
 
 def _ring_too_short(patch: Patch) -> None:
     """Slots of ids are used again while they are needed."""
-    patch.setattr(streams.ledger, "slots_for", lambda *_: 2)
+    patch.setattr(ledger, "slots_for", lambda *_: 2)
 
 
 def _gate_takes_anything(patch: Patch) -> None:
@@ -131,24 +128,26 @@ def _gate_takes_anything(patch: Patch) -> None:
 
 def _gate_ends_leases_early(patch: Patch) -> None:
     """A relay whose clock is ahead ends live leases."""
-    patch.setattr("relay.stance.CLOCK_SKEW_MS", 0)
-    patch.setattr("relay.stance.lease_ended", lambda command, now: now >= command.expires_at_ms)
-    patch.setattr("relay.gate.lease_ended", lambda command, now: now >= command.expires_at_ms)
+    patch.setattr("meterline.relay.core.effective_limits.CLOCK_SKEW_MS", 0)
+    patch.setattr(
+        "meterline.relay.core.effective_limits.lease_ended", lambda command, now: now >= command.expires_at_ms
+    )
+    patch.setattr("meterline.relay.gate.lease_ended", lambda command, now: now >= command.expires_at_ms)
 
 
 def _alerts_forgotten(patch: Patch) -> None:
     """A restarted controller does not know what was told."""
-    patch.setattr(Memory, "add_alert", lambda *_: None)
+    patch.setattr(RestoredState, "add_alert", lambda *_: None)
 
 
 def _commands_forgotten(patch: Patch) -> None:
     """A restarted controller does not know what it commanded."""
-    patch.setattr(Memory, "add_command", lambda *_: None)
+    patch.setattr(RestoredState, "add_command", lambda *_: None)
 
 
 def _epoch_not_raised(patch: Patch) -> None:
     """Each controller begins where the first began."""
-    patch.setattr(alerting.restore, "next_epoch", lambda *_: 1)
+    patch.setattr(restore, "next_epoch", lambda *_: 1)
 
 
 def _not_fenced(patch: Patch) -> None:
@@ -158,7 +157,7 @@ def _not_fenced(patch: Patch) -> None:
 
 def _others_alerts_not_heard(patch: Patch) -> None:
     """What a replaced controller still tells is nobody's."""
-    patch.setattr(Heard, "read", lambda *_: False)
+    patch.setattr(ForeignAlerts, "read", lambda *_: False)
 
 
 def _leases_not_renewed(patch: Patch) -> None:
@@ -168,7 +167,7 @@ def _leases_not_renewed(patch: Patch) -> None:
 
 def _old_snapshots_believed(patch: Patch) -> None:
     """Alerting lets the last snapshot win instead of the newest."""
-    patch.setattr(alerting.totals, "newer", lambda *_: True)
+    patch.setattr(totals, "newer", lambda *_: True)
 
 
 def _threshold_missed(patch: Patch) -> None:
@@ -182,12 +181,12 @@ def _threshold_missed(patch: Patch) -> None:
 
 def _one_shard_only(patch: Patch) -> None:
     """Alerting forgets the shards but one."""
-    original = alerting.totals.SpendTotals.apply
+    original = totals.SpendTotals.apply
 
     def apply(self: Any, snapshot: Any) -> Any:
         return None if snapshot.key.shard == "1" else original(self, snapshot)
 
-    patch.setattr(alerting.totals.SpendTotals, "apply", apply)
+    patch.setattr(totals.SpendTotals, "apply", apply)
 
 
 def _orders_not_heeded(patch: Patch) -> None:
@@ -201,7 +200,7 @@ def _orders_not_heeded(patch: Patch) -> None:
 
 def _orders_forgotten(patch: Patch) -> None:
     """A restarted controller releases what a person has blocked."""
-    patch.setattr(alerting.restore, "_recall_orders", lambda *_: None)
+    patch.setattr(restore, "_recall_orders", lambda *_: None)
 
 
 def _committed_before_durable(patch: Patch) -> None:

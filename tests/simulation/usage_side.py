@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from relay.lanes import Lane, lane_id
-from schemas.codec import decode_usage
-from schemas.dead_letter import DeadLetter
-from schemas.periods import MINUTE_MS
-from schemas.spend import SnapshotKey, SpendSnapshot, Totals, decode_snapshot
-from schemas.usage import UsageEvent
-from streams.changelog import LedgerFactory, Replica
-from streams.ledger import FlushRecords, Record
+from meterline.relay.lanes import Lane, lane_id
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.dead_letter import DeadLetter
+from meterline.schemas.periods import MINUTE_MS
+from meterline.schemas.spend import SnapshotKey, SpendSnapshot, Totals, decode_snapshot
+from meterline.schemas.usage import UsageEvent
+from meterline.streams.core.changelog import LedgerFactory, Replica
+from meterline.streams.core.ledger import FlushRecords, Record
 from tests.simulation.ledger_audit import LedgerAudit, Parcel
 from tests.streams_model import Changelog
 

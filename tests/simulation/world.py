@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from relay.decision import Admission, GateRequest
-from relay.partitioning import Partitioner
-from schemas.manual import BudgetOverride, ManualThrottle
-from schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, WindowKind, parse_rfc3339, rfc3339
-from schemas.policy import RULES_ID, Budget, Limits, RuleSet, ScopePolicy, object_id
-from schemas.throttle import BreakerState
-from schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
-from streams import identity
+from meterline.relay.decision import Admission, GateRequest
+from meterline.relay.partitioning import Partitioner
+from meterline.schemas.manual import BudgetOverride, ManualThrottle
+from meterline.schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, WindowKind, parse_rfc3339, rfc3339
+from meterline.schemas.policy import RULES_ID, Budget, Limits, RuleSet, ScopePolicy, object_id
+from meterline.schemas.throttle import BreakerState
+from meterline.schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
+from meterline.streams.core import identity
 from tests.simulation.control_audit import SKEW_MS, ControlAudit
 from tests.simulation.control_side import Controller, RelayGate, Topics
 from tests.simulation.ledger_audit import AuditError, LedgerAudit, Parcel, Sums

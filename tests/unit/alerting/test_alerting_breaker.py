@@ -6,11 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from alerting.breaker import Breaker, TripReason, admitted_percent, advance, edges, may_trip
-from alerting.rules.reading import NANO_USD, Reading, RuleId
-from schemas.periods import WindowKind
-from schemas.policy import BreakerPolicy
-from schemas.throttle import BreakerState
+from meterline.alerting.core.breaker import (
+    Breaker,
+    TripReason,
+    admitted_percent,
+    advance,
+    edges,
+    may_trip,
+)
+from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import BreakerPolicy
+from meterline.schemas.throttle import BreakerState
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState
 POLICY = BreakerPolicy()
@@ -19,9 +26,9 @@ LONG_AGO = 0
 NOW = 10 * DWELL_MS
 
 
-def reading(percent: int, *, period: str = "2026-10", version: int = 1) -> Reading:
+def reading(percent: int, *, period: str = "2026-10", version: int = 1) -> Measurement:
     """Spend as whole percent of a budget of 100."""
-    return Reading(
+    return Measurement(
         RuleId.BUDGET_MONTH, WindowKind.MONTH, period, 0, 2**50, version, percent, 100, NANO_USD
     )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from alerting import desired
-from alerting.desired import EXPIRY_SLACK_MS, Cause, Stamp
-from alerting.rules.reading import NANO_USD, TOKENS, Reading, RuleId
-from schemas.periods import DAY_MS, HOUR_MS, WindowKind
-from schemas.policy import BreakerPolicy, Limits, ScopePolicy
-from schemas.throttle import BreakerState, OnExpiry, ThrottleCommand, ThrottleMode
+from meterline.alerting.core import desired_state as desired
+from meterline.alerting.core.desired_state import EXPIRY_SLACK_MS, Cause, Stamp
+from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement, RuleId
+from meterline.schemas.periods import DAY_MS, HOUR_MS, WindowKind
+from meterline.schemas.policy import BreakerPolicy, Limits, ScopePolicy
+from meterline.schemas.throttle import BreakerState, OnExpiry, ThrottleCommand, ThrottleMode
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState
 SCOPE = "department:acme/research"
@@ -24,14 +24,14 @@ def reading(
     observed: int = 100,
     end_ms: int = MONTH_END,
     unit: str = NANO_USD,
-) -> Reading:
+) -> Measurement:
     """Spend against a limit of 100."""
     kind = WindowKind.MONTH if rule_id is RuleId.BUDGET_MONTH else WindowKind.HOUR
-    return Reading(rule_id, kind, "2026-10", 0, end_ms, 3, observed, 100, unit, (("0", 17),))
+    return Measurement(rule_id, kind, "2026-10", 0, end_ms, 3, observed, 100, unit, (("0", 17),))
 
 
 def command(
-    state: BreakerState, read: Reading | None = None, now_ms: int = NOW, **policy: object
+    state: BreakerState, read: Measurement | None = None, now_ms: int = NOW, **policy: object
 ) -> ThrottleCommand:
     """The command for one cause."""
     scoped = ScopePolicy.model_validate({"scope": SCOPE, **policy})
@@ -122,7 +122,7 @@ def test_an_open_breaker_rejects_whatever_the_mode() -> None:
 def test_a_dead_controller_leaves_a_money_cap() -> None:
     """A tenth of an hour's even share of the budget; tokens have none."""
     hours = 10
-    month = Reading(
+    month = Measurement(
         RuleId.BUDGET_MONTH, WindowKind.MONTH, "x", 0, hours * HOUR_MS, 1, 1000, 1000, NANO_USD
     )
     assert command(OPEN, month).degrade_nano_usd_per_hour == 10

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from alerting import engine
-from alerting.state import FenceReason, PublishAlert, PublishThrottle, Tick
-from alerting.totals import SpendSum
-from schemas.alert import AlertStatus, RuleType, Severity
-from schemas.money import NANO_PER_USD
-from schemas.periods import WindowKind
-from schemas.policy import Limits
-from schemas.throttle import BreakerState
+from meterline.alerting.core import engine
+from meterline.alerting.core.state import FenceReason, PublishAlert, PublishThrottle, Tick
+from meterline.alerting.core.totals import SpendSum
+from meterline.schemas.alert import AlertStatus, RuleType, Severity
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import Limits
+from meterline.schemas.throttle import BreakerState
 from tests.alerting_story import KEY, RESEARCH, Story
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from alerting import engine, lifecycle
-from alerting.inherited import Heard
-from alerting.restore import Memory, restore
-from alerting.rules.pipeline import Probe, ProbeKind
-from alerting.state import AlertSeen, ProbesSeen, PublishAlert, State
-from schemas.alert import Alert, AlertStatus
-from schemas.periods import HOUR_MS, parse_rfc3339
-from schemas.policy import Limits, RuleSet
+from meterline.alerting.core import engine, lifecycle
+from meterline.alerting.core.restore import RestoredState, restore
+from meterline.alerting.core.state import AlertSeen, HealthChecksSeen, PublishAlert, State
+from meterline.alerting.core.takeover import ForeignAlerts
+from meterline.alerting.rules.pipeline import HealthCheck, HealthCheckKind
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.periods import HOUR_MS, parse_rfc3339
+from meterline.schemas.policy import Limits, RuleSet
 from tests.alerting_story import RESEARCH, Story
 
 FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
@@ -96,7 +96,7 @@ def test_a_foreign_resolution_is_believed(story: Story) -> None:
 def test_rules_of_others_are_left_alone(story: Story) -> None:
     """The reports worker's drift alert is its own."""
     (told,) = story.alerts
-    heard = Heard()
+    heard = ForeignAlerts()
     assert not heard.read(told.model_copy(update={"rule_id": "pipeline.drift"}))
     assert heard.take(story.now_ms) == []
 
@@ -104,7 +104,7 @@ def test_rules_of_others_are_left_alone(story: Story) -> None:
 def test_own_records_come_back_once(story: Story) -> None:
     """The first is an echo; the same record again is another's."""
     (told,) = story.alerts
-    heard = Heard()
+    heard = ForeignAlerts()
     heard.writing([told])
     assert [heard.read(told), heard.read(told)] == [False, True]
     assert heard.take(story.now_ms) == [told]
@@ -115,7 +115,7 @@ def test_only_the_last_word_counts(story: Story) -> None:
     """Fired by another and resolved since, by whomever: there is nothing to answer for."""
     (told,) = story.alerts
     over = lifecycle.resolved(told, story.now_ms)
-    heard = Heard()
+    heard = ForeignAlerts()
     heard.writing([over])
     assert [heard.read(told), heard.read(over)] == [True, False]
     assert heard.take(story.now_ms) == []
@@ -127,21 +127,23 @@ def test_an_alert_from_the_future_waits_for_its_time(story: Story) -> None:
     """A controller whose clock is ahead tells of a month that has not begun here."""
     (told,) = story.alerts
     ahead = told.model_copy(update={"starts_at_ms": story.now_ms + 5_000})
-    heard = Heard()
+    heard = ForeignAlerts()
     assert heard.read(ahead)
     assert heard.take(story.now_ms) == []
     assert heard.take(story.now_ms + 5_000) == [ahead]
 
 
-LAG = Probe(ProbeKind.LAG, "usage.events", 10**9)
-NOTHING = ProbesSeen(frozenset({ProbeKind.LAG}), ())
+LAG = HealthCheck(HealthCheckKind.LAG, "usage.events", 10**9)
+NOTHING = HealthChecksSeen(frozenset({HealthCheckKind.LAG}), ())
 
 
 def lag_told() -> tuple[State, Alert]:
     """A pipeline that lags behind, and its alert."""
     now_ms = parse_rfc3339("2026-10-31T12:00:00Z")
     state = engine.start(1, RuleSet(), now_ms)
-    state, effects = engine.step(state, ProbesSeen(frozenset({ProbeKind.LAG}), (LAG,)), now_ms)
+    state, effects = engine.step(
+        state, HealthChecksSeen(frozenset({HealthCheckKind.LAG}), (LAG,)), now_ms
+    )
     (alert,) = [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
     return state, alert
 
@@ -149,13 +151,13 @@ def lag_told() -> tuple[State, Alert]:
 def test_a_pipeline_alert_survives_a_restart() -> None:
     """It is not told again while it lasts, even into another hour, and resolved when it is over."""
     _, alert = lag_told()
-    memory = Memory()
+    memory = RestoredState()
     memory.add_alert(alert)
     later_ms = alert.starts_at_ms + HOUR_MS
     state, effects = restore(memory, later_ms, complete=True)
     assert effects == ()
     state, effects = engine.step(
-        state, ProbesSeen(frozenset({ProbeKind.LAG}), (LAG,)), later_ms + 1
+        state, HealthChecksSeen(frozenset({HealthCheckKind.LAG}), (LAG,)), later_ms + 1
     )
     assert effects == ()
     _, effects = engine.step(state, NOTHING, later_ms + 2)

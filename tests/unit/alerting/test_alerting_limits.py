@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from alerting.rules import limits
-from alerting.rules.reading import TOKENS, Reading, RuleId
-from schemas.alert import Severity
-from schemas.periods import WindowKind
-from schemas.policy import Limits
+from meterline.alerting.rules import limits
+from meterline.alerting.rules.measurement import TOKENS, Measurement, RuleId
+from meterline.schemas.alert import Severity
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import Limits
 
 
-def reading(observed: int, limit: int) -> Reading:
+def reading(observed: int, limit: int) -> Measurement:
     """Tokens against a day's limit."""
-    return Reading(
+    return Measurement(
         RuleId.DAY_TOKENS, WindowKind.DAY, "2026-10-05", 0, 1, 1, observed, limit, TOKENS
     )
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from alerting.state import PolicyChanged
-from relay.stance import CLOCK_SKEW_MS, Phase, stance_of
-from schemas.alert import AlertStatus
-from schemas.manual import BudgetOverride, ManualObject, ManualThrottle, manual_id, subject_of
-from schemas.money import nano_from_usd
-from schemas.periods import HOUR_MS, MINUTE_MS
-from schemas.policy import decode_policy, encode_policy, object_id
-from schemas.throttle import BreakerState, OnExpiry, ThrottleMode
+from meterline.alerting.core.state import PolicyChanged
+from meterline.relay.core.effective_limits import CLOCK_SKEW_MS, Phase, stance_of
+from meterline.schemas.alert import AlertStatus
+from meterline.schemas.manual import (
+    BudgetOverride,
+    ManualObject,
+    ManualThrottle,
+    manual_id,
+    subject_of,
+)
+from meterline.schemas.money import nano_from_usd
+from meterline.schemas.periods import HOUR_MS, MINUTE_MS
+from meterline.schemas.policy import decode_policy, encode_policy, object_id
+from meterline.schemas.throttle import BreakerState, OnExpiry, ThrottleMode
 from tests.alerting_story import KEY, RESEARCH, Story
 
 START = "2026-10-05T12:00:00Z"

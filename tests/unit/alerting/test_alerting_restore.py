@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from alerting.restore import Memory, next_epoch
-from alerting.state import PublishAlert, PublishThrottle
-from schemas.throttle import BreakerState
+from meterline.alerting.core.restore import RestoredState, next_epoch
+from meterline.alerting.core.state import PublishAlert, PublishThrottle
+from meterline.schemas.throttle import BreakerState
 from tests.alerting_story import KEY, RESEARCH, Story
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState
@@ -113,7 +113,7 @@ def test_epochs_only_rise(greatest: int, now_ms: int, expected: int, because: st
 
 def test_the_greatest_epoch_counts_though_it_is_not_the_last(story: Story) -> None:
     """An older controller's later record does not lower the epoch."""
-    memory = Memory()
+    memory = RestoredState()
     command = story.last(RESEARCH)
     memory.add_command(command.model_copy(update={"epoch": 8}))
     memory.add_command(command)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from alerting.rules import thresholds
-from alerting.rules.reading import NANO_USD, Reading, RuleId, amount_at, reached
-from schemas.alert import Severity
-from schemas.periods import WindowKind
+from meterline.alerting.rules import thresholds
+from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId, amount_at, reached
+from meterline.schemas.alert import Severity
+from meterline.schemas.periods import WindowKind
 
 DEFAULT = (50, 75, 80, 90, 95, 100)
 
 
-def reading(observed: int, limit: int) -> Reading:
+def reading(observed: int, limit: int) -> Measurement:
     """Spend against a month's budget."""
-    return Reading(
+    return Measurement(
         RuleId.BUDGET_MONTH, WindowKind.MONTH, "2026-10", 0, 1, 1, observed, limit, NANO_USD
     )
 

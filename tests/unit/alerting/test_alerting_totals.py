@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from alerting.totals import KEPT_AFTER_END_MS, MINUTES_KEPT_MS, SpendTotals
-from schemas.periods import HOUR_MS
-from schemas.spend import SnapshotKey, SpendSnapshot, Totals
+from meterline.alerting.core.totals import KEPT_AFTER_END_MS, MINUTES_KEPT_MS, SpendTotals
+from meterline.schemas.periods import HOUR_MS
+from meterline.schemas.spend import SnapshotKey, SpendSnapshot, Totals
 
 SCOPE = "department:acme/research"
 

@@ -8,18 +8,23 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from alerting.notify.decide import Ground, decide
-from alerting.notify.delivery_log import DONE_MAX, DeliveryLog
-from alerting.notify.messages import body_of, incident_key, message_id
-from alerting.notify.outbox import IN_FLIGHT_PER_CHANNEL_MAX, Job, Outbox
-from alerting.notify.progress import Progress
-from alerting.notify.schedule import RETRY_AFTER_SECONDS_MAX, Attempt, after, outcome_of
-from alerting.settings import NotifySettings
-from schemas.alert import Alert, AlertStatus, Severity
-from schemas.delivery import Delivery, DeliveryOutcome
-from schemas.money import NANO_PER_USD
-from schemas.policy import Limits, NotifyPolicy
-from schemas.policy_notify import WebhookChannel
+from meterline.alerting.notify.core.commit_tracker import Progress
+from meterline.alerting.notify.core.decide import Ground, decide
+from meterline.alerting.notify.core.delivery_log import DONE_MAX, DeliveryLog
+from meterline.alerting.notify.core.messages import body_of, incident_key, message_id
+from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX, Job, Outbox
+from meterline.alerting.notify.core.retry_schedule import (
+    RETRY_AFTER_SECONDS_MAX,
+    Attempt,
+    after,
+    outcome_of,
+)
+from meterline.alerting.settings import NotifySettings
+from meterline.schemas.alert import Alert, AlertStatus, Severity
+from meterline.schemas.delivery import Delivery, DeliveryOutcome
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.policy import Limits, NotifyPolicy
+from meterline.schemas.policy_notify import WebhookChannel
 from tests.alerting_story import KEY, RESEARCH, Story
 
 DELAYS = NotifySettings().retry_seconds

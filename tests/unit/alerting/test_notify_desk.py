@@ -8,21 +8,21 @@ from concurrent.futures import Future
 import msgspec
 import pytest
 
-from alerting.notify.active import ActiveAlerts
-from alerting.notify.channels import Channel
-from alerting.notify.decide import LOG_CHANNEL
-from alerting.notify.delivery_log import DeliveryLog
-from alerting.notify.desk import Desk
-from alerting.notify.health import FAILURES_UNTIL_PAUSE, FIRST_PAUSE_MS
-from alerting.notify.knowledge import Knowledge
-from alerting.notify.outbox import Job
-from alerting.notify.pace import UNLIMITED, PaceLimit
-from alerting.notify.schedule import Attempt
-from schemas.alert import Alert, AlertStatus, Severity
-from schemas.delivery import Delivery, DeliveryOutcome, decode_delivery, encode_delivery
-from schemas.periods import parse_rfc3339
-from schemas.policy import NotifyPolicy, ScopePolicy
-from schemas.policy_notify import (
+from meterline.alerting.notify.channels.registry import Channel
+from meterline.alerting.notify.core.active import ActiveAlerts
+from meterline.alerting.notify.core.channel_health import FAILURES_UNTIL_PAUSE, FIRST_PAUSE_MS
+from meterline.alerting.notify.core.decide import LOG_CHANNEL
+from meterline.alerting.notify.core.delivery_log import DeliveryLog
+from meterline.alerting.notify.core.dispatcher import Dispatcher
+from meterline.alerting.notify.core.outbox import Job
+from meterline.alerting.notify.core.policy_snapshot import Knowledge
+from meterline.alerting.notify.core.rate_limit import UNLIMITED, PaceLimit
+from meterline.alerting.notify.core.retry_schedule import Attempt
+from meterline.schemas.alert import Alert, AlertStatus, Severity
+from meterline.schemas.delivery import Delivery, DeliveryOutcome, decode_delivery, encode_delivery
+from meterline.schemas.periods import parse_rfc3339
+from meterline.schemas.policy import NotifyPolicy, ScopePolicy
+from meterline.schemas.policy_notify import (
     Inhibition,
     Maintenance,
     Route,
@@ -30,7 +30,7 @@ from schemas.policy_notify import (
     SlackChannel,
     WebhookChannel,
 )
-from schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
+from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
 from tests.alerting_story import RESEARCH, Story
 
 NOW = parse_rfc3339("2026-10-05T12:00:00Z")
@@ -67,7 +67,7 @@ class Office:
         self.commands: list[ThrottleCommand] = []
         self.desk = self.opened()
 
-    def opened(self) -> Desk:
+    def opened(self) -> Dispatcher:
         """A desk made of the topics alone, as after a restart."""
         log, knowledge, active = DeliveryLog(), Knowledge(), ActiveAlerts()
         for delivery in self.written:
@@ -79,7 +79,7 @@ class Office:
             knowledge.fold_command(command)
         for offset, alert in enumerate(self.alerts):
             active.fold(alert, offset)
-        desk = Desk(log, knowledge, active)
+        desk = Dispatcher(log, knowledge, active)
         desk.set_channels(self.channels)
         return desk
 

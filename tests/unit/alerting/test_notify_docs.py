@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alerting.notify.advice import ADVICE
-from schemas.delivery import DeliveryOutcome
-from schemas.matchers import LABELS
-from schemas.policy_notify import CHANNEL_TYPES
-from schemas.templates import ALERT_FIELDS, FILTERS, VARIABLES
+from meterline.alerting.notify.core.advice import ADVICE
+from meterline.schemas.delivery import DeliveryOutcome
+from meterline.schemas.matchers import LABELS
+from meterline.schemas.policy_notify import CHANNEL_TYPES
+from meterline.schemas.templates import ALERT_FIELDS, FILTERS, VARIABLES
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from alerting.notify.health import (
+from meterline.alerting.notify.core.channel_health import (
     FAILURES_UNTIL_PAUSE,
     FIRST_PAUSE_MS,
     Health,
     observed,
 )
-from alerting.notify.schedule import Attempt
-from schemas.delivery import DeliveryOutcome
+from meterline.alerting.notify.core.retry_schedule import Attempt
+from meterline.schemas.delivery import DeliveryOutcome
 
 NOW = 1_793_000_000_000
 FAILED = Attempt(DeliveryOutcome.RETRY, 0)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import msgspec
 
-from alerting import engine
-from alerting.inspection import inspect
-from alerting.probes import LagClock, Round
-from alerting.rules.pipeline import PIPELINE, Probe, ProbeKind
-from alerting.state import ProbesSeen, PublishAlert, State
-from alerting.totals import SpendTotals
-from schemas.alert import Alert, AlertStatus
-from schemas.periods import DAY_MS, HOUR_MS
-from schemas.policy import RuleSet
-from schemas.spend import SnapshotKey, SpendSnapshot, StreamState, Totals, decode_stream_state
-from streams.lanes import Lane
-from streams.ledger import StateRecord, decode_state
+from meterline.alerting.core import engine
+from meterline.alerting.core.inspection import inspect
+from meterline.alerting.core.state import HealthChecksSeen, PublishAlert, State
+from meterline.alerting.core.totals import SpendTotals
+from meterline.alerting.health_checks import LagClock, Round
+from meterline.alerting.rules.pipeline import PIPELINE, HealthCheck, HealthCheckKind
+from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.periods import DAY_MS, HOUR_MS
+from meterline.schemas.policy import RuleSet
+from meterline.schemas.spend import (
+    SnapshotKey,
+    SpendSnapshot,
+    StreamState,
+    Totals,
+    decode_stream_state,
+)
+from meterline.streams.core.lanes import Lane
+from meterline.streams.core.ledger import StateRecord, decode_state
 
 NOW_MS = 1_793_000_000_000
 HOUR_START_MS = NOW_MS // HOUR_MS * HOUR_MS
@@ -40,12 +46,12 @@ def add(
     totals.apply(SpendSnapshot(key, value))
 
 
-def seen(totals: SpendTotals, lanes: dict[str, int], found: Round = NOTHING) -> ProbesSeen:
+def seen(totals: SpendTotals, lanes: dict[str, int], found: Round = NOTHING) -> HealthChecksSeen:
     """One look."""
     return inspect(totals, lanes, found, HOUR_START_MS, NOW_MS)
 
 
-def told(state: State, observation: ProbesSeen, after_ms: int = 0) -> list[Alert]:
+def told(state: State, observation: HealthChecksSeen, after_ms: int = 0) -> list[Alert]:
     """What the engine says."""
     _, effects = engine.step(state, observation, NOW_MS + after_ms)
     return [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
@@ -112,9 +118,9 @@ def test_lag_is_told_above_its_limit() -> None:
     """A minute by default, with how many messages wait."""
     state = engine.start(1, RuleSet(), NOW_MS)
 
-    def lag(seconds: int) -> ProbesSeen:
-        probe = Probe(ProbeKind.LAG, PIPELINE, seconds, "(7 messages)")
-        return seen(SpendTotals(), {}, Round(frozenset({ProbeKind.LAG}), (probe,)))
+    def lag(seconds: int) -> HealthChecksSeen:
+        probe = HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, "(7 messages)")
+        return seen(SpendTotals(), {}, Round(frozenset({HealthCheckKind.LAG}), (probe,)))
 
     assert told(state, lag(59)) == []
     (alert,) = told(state, lag(60), 10_000)

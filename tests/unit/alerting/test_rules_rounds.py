@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from alerting import engine
-from alerting.past_windows import SpendSum
-from alerting.state import Effect, PolicyChanged, PublishAlert, PublishThrottle, State, Tick
-from schemas.money import NANO_PER_USD
-from schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, parse_rfc3339
-from schemas.policy import Budget, Limits, RuleSet, ScopePolicy
-from schemas.policy_rules import DeviationRule
+from meterline.alerting.core import engine
+from meterline.alerting.core.past_windows import SpendSum
+from meterline.alerting.core.state import (
+    Effect,
+    PolicyChanged,
+    PublishAlert,
+    PublishThrottle,
+    State,
+    Tick,
+)
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, parse_rfc3339
+from meterline.schemas.policy import Budget, Limits, RuleSet, ScopePolicy
+from meterline.schemas.policy_rules import DeviationRule
 
 NOON_MS = parse_rfc3339("2026-06-15T12:00:00Z")
 MIDNIGHT_MS = parse_rfc3339("2026-06-16T00:00:00Z")

@@ -8,8 +8,8 @@ import sys
 import typer
 from typer.testing import CliRunner
 
-from app.cli import COMMANDS, cli
-from app.failures import UserError, explain
+from meterline.app.cli import COMMANDS, cli
+from meterline.app.failures import UserError, explain
 
 HEAVY = ("kafka", "aiokafka", "faust", "clickhouse_connect", "httpx", "pyarrow", "matplotlib")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import CLOSES_DIRECTORY, ReportsSection, Settings
-from app.stack import worker_environment
+from meterline.app.local.stack import worker_environment
+from meterline.app.settings import CLOSES_DIRECTORY, ReportsSection, Settings
 
 
 def test_workers_get_catalogues_and_exports(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from app.telemetry import Sparse
+from meterline.app.telemetry import Sparse
 
 
 def record(logger: str, message: str, created: float) -> logging.LogRecord:

@@ -7,7 +7,7 @@ import pytest
 from clickhouse_connect.driver import exceptions as driver
 from urllib3 import exceptions as transport
 
-from backends.clickhouse import (
+from meterline.backends.clickhouse import (
     STOP_CODES,
     UNAVAILABLE_CODES,
     ClickHouseConfig,

@@ -6,7 +6,7 @@ import pytest
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
 
-from backends.clickhouse import _column_type
+from meterline.backends.clickhouse import _column_type
 
 
 @pytest.mark.parametrize(

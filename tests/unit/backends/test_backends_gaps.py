@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from backends.kafka.consuming import poll_driver
-from backends.kafka.gaps import GapWatch
+from meterline.backends.kafka.consuming import poll_driver
+from meterline.backends.kafka.gaps import GapWatch
 
 
 class Fetched(NamedTuple):

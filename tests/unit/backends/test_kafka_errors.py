@@ -8,12 +8,12 @@ import pytest
 from kafka import errors as driver
 from kafka.consumer.fetcher import RecordTooLargeError
 
-from backends.kafka.config import KafkaConfig
-from backends.kafka.errors import (
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.errors import (
     ERROR_TEXT_LENGTH_MAX,
     RULES,
     BrokerUnavailable,
-    KafkaDoorError,
+    KafkaClientError,
     MessageRefused,
     Rebalanced,
     Stop,
@@ -74,7 +74,7 @@ def test_every_rule_names_an_error_that_the_driver_has() -> None:
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
 def test_an_error_becomes_what_the_caller_can_do(
-    error: Exception, expected: type[KafkaDoorError]
+    error: Exception, expected: type[KafkaClientError]
 ) -> None:
     """Errors that pass are for a retry, those of the message for a dead letter, others stop."""
     assert type(door_error(error, "sending to usage.events")) is expected

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from alerting.rules.reading import RuleId
-from app.replay.truth import RunFacts, Truth
 from benchmarks.chaos_suite import audit
 from benchmarks.chaos_suite.journal import Entry, Kind, truth_of
 from benchmarks.chaos_suite.policy import THRESHOLDS
 from benchmarks.chaos_suite.topics import Topics
-from pricing.catalogue import load_catalogue
-from schemas.alert import Alert, AlertStatus, RuleType, Severity
-from schemas.dead_letter import DeadLetter
-from schemas.periods import Calendar
-from schemas.reasons import RejectReason
-from schemas.throttle import BreakerState
-from schemas.usage import UsageEvent
+from meterline.alerting.rules.measurement import RuleId
+from meterline.operations.replay.truth import RunFacts, Truth
+from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.alert import Alert, AlertStatus, RuleType, Severity
+from meterline.schemas.dead_letter import DeadLetter
+from meterline.schemas.periods import Calendar
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.throttle import BreakerState
+from meterline.schemas.usage import UsageEvent
 from tests.alerting_story import RESEARCH, Story
 
 NOW_MS = 1_790_856_000_000

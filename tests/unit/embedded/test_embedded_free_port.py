@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from embedded.processes import free_port
+from meterline.embedded.processes import free_port
 
 EPHEMERAL_FIRST = 32_768
 

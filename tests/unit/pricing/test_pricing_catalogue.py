@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pricing.catalogue import Catalogue, build_catalogue, load_catalogue
-from pricing.rate_card import CatalogueError, RateCard, price_pico, price_text, read_cards
-from pricing.show import RateNotFoundError, show
-from schemas.periods import parse_rfc3339
-from schemas.usage import UsageEvent
+from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.rate_card import CatalogueError, RateCard, price_pico, price_text, read_cards
+from meterline.pricing.show import RateNotFoundError, show
+from meterline.schemas.periods import parse_rfc3339
+from meterline.schemas.usage import UsageEvent
 
 NOW = parse_rfc3339("2026-11-21T12:00:00Z")
 

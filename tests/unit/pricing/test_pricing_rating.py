@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pricing.catalogue import Catalogue, build_catalogue, load_catalogue
-from pricing.rating import UnratedReason
-from schemas.periods import parse_rfc3339
-from schemas.usage import UsageEvent
+from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.rating import UnratedReason
+from meterline.schemas.periods import parse_rfc3339
+from meterline.schemas.usage import UsageEvent
 
 NOVEMBER = parse_rfc3339("2026-11-21T12:00:00Z")
 
@@ -246,7 +246,7 @@ def test_seller_decides_the_price(small: Catalogue) -> None:
 
 def test_plan_cache_is_bounded(small: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Endless new model names neither grow the cache without end nor change any answer."""
-    monkeypatch.setattr("pricing.catalogue.PLANS_MAX", 8)
+    monkeypatch.setattr("meterline.pricing.catalogue.PLANS_MAX", 8)
     catalogue = build_catalogue([("test.json", CARDS)])
     for number in range(50):
         catalogue.rate(event(f"invented-{number}"))

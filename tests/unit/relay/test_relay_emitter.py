@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from relay.emitter import EmitOutcome, Emitter
-from relay.partitioning import murmur2
-from relay.settings import EmitterSettings, RelaySettings, SettingsError, SpoolSettings
-from relay.spool import Spool
-from schemas.metrics import Metric
-from schemas.usage import EVENTS_PER_BATCH_MAX, MESSAGE_BYTES_MAX, UsageEvent
+from meterline.relay.emitter import EmitOutcome, Emitter
+from meterline.relay.partitioning import murmur2
+from meterline.relay.settings import EmitterSettings, RelaySettings, SettingsError, SpoolSettings
+from meterline.relay.spool import Spool
+from meterline.schemas.metrics import Metric
+from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, MESSAGE_BYTES_MAX, UsageEvent
 from tests.relays import (
     DEADLINE_SECONDS,
     NOW,

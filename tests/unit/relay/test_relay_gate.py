@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from relay.gate import Admission, Decision, Gate, GateReason, GateRequest
-from relay.settings import GateSettings
-from relay.stance import CLOCK_SKEW_MS, Phase, stance_of
-from schemas.policy import Limits, ScopePolicy
-from schemas.scopes import ScopeError
-from schemas.throttle import (
+from meterline.relay.core.effective_limits import CLOCK_SKEW_MS, Phase, stance_of
+from meterline.relay.gate import Admission, Decision, Gate, GateReason, GateRequest
+from meterline.relay.settings import GateSettings
+from meterline.schemas.policy import Limits, ScopePolicy
+from meterline.schemas.scopes import ScopeError
+from meterline.schemas.throttle import (
     HOLD_MS_MAX,
     Applied,
     BreakerState,

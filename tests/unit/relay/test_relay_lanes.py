@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from relay.lanes import FRAME_BYTES_MAX, Lane, encode_batch, lane_id
-from relay.partitioning import CACHED_KEYS_MAX, Partitioner, murmur2
-from schemas.codec import decode_usage, encode
-from schemas.usage import UsageEvent
+from meterline.relay.lanes import FRAME_BYTES_MAX, Lane, encode_batch, lane_id
+from meterline.relay.partitioning import CACHED_KEYS_MAX, Partitioner, murmur2
+from meterline.schemas.codec import decode_usage, encode
+from meterline.schemas.usage import UsageEvent
 
 
 @pytest.mark.parametrize(

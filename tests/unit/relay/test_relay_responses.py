@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from relay.gate import Admission, Decision, GateReason
-from relay.responses import refusal
+from meterline.relay.gate import Admission, Decision, GateReason
+from meterline.relay.responses import refusal
 
 RESET = 1_764_547_200_000
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.settings import SpoolSettings
-from relay.spool import (
+from meterline.relay.settings import SpoolSettings
+from meterline.relay.spool import (
     Batch,
     Spool,
     SpoolFullError,

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from relay.usage_blocks import (
+from meterline.relay.usage_blocks import (
     TokenFields,
     UsageBlockError,
     anthropic_usage,
     openai_chat_usage,
     openai_responses_usage,
 )
-from schemas.codec import fault
-from schemas.usage import UsageEvent
+from meterline.schemas.codec import fault
+from meterline.schemas.usage import UsageEvent
 
 READERS: list[Callable[[Mapping[str, Any]], TokenFields]] = [
     openai_chat_usage,

@@ -9,14 +9,14 @@ from focus_data_toolkit.model.validator import lint_focus_1_4_structure
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.close.inputs import DepartmentInput, FrozenInputs, PriceInput
-from reports.currency import Exchange
-from reports.focus.datasets import billing_period_bytes
-from reports.focus.lines import Line
-from reports.focus.rows import COLUMNS, RowMaker
-from reports.focus.split import split_cost
-from schemas.finance import FinancePolicy
-from schemas.money import nano_from_usd
+from meterline.reports.close.inputs import DepartmentInput, FrozenInputs, PriceInput
+from meterline.reports.currency import Exchange
+from meterline.reports.focus.core.split import split_cost
+from meterline.reports.focus.datasets import billing_period_bytes
+from meterline.reports.focus.focus_rows import COLUMNS, RowMaker
+from meterline.reports.focus.lines import Line
+from meterline.schemas.finance import FinancePolicy
+from meterline.schemas.money import nano_from_usd
 
 PRICE = PriceInput(
     "openai",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.clock import now_ms
-from reports.errors import SchedulerError
-from reports.scheduler import Every, Job, Monthly, Scheduler
+from meterline.app.clock import now_ms
+from meterline.reports.errors import SchedulerError
+from meterline.reports.scheduler import Every, Job, Monthly, Scheduler
 
 NOW_MS = 1_793_685_600_000
 PATIENCE_SECONDS = 20

@@ -5,9 +5,9 @@ from datetime import date
 
 import pytest
 
-from reports.providers.exports import Kind, ProviderRow, read_export
-from reports.providers.layouts import ExportError, Format, layout_of
-from reports.providers.variance import Cell, Counts, Measure, compare
+from meterline.reports.providers.core.exports import Kind, ProviderRow, read_export
+from meterline.reports.providers.core.layouts import ExportError, Format, layout_of
+from meterline.reports.providers.core.variance import Cell, Counts, Measure, compare
 
 DAY = date(2026, 10, 5)
 NEXT = date(2026, 10, 6)

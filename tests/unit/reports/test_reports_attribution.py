@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.attribution.answer import Answer, Line, project, stale_of, with_policies
-from reports.attribution.period import Granularity, Period, PeriodError, read_period
-from reports.attribution.question import (
+from meterline.reports.attribution.answer import Answer, Line, project, stale_of, with_policies
+from meterline.reports.attribution.core.period import Granularity, Period, PeriodError, read_period
+from meterline.reports.attribution.core.question import (
     Attribution,
     QuestionError,
     Source,
@@ -19,9 +19,9 @@ from reports.attribution.question import (
     read_axis,
     read_filter,
 )
-from reports.attribution.sql import Cell, Stale, build, build_peaks, build_stale
-from schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, rfc3339
-from schemas.policy import Budget, Limits, ScopePolicy
+from meterline.reports.attribution.core.sql import Cell, Stale, build, build_peaks, build_stale
+from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, rfc3339
+from meterline.schemas.policy import Budget, Limits, ScopePolicy
 
 BERLIN = Calendar("Europe/Berlin")
 UTC = Calendar()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.audit.chain import (
+from meterline.reports.audit.core.chain import (
     Action,
     Break,
     Link,
@@ -19,7 +19,7 @@ from reports.audit.chain import (
     verify,
     verify_roots,
 )
-from schemas.periods import DAY_MS
+from meterline.schemas.periods import DAY_MS
 
 ACTIONS = [
     Action(number, f"a-{number}", number * DAY_MS // 3, "ana", "policy.changed", "o", "ü", "{}", "")

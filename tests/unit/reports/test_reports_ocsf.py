@@ -7,8 +7,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-from reports.audit.chain import Action, extend
-from reports.audit.ocsf import OCSF_VERSION, ocsf_event
+from meterline.reports.audit.core.chain import Action, extend
+from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
 
 
 @pytest.fixture(scope="module")

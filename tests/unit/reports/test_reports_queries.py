@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from reports.totals import (
+from meterline.reports.totals import (
     CurrentSpend,
     EventTotals,
     LastEvent,
@@ -15,9 +15,9 @@ from reports.totals import (
     StreamTotals,
     windows_between,
 )
-from reports.verification import EventRange, StoredEvents, StoredIds
-from schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
-from schemas.scopes import ScopeType
+from meterline.reports.verification import EventRange, StoredEvents, StoredIds
+from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
+from meterline.schemas.scopes import ScopeType
 
 NASTY = "acme' OR 1=1 --"
 MARCH_MS = 1_772_323_200_000  # 2026-03-01T00:00Z

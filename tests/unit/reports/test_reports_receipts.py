@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.receipts import BatchRow, EventRow, LetterRow, Outcome, Place, arrivals
+from meterline.reports.event_trace import BatchRow, EventRow, LetterRow, Outcome, Place, arrivals
 
 FIRST, SECOND, THIRD = (Place(1, offset, 0) for offset in (10, 20, 30))
 IDENTITY = ("acme", "research", "2026-10-01", "k-1")

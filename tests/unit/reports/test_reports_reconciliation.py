@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.reconciliation import (
+from meterline.reports.reconciliation import (
     Compared,
     Cut,
     LaneGap,
@@ -13,9 +13,9 @@ from reports.reconciliation import (
     repair,
     sums_of,
 )
-from reports.totals import WindowScope
-from schemas.periods import WindowKind
-from schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
+from meterline.reports.totals import WindowScope
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
 
 END_MS = 100
 SCOPE = "department:acme/research"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reports.attribution.roles import TABLES, statements
-from schemas.scopes import ScopeError
+from meterline.reports.attribution.core.roles import TABLES, statements
+from meterline.schemas.scopes import ScopeError
 
 
 def test_every_table_has_policy_and_grant() -> None:

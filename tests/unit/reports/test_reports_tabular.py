@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.tabular import FORMULA_STARTS, Column, Format, Kind, guarded, write_table
+from meterline.reports.tabular import FORMULA_STARTS, Column, Format, Kind, guarded, write_table
 
 COLUMNS = (
     Column("name"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.matchers import MatcherError, failing, parse_matcher
+from meterline.schemas.matchers import MatcherError, failing, parse_matcher
 
 LABELS = {"severity": "error", "scope": "key:acme/k-1", "scope_type": "key"}
 

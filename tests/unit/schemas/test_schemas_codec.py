@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from schemas.codec import decode_usage, encode
-from schemas.reasons import RejectReason
-from schemas.usage import (
+from meterline.schemas.codec import decode_usage, encode
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.usage import (
     EVENTS_PER_BATCH_MAX,
     FUTURE_TOLERANCE_MS,
     MESSAGE_BYTES_MAX,

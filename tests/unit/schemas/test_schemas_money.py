@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from schemas.money import (
+from meterline.schemas.money import (
     MoneyError,
     divide_half_even,
     nano_from_usd,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.scopes import Scope, ScopeError, ScopeType, parse_scope, scopes_of
+from meterline.schemas.scopes import Scope, ScopeError, ScopeType, parse_scope, scopes_of
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.alert import AlertError, decode_alert
-from schemas.dead_letter import (
+from meterline.schemas.alert import AlertError, decode_alert
+from meterline.schemas.dead_letter import (
     ORIGINAL_BYTES_MAX,
     DeadLetter,
     decode_dead_letter,
     encode_dead_letter,
     encode_original,
 )
-from schemas.policy import (
+from meterline.schemas.policy import (
     Budget,
     NotifyPolicy,
     PolicyObject,
@@ -23,8 +23,8 @@ from schemas.policy import (
     encode_policy,
     object_id,
 )
-from schemas.reasons import RejectReason
-from schemas.spend import (
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.spend import (
     SnapshotError,
     SnapshotKey,
     Totals,
@@ -33,14 +33,14 @@ from schemas.spend import (
     encode_totals,
     newer,
 )
-from schemas.throttle import (
+from meterline.schemas.throttle import (
     BreakerState,
     ThrottleCommand,
     ThrottleError,
     decode_command,
     encode_command,
 )
-from schemas.topics import TOPICS, Topic, topic_spec
+from meterline.schemas.topics import TOPICS, Topic, topic_spec
 
 KEY = SnapshotKey("department:acme/research", "month", 1_761_955_200_000, "3")
 TOTALS = Totals(0, 17, 1_764_547_200_000, 5_504_000, 300, 100, 0, 0, 0, 2, 0, 1_763_700_000_000)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from alerting.notify.messages import alert_view, filled
-from schemas.templates import ALERT_FIELDS, OUTPUT_LENGTH_MAX, TemplateError, check_template, render
+from meterline.alerting.notify.core.messages import alert_view, filled
+from meterline.schemas.templates import (
+    ALERT_FIELDS,
+    OUTPUT_LENGTH_MAX,
+    TemplateError,
+    check_template,
+    render,
+)
 from tests.alerting_story import RESEARCH, Story
 
 

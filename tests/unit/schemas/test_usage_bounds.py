@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from schemas.money import NANO_PER_USD
-from schemas.usage import QUANTITY_MAX, UsageEvent
+from meterline.schemas.money import NANO_PER_USD
+from meterline.schemas.usage import QUANTITY_MAX, UsageEvent
 
 # Dollars per million tokens: above every list price, by a factor of more than one.
 DEAREST_USD_PER_MILLION = 1_000

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from backends.kafka import Record, TopicPartition
-from sinks.batch import (
+from meterline.backends.kafka.config import Record, TopicPartition
+from meterline.sinks.core.batch import (
     Batch,
     Entry,
     FlushPolicy,

@@ -3,13 +3,18 @@
 import msgspec
 import pytest
 
-from schemas.dead_letter import ORIGINAL_BYTES_MAX, DeadLetter, encode_dead_letter, encode_original
-from schemas.reasons import RETRACTED, RejectReason
-from schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
-from schemas.tables import DEAD_LETTERS, SPEND_WINDOWS, USAGE_EVENTS
-from schemas.topics import Topic
-from schemas.usage import UsageEvent
-from sinks.control_rows import (
+from meterline.schemas.dead_letter import (
+    ORIGINAL_BYTES_MAX,
+    DeadLetter,
+    encode_dead_letter,
+    encode_original,
+)
+from meterline.schemas.reasons import RETRACTED, RejectReason
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.tables import DEAD_LETTERS, SPEND_WINDOWS, USAGE_EVENTS
+from meterline.schemas.topics import Topic
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.core.control_rows import (
     ROW_TOPICS,
     Letter,
     Place,
@@ -20,8 +25,8 @@ from sinks.control_rows import (
     spend_block,
     spend_window,
 )
-from sinks.usage_rows import retraction_block
-from sinks.versions import Position, retraction_version
+from meterline.sinks.core.usage_rows import retraction_block
+from meterline.sinks.core.versions import Position, retraction_version
 
 NOW_MS = 1_793_000_000_000
 PLACE = Place(2, 40)

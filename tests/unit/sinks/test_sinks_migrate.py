@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from sinks.migrate import Applied, ClusterOptions, Migration, MigrationError, check, expand, shipped
+from meterline.sinks.migrate import (
+    Applied,
+    ClusterOptions,
+    Migration,
+    MigrationError,
+    check,
+    expand,
+    shipped,
+)
 
 CLUSTER = ClusterOptions("main")
 # Replace what an earlier run did: rows of a replacing table, views, settings.

@@ -2,16 +2,16 @@
 
 import pytest
 
-from backends.kafka import Record
-from schemas.dead_letter import decode_dead_letter, encode_dead_letter
-from schemas.reasons import RejectReason
-from schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
-from schemas.usage import MESSAGE_BYTES_MAX
-from sinks.batch import Poison
-from sinks.settings import SinkSettings
-from sinks.shapes import shapes
-from sinks.usage_rows import RatedEvent
-from sinks.writer import Backoff, CrashPoints, UnknownCrashPointError, letter_of
+from meterline.backends.kafka.config import Record
+from meterline.schemas.dead_letter import decode_dead_letter, encode_dead_letter
+from meterline.schemas.reasons import RejectReason
+from meterline.schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
+from meterline.schemas.usage import MESSAGE_BYTES_MAX
+from meterline.sinks.core.batch import Poison
+from meterline.sinks.core.usage_rows import RatedEvent
+from meterline.sinks.handlers import shapes
+from meterline.sinks.settings import SinkSettings
+from meterline.sinks.writer import Backoff, CrashPoints, UnknownCrashPointError, letter_of
 
 
 def unused(_: object) -> RatedEvent:

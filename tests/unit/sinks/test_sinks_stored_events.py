@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.tables import USAGE_EVENTS
-from schemas.usage import UsageEvent
-from sinks.stored_events import STORED_COLUMNS, stored_event
-from sinks.usage_rows import BOUNDS, default_of, usage_rows
-from streams.identity import digests
+from meterline.schemas.tables import USAGE_EVENTS
+from meterline.schemas.usage import UsageEvent
+from meterline.sinks.core.stored_events import STORED_COLUMNS, stored_event
+from meterline.sinks.core.usage_rows import BOUNDS, default_of, usage_rows
+from meterline.streams.core.identity import digests
 
 NOW_MS = 1_793_000_000_000
 FULL = UsageEvent(

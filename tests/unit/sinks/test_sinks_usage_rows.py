@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.tables import NANO_USD_LIMIT, USAGE_EVENTS
-from schemas.usage import UsageBatch, UsageEvent
-from sinks.usage_rows import Block, UsageRows, default_of, usage_block, usage_rows
-from sinks.versions import Position, row_version
+from meterline.schemas.tables import NANO_USD_LIMIT, USAGE_EVENTS
+from meterline.schemas.usage import UsageBatch, UsageEvent
+from meterline.sinks.core.usage_rows import Block, UsageRows, default_of, usage_block, usage_rows
+from meterline.sinks.core.versions import Position, row_version
 
 NOW_MS = 1_793_000_000_000
 
@@ -119,7 +119,7 @@ def test_texts_that_repeat_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert second is not None
     for column in ("organisation", "key", "user", "model_sent"):
         assert first.columns[column][0] is second.columns[column][0]
-    monkeypatch.setattr("sinks.usage_rows.REPEATED_TEXTS_MAX", 2)
+    monkeypatch.setattr("meterline.sinks.core.usage_rows.REPEATED_TEXTS_MAX", 2)
     users = [f"user-{number}" for number in range(10)]
     rows = stored(batch(*(event(id=user, user=user) for user in users)))
     assert [row["user"] for row in rows] == users

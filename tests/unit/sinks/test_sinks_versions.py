@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from sinks.versions import (
+from meterline.sinks.core.versions import (
     EPOCH_MAX,
     OFFSET_MAX,
     Position,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.periods import Calendar
-from schemas.spend import SnapshotKey, encode_key
-from streams.entries import encode_entry_key, kind_of
+from meterline.schemas.periods import Calendar
+from meterline.schemas.spend import SnapshotKey, encode_key
+from meterline.streams.core.entries import encode_entry_key, kind_of
 
 SCOPES = ("organisation:acme", "department:acme/r&d", 'key:acme/a"b\\c', "user:acme/ünï-日本")
 

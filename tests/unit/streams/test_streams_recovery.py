@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from schemas.metrics import NoMeter
-from streams import recovery
-from streams.agents import build_streams
-from streams.recovery import BulkRecovery, RecoveryStalledError
-from streams.settings import StreamsSettings
+from meterline.schemas.metrics import NoMeter
+from meterline.streams import recovery
+from meterline.streams.agents import build_streams
+from meterline.streams.recovery import BulkRecovery, RecoveryStalledError
+from meterline.streams.settings import StreamsSettings
 from tests.streams_model import rate
 
 NOW = 1_793_000_000_000

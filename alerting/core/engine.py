@@ -1,0 +1,496 @@
+"""The engine: spend, policy and time in; throttle commands and alerts out. Pure.
+
+    step(state, observation, now_ms) -> (state, effects)
+
+Per scope there is one evaluation, whatever asked for it:
+
+    spend in the current hour, day, month
+        -> readings (one per budget and limit)
+        -> breakers (budgets) and limits     -> causes -> one desired throttle state -> command
+        -> thresholds and limits, episodes   -> alerts
+Budgets and limits of a scope feed one command, because a command is the scope's full state.
+
+Most observations change nothing. Each (scope, window kind) therefore keeps the range between the
+two nearest amounts at which any rule may answer otherwise; a sum inside it costs two lookups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from heapq import heappop, heappush
+
+from meterline.alerting.core import desired_state as desired
+from meterline.alerting.core import history_rules as look_back
+from meterline.alerting.core import lifecycle, manual
+from meterline.alerting.core import pipeline_alerts as pipeline_watch
+from meterline.alerting.core import rule_lifecycle as signals
+from meterline.alerting.core import takeover as inherited
+from meterline.alerting.core.breaker import TripReason
+from meterline.alerting.core.lifecycle import Episode
+from meterline.alerting.core.scope_command import breaker_steps, command_for
+from meterline.alerting.core.scope_rules import rules_of
+from meterline.alerting.core.state import (
+    AlertSeen,
+    CommandSeen,
+    Effect,
+    Fenced,
+    FenceReason,
+    HealthChecksSeen,
+    MinuteWatch,
+    Observation,
+    PolicyChanged,
+    PublishAlert,
+    PublishThrottle,
+    ScopeState,
+    State,
+    Tick,
+    Watch,
+)
+from meterline.alerting.core.totals import SpendSum
+from meterline.alerting.core.trigger_bounds import (
+    BUDGETS,
+    WATCHED,
+    around,
+    readings_of,
+    set_edges,
+    watch,
+    watch_minute,
+)
+from meterline.alerting.rules import limits, thresholds
+from meterline.alerting.rules.history import Track
+from meterline.alerting.rules.measurement import Measurement, RuleId
+from meterline.schemas.alert import Alert
+from meterline.schemas.manual import BudgetOverride, ManualObject, ManualThrottle
+from meterline.schemas.periods import MINUTE_MS, Calendar, WindowKind
+from meterline.schemas.policy import RULES_ID, RuleSet, ScopePolicy
+from meterline.schemas.throttle import BreakerState, ThrottleCommand
+
+ISSUER = "alerts"
+_NEVER_MS = 2**62
+
+
+# Evaluations at one moment that can wait for the next: about half a millisecond each, with three
+# baselines, so that a throttle command of the same round is held back by 50 ms at most.
+ROUND_WORK_MAX = 100
+
+
+def start(epoch: int, rules: RuleSet, now_ms: int) -> State:
+    """An engine that knows nothing but the rules and the time."""
+    state = State(epoch=epoch, calendar=Calendar(rules.time_zone), rules=rules, now_ms=now_ms)
+    _roll(state)
+    return state
+
+
+def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tuple[Effect, ...]]:
+    """Take one observation in.
+
+    Args:
+        state: is changed and given back; `State.copy` keeps what it was.
+        observation: what was seen.
+        now_ms: the present; an earlier one than before counts as that one.
+
+    Returns:
+        The state and the effects, in the order in which they must be carried out.
+    """
+    state.now_ms = max(now_ms, state.now_ms)
+    effects: list[Effect] = []
+    if state.now_ms >= next_timer(state):
+        effects += _run_timers(state)
+    match observation:
+        case SpendSum():
+            effects += _observe_spend(state, observation)
+        case PolicyChanged():
+            effects += _observe_policy(state, observation)
+        case Tick(complete):
+            effects += _observe_completeness(state, complete=complete)
+        case CommandSeen(command):
+            effects += _observe_command(state, command)
+        case AlertSeen(alert):
+            effects += _observe_alert(state, alert)
+        case HealthChecksSeen():
+            effects += map(PublishAlert, pipeline_watch.observe(state, observation))
+    return state, ordered(effects) if effects else ()
+
+
+def next_timer(state: State) -> int:
+    """When time alone may change something, in UTC ms."""
+    if state.waiting:
+        return state.round_ms + 1
+    timers = state.timers
+    while timers:
+        due_ms, scope = timers[0]
+        known = state.scopes.get(scope)
+        if known is not None and known.due_ms == due_ms:
+            return min(due_ms, state.roll_ms)
+        heappop(timers)
+    return state.roll_ms
+
+
+def ordered(effects: Iterable[Effect]) -> tuple[Effect, ...]:
+    """Fences first, then throttle commands, then alerts: nothing delays a command."""
+    rank = {Fenced: 0, PublishThrottle: 1, PublishAlert: 2}
+    return tuple(sorted(effects, key=lambda effect: rank[type(effect)]))
+
+
+def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
+    """Bring one scope's breakers, command and alerts in line with its spend, policy and time.
+
+    Args:
+        state: is changed.
+        scope: one that the state knows.
+        renew: publish the command again although nothing changed (a lease, a claim).
+    """
+    known = _with_override(state, scope)
+    state.waiting.pop(scope, None)
+    readings = {reading.rule_id: reading for reading in readings_of(state, scope, known.policy)}
+    steps = dict(breaker_steps(state, known, readings))
+    if any(step.reason is TripReason.HELD_BY_GRACE for step in steps.values()):
+        state.held.add(scope)
+    else:
+        state.held.discard(scope)
+    known = replace(known, breakers={rule_id: step.breaker for rule_id, step in steps.items()})
+    command = command_for(state, scope, known, readings, renew=renew)
+    effects: list[Effect] = []
+    if command is not None:
+        state.seq = command.seq
+        known = replace(known, published=command)
+        effects.append(PublishThrottle(command))
+    known, alerts = _alerts(state, scope, known, readings)
+    known, more, due = _look_back(state, scope, known)
+    alerts += more
+    given = () if command is None else (f"{scope}@{command.epoch}.{command.seq}",)
+    effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
+    _store(state, scope, known, [*due, *(step.recheck_ms for step in steps.values())])
+    watch_minute(state, scope)
+    for kind in WATCHED:
+        watch(state, scope, kind)
+    return effects
+
+
+def _with_override(state: State, scope: str) -> ScopeState:
+    """The scope with the budget that holds now: an override begins and ends by the time alone."""
+    known = state.scopes[scope]
+    if known.override is None:
+        return known
+    policy = manual.effective(known.base, known.override, state.now_ms)
+    if policy != known.policy:
+        known = state.scopes[scope] = replace(known, policy=policy)
+        _set_rules_of(state, scope, policy)
+    return known
+
+
+def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
+    key = (spend.scope, spend.kind)
+    track = state.tracks.get(spend.scope)
+    if track is not None:
+        if spend.kind is WindowKind.MINUTE:
+            before = track.minutes.get(spend.start_ms // MINUTE_MS)
+            look_back.note(state, track, spend)
+            return _observe_minute(state, spend, spend.cost_nano_usd - before)
+        look_back.note(state, track, spend)
+    watch = state.watches.get(key)
+    if watch is None:
+        return []
+    start_ms = state.windows[spend.kind].start_ms
+    if spend.start_ms != start_ms:
+        if spend.start_ms > start_ms:
+            state.ahead[key] = spend
+        # An earlier window is over: its late events are counted there, and throttle nobody now.
+        return []
+    state.spend[key] = spend
+    if watch.start_ms != start_ms:
+        return _observe_first(state, spend)
+    if (
+        watch.cost_low <= spend.cost_nano_usd < watch.cost_high
+        and watch.tokens_low <= spend.tokens < watch.tokens_high
+    ):
+        return []
+    return evaluate(state, spend.scope)
+
+
+def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
+    """The first sum of a scope in a window: limits at once, what looks back within the round's work.
+
+    At the stroke of an hour every scope needs new baselines. A round that worked them all out would
+    hold back the commands of the scopes that reach a limit in it.
+    """
+    cost, tokens = state.edges[spend.scope, spend.kind]
+    low, high = around(cost, 0)
+    fewest, most = around(tokens, 0)
+    within = low <= spend.cost_nano_usd < high and fewest <= spend.tokens < most
+    if within and not _has_time(state):
+        state.watches[spend.scope, spend.kind] = Watch(spend.start_ms, low, high, fewest, most)
+        state.waiting[spend.scope] = None
+        return []
+    return evaluate(state, spend.scope)
+
+
+def _has_time(state: State) -> bool:
+    """Whether another evaluation that can wait still fits into what is done at one moment."""
+    if state.round_ms != state.now_ms:
+        state.round_ms = state.now_ms
+        state.round_work = 0
+    state.round_work += 1
+    return state.round_work <= ROUND_WORK_MAX
+
+
+def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
+    """A minute is looked at for burn rates and spikes, which look at the windows that end now."""
+    known = state.minutes.get(spend.scope)
+    if known is None:
+        return []
+    current = spend.start_ms == known.start_ms <= state.now_ms < known.start_ms + MINUTE_MS
+    if grown < known.more and (current or not known.each_minute):
+        if grown > 0:
+            state.minutes[spend.scope] = MinuteWatch(
+                known.start_ms, known.more - grown, known.holds, known.each_minute
+            )
+        return []
+    # A rule may hold, or each minute is looked at.
+    rules = state.scope_rules[spend.scope]
+    minute = look_back.minute_edge(state, spend.scope, rules)
+    state.minutes[spend.scope] = minute
+    if minute.holds:
+        return evaluate(state, spend.scope)
+    for kind in (WindowKind.DAY, WindowKind.MONTH):
+        watch(state, spend.scope, kind)
+    return []
+
+
+def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
+    match change.item:
+        case ScopePolicy() as policy:
+            return _set_policy(state, policy.scope, policy, change.spend)
+        case RuleSet() as rules:
+            return _set_rules(state, rules)
+        case ManualThrottle() | BudgetOverride() as item:
+            set_by_hand(state, item)
+            return evaluate(state, item.scope)
+        case None if change.object_id == RULES_ID:
+            return _set_rules(state, RuleSet())
+        case None:
+            known = change.object_id in state.scopes
+            return _set_policy(state, change.object_id, None, ()) if known else []
+        case _:
+            return []
+
+
+def set_by_hand(state: State, item: ManualObject) -> None:
+    """Remember a manual throttle or an override; the next evaluation of its scope heeds it."""
+    known = state.scopes.get(item.scope, ScopeState())
+    match item:
+        case ManualThrottle():
+            state.scopes[item.scope] = replace(known, hold=item)
+        case BudgetOverride():
+            state.scopes[item.scope] = replace(known, override=item)
+
+
+def _set_policy(
+    state: State, scope: str, policy: ScopePolicy | None, spend: Iterable[SpendSum]
+) -> list[Effect]:
+    known = state.scopes.get(scope, ScopeState())
+    base, policy = policy, manual.effective(policy, known.override, state.now_ms)
+    state.scopes[scope] = replace(known, base=base, policy=policy)
+    _set_rules_of(state, scope, policy)
+    for total in spend:
+        _keep(state, total)
+        track = state.tracks.get(scope)
+        if track is not None:
+            look_back.note(state, track, total)
+    return evaluate(state, scope)
+
+
+def _set_rules(state: State, rules: RuleSet) -> list[Effect]:
+    moved = rules.time_zone != state.rules.time_zone
+    state.rules = rules
+    if moved:
+        state.calendar = Calendar(rules.time_zone)
+        state.roll_ms = 0
+        _roll(state)
+    effects: list[Effect] = []
+    for scope in list(state.scopes):
+        _set_rules_of(state, scope, state.scopes[scope].policy)
+        effects += evaluate(state, scope)
+    return effects
+
+
+def _observe_completeness(state: State, *, complete: bool) -> list[Effect]:
+    became_complete = complete and not state.complete
+    state.complete = complete
+    effects: list[Effect] = []
+    if became_complete:
+        for scope in sorted(state.held):
+            effects += evaluate(state, scope)
+    return effects
+
+
+def _observe_command(state: State, command: ThrottleCommand) -> list[Effect]:
+    if command.issuer != ISSUER:
+        return []
+    if command.epoch > state.epoch:
+        return [Fenced(FenceReason.NEWER_EPOCH, command.epoch)]
+    known = state.scopes.get(command.scope, ScopeState())
+    if command.epoch == state.epoch:
+        twin = command.seq > state.seq or (
+            known.published is not None
+            and command.version == known.published.version
+            and command != known.published
+        )
+        return [Fenced(FenceReason.SAME_EPOCH, command.epoch)] if twin else []
+    # A controller that was replaced still writes. Relays that have our command refuse it, but the
+    # compacted topic would keep it as the scope's last word: say ours again.
+    state.scopes[command.scope] = replace(known, published=command)
+    return evaluate(state, command.scope, renew=True)
+
+
+def _observe_alert(state: State, alert: Alert) -> list[Effect]:
+    effects: list[Effect] = [PublishAlert(each) for each in inherited.take_over(state, alert)]
+    # What was taken over and does not hold is resolved as our own would be.
+    return effects + evaluate(state, alert.scope) if alert.scope in state.scopes else effects
+
+
+def _run_timers(state: State) -> list[Effect]:
+    due: set[str] = set()
+    if state.now_ms >= state.roll_ms:
+        due |= _roll(state)
+    while state.timers and state.timers[0][0] <= state.now_ms:
+        due_ms, scope = heappop(state.timers)
+        known = state.scopes.get(scope)
+        if known is not None and known.due_ms == due_ms:
+            state.scopes[scope] = replace(known, due_ms=0)
+            due.add(scope)
+    state.waiting.update(dict.fromkeys(sorted(due)))
+    effects: list[Effect] = []
+    while state.waiting and _has_time(state):
+        scope, _ = state.waiting.popitem(last=False)
+        if scope in state.scopes:
+            effects += evaluate(state, scope)
+    return effects
+
+
+def _roll(state: State) -> set[str]:
+    """Go over to the windows of the present; the scopes that this concerns."""
+    now_ms = state.now_ms
+    _, hour, day, month = state.calendar.windows(now_ms)
+    state.windows = {window.kind: window for window in (hour, day, month)}
+    state.periods = {kind: state.calendar.period(at) for kind, at in state.windows.items()}
+    state.roll_ms = min(window.end_ms for window in state.windows.values())
+    look_back.roll(state)
+    begun = [spend for spend in state.ahead.values() if spend.start_ms <= now_ms]
+    for spend in begun:
+        del state.ahead[spend.scope, spend.kind]
+        _keep(state, spend)
+    # Watches are of a window that is over: each is renewed by its scope's next evaluation.
+    return state.active | {spend.scope for spend in begun}
+
+
+def _keep(state: State, spend: SpendSum) -> None:
+    key = (spend.scope, spend.kind)
+    window = state.windows.get(spend.kind)
+    if window is None or key not in state.edges:
+        return
+    if spend.start_ms == window.start_ms:
+        state.spend[key] = spend
+    elif spend.start_ms > window.start_ms:
+        state.ahead[key] = spend
+
+
+def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
+    """The rules that a scope has from now on, and what they need to remember."""
+    rules = rules_of(state.rules, policy)
+    state.baselines.pop(scope, None)
+    state.minutes.pop(scope, None)
+    if rules.any:
+        state.scope_rules[scope] = rules
+        state.tracks.setdefault(scope, Track())
+    else:
+        state.scope_rules.pop(scope, None)
+        state.tracks.pop(scope, None)
+        state.silent.discard(scope)
+    set_edges(state, scope, policy)
+
+
+def _alerts(
+    state: State, scope: str, known: ScopeState, readings: dict[RuleId, Measurement]
+) -> tuple[ScopeState, list[Alert]]:
+    subject = lifecycle.Subject(scope, known.policy.name if known.policy else "")
+    episodes: dict[str, Episode] = {}
+    alerts: list[Alert] = []
+    for name, episode in known.episodes.items():
+        if "." in name:
+            episodes[name] = episode  # a rule that looks back
+        elif not lifecycle.continues(episode, readings.get(RuleId(name))):
+            alerts += lifecycle.close(episode, state.now_ms)
+    for rule_id, reading in readings.items():
+        before = known.episodes.get(rule_id)
+        if before is None or not lifecycle.continues(before, reading):
+            before = lifecycle.Episode(reading.period, reading.budget_version)
+        episode, lifted = lifecycle.lift(before, reading, state.now_ms)
+        alerts += lifted
+        crossed = (
+            thresholds.crossing(reading, state.rules.thresholds_percent, episode.told)
+            if rule_id in BUDGETS
+            else limits.crossing(reading, episode.told)
+        )
+        if crossed is not None:
+            episode, alert = lifecycle.fire(episode, subject, reading, crossed, state.now_ms)
+            alerts.append(alert)
+        episode, reminders = signals.remind(episode, state.rules.renotify_seconds, state.now_ms)
+        alerts += reminders
+        if episode.told:
+            episodes[rule_id] = episode
+    return replace(known, episodes=episodes), alerts
+
+
+def _look_back(
+    state: State, scope: str, known: ScopeState
+) -> tuple[ScopeState, list[Alert], list[int]]:
+    """What the rules that look back have to say; and when time alone would change it."""
+    policy = known.policy
+    rules = state.scope_rules.get(scope)
+    episodes = {name: each for name, each in known.episodes.items() if "." not in name}
+    due = [
+        signals.reminder_at_ms(episode, state.rules.renotify_seconds)
+        for episode in episodes.values()
+    ]
+    before = {name: each for name, each in known.episodes.items() if "." in name}
+    alerts: list[Alert] = []
+    if policy is not None and rules is not None:
+        subject = lifecycle.Subject(scope, policy.name)
+        for signal in look_back.signals(state, policy, rules):
+            episode = before.pop(signal.rule_id, None)
+            if episode is None and not signal.level:
+                continue  # nothing was said, and nothing is to be said
+            went = signals.advance(episode, subject, signal, policy.budget_version, state.now_ms)
+            alerts += went.alerts
+            due.append(went.due_ms)
+            if went.episode is not None:
+                episodes[signal.rule_id] = went.episode
+        due.append(look_back.follow(state, scope, rules, episodes))
+    for gone in before.values():
+        alerts += signals.abandon(gone, state.now_ms)
+    return replace(known, episodes=episodes), alerts, due
+
+
+def _store(state: State, scope: str, known: ScopeState, rechecks: Iterable[int]) -> None:
+    restricted = known.published is not None and known.published.state is not BreakerState.CLOSED
+    firing = any(episode.firing or episode.pending for episode in known.episodes.values())
+    by_hand = manual.next_change_ms(known.hold, known.override, state.now_ms)
+    kept = known.policy is not None or known.override is not None or by_hand
+    if not kept and not restricted and not firing:
+        state.scopes.pop(scope, None)
+        state.active.discard(scope)
+        return
+    due = [recheck_ms for recheck_ms in (*rechecks, by_hand) if recheck_ms]
+    if known.published is not None:
+        renew_at_ms = desired.renew_at_ms(state.rules.breaker, known.published)
+        due += [renew_at_ms] if renew_at_ms else []
+    due_ms = min(due, default=0)
+    if due_ms and due_ms != known.due_ms:
+        heappush(state.timers, (due_ms, scope))
+    state.scopes[scope] = replace(known, due_ms=due_ms)
+    if restricted or firing:
+        state.active.add(scope)
+    else:
+        state.active.discard(scope)

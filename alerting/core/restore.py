@@ -1,0 +1,205 @@
+"""Restore: the engine's state from what the topics remember. Pure.
+
+    control.policies   what holds                        throttle.commands  breakers, (epoch, seq)
+    spend.snapshots    what was spent                    alerts             what has been told
+Nothing else is kept: no file, no offset. Then every scope is evaluated once, and whatever differs
+between what is published and what is right becomes an effect, as if it had just been observed.
+
+Not remembered, because a command carries only its most restrictive cause: the hysteresis of a
+second, milder budget of the same scope. Its spend decides its stage anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from meterline.alerting.core import engine, lifecycle
+from meterline.alerting.core import history_rules as look_back
+from meterline.alerting.core import rule_lifecycle as signals
+from meterline.alerting.core import takeover as inherited
+from meterline.alerting.core.breaker import Breaker
+from meterline.alerting.core.lifecycle import Episode
+from meterline.alerting.core.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
+from meterline.alerting.core.totals import SpendTotals
+from meterline.alerting.rules.history import Track
+from meterline.alerting.rules.measurement import RuleId
+from meterline.schemas.alert import Alert, AlertStatus, RuleType
+from meterline.schemas.manual import BudgetOverride, ManualThrottle
+from meterline.schemas.periods import HOUR_MS
+from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
+from meterline.schemas.spend import decode_stream_state, state_shard
+from meterline.schemas.throttle import BreakerState, ThrottleCommand
+
+_BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
+
+
+class RestoredState:
+    """Collects the records of the topics, each in the order of its log."""
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self.policies: dict[str, PolicyObject] = {}
+        self.totals = SpendTotals()
+        self.greatest_epoch = 0
+        self._newest: dict[str, ThrottleCommand] = {}
+        self._last: dict[str, ThrottleCommand] = {}
+        self._episodes: dict[tuple[str, str], dict[tuple[str, int], Episode]] = {}
+        self._states: dict[str, bytes] = {}
+        self._incidents: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def add_policy(self, object_id: str, item: PolicyObject | None) -> None:
+        """One record of control.policies."""
+        if item is None:
+            self.policies.pop(object_id, None)
+        else:
+            self.policies[object_id] = item
+
+    def add_command(self, command: ThrottleCommand) -> None:
+        """One record of throttle.commands."""
+        if command.issuer != engine.ISSUER:
+            return
+        self.greatest_epoch = max(self.greatest_epoch, command.epoch)
+        self._last[command.scope] = command
+        known = self._newest.get(command.scope)
+        if known is None or command.version >= known.version:
+            self._newest[command.scope] = command
+
+    def add_alert(self, alert: Alert) -> None:
+        """One record of alerts."""
+        if not inherited.is_ours(alert):
+            return
+        if alert.rule_type is RuleType.DEVIATION:
+            self._add_incident(alert)
+        episodes = self._episodes.setdefault((alert.scope, alert.rule_id), {})
+        identity = (alert.period, alert.budget_version)
+        episode = lifecycle.recalled(episodes.get(identity), alert)
+        if episode.firing or episode.pending:
+            # The latest period or version that fired or waits stands last.
+            episodes.pop(identity, None)
+        episodes[identity] = episode
+
+    def add_state(self, key: bytes | None, value: bytes | None) -> None:
+        """One state record of streams; others are passed over. Decoded only when it is asked for."""
+        shard = state_shard(key)
+        if shard and value:
+            self._states[shard] = value
+
+    def lanes(self) -> dict[str, int]:
+        """When the last batch of each lane came.
+
+        Raises:
+            SnapshotError: a state record that streams did not write.
+        """
+        found: dict[str, int] = {}
+        for value in self._states.values():
+            for name, lane in decode_stream_state(value).lanes.items():
+                found[name] = max(lane.last_ms, found.get(name, 0))
+        return found
+
+    def commands(self) -> Mapping[str, ThrottleCommand]:
+        """The command in force per scope."""
+        return self._newest
+
+    def disordered(self, scope: str) -> bool:
+        """Whether the log's last word on a scope is an older controller's."""
+        return self._last[scope] is not self._newest[scope]
+
+    def incidents(self, scope: str) -> tuple[tuple[int, int], ...]:
+        """Hours `[first, end)` of a scope in which a deviation was told."""
+        return tuple(self._incidents.get(scope, {}).values())
+
+    def _add_incident(self, alert: Alert) -> None:
+        known = self._incidents.setdefault(alert.scope, {})
+        first = alert.starts_at_ms // HOUR_MS
+        match alert.status:
+            case AlertStatus.FIRING:
+                known.setdefault(alert.dedup_key, (first, look_back.OPEN_END))
+            case AlertStatus.RESOLVED:
+                end = max(first + 1, alert.ends_at_ms // HOUR_MS)
+                known[alert.dedup_key] = (first, end)
+            case AlertStatus.PENDING | AlertStatus.INACTIVE:
+                pass
+
+    def episodes(self) -> Mapping[tuple[str, str], Mapping[tuple[str, int], Episode]]:
+        """What was told, per scope and rule, in the order of their last firing."""
+        return self._episodes
+
+
+def restore(
+    memory: RestoredState, now_ms: int, *, complete: bool
+) -> tuple[State, tuple[Effect, ...]]:
+    """Build the state and say what must be published to make the topics right.
+
+    Args:
+        memory: the topics, read to their ends.
+        now_ms: the present.
+        complete: whether spend.snapshots was read to its end.
+
+    Every restriction in force is published again, even unchanged: its lease is renewed, and the
+    new epoch on the topic makes a controller that was replaced stop.
+    """
+    rules = memory.policies.get(RULES_ID)
+    state = engine.start(
+        next_epoch(memory.greatest_epoch, now_ms),
+        rules if isinstance(rules, RuleSet) else RuleSet(),
+        now_ms,
+    )
+    state.complete = complete
+    state.alive |= memory.totals.hours_seen()
+    effects: list[Effect] = list(_recall_alerts(state, memory, now_ms))
+    for scope, command in memory.commands().items():
+        known = state.scopes.get(scope, ScopeState())
+        state.scopes[scope] = replace(known, published=command, breakers=_breakers(command))
+    _recall_orders(state, memory)
+    told: set[str] = set()
+    for object_id, item in memory.policies.items():
+        if isinstance(item, ScopePolicy):
+            spend = memory.totals.of(item.scope)
+            state.tracks[item.scope] = Track(incidents=memory.incidents(item.scope))
+            observed = PolicyChanged(object_id, item, spend)
+            state, found = engine.step(state, observed, now_ms)
+            effects += found
+            told.add(item.scope)
+    for scope in sorted(set(state.scopes) - told):
+        effects += engine.evaluate(state, scope)
+    for scope, command in sorted(memory.commands().items()):
+        published = state.scopes[scope].published if scope in state.scopes else None
+        restricts = command.state is not BreakerState.CLOSED
+        if published is command and (restricts or memory.disordered(scope)):
+            effects += engine.evaluate(state, scope, renew=True)
+    return state, engine.ordered(effects)
+
+
+def next_epoch(greatest: int, now_ms: int) -> int:
+    """Above every epoch on the topic; and above those of a topic that was lost.
+
+    Relays outlive the embedded broker's topics: counting from 1 again, they would refuse all.
+    """
+    return max(greatest + 1, now_ms // 1000)
+
+
+def _recall_alerts(state: State, memory: RestoredState, now_ms: int) -> list[Effect]:
+    """Give each rule its latest episode; alerts left firing in earlier ones are resolved."""
+    effects: list[Effect] = []
+    for (scope, rule_id), by_identity in memory.episodes().items():
+        *earlier, latest = by_identity.values()
+        for episode in earlier:
+            effects += [PublishAlert(alert) for alert in signals.abandon(episode, now_ms)]
+        inherited.put_episode(state, scope, rule_id, latest)
+    return effects
+
+
+def _recall_orders(state: State, memory: RestoredState) -> None:
+    """Before the first evaluation, which would otherwise release what a person has blocked."""
+    for item in memory.policies.values():
+        if isinstance(item, ManualThrottle | BudgetOverride):
+            engine.set_by_hand(state, item)
+
+
+def _breakers(command: ThrottleCommand) -> dict[RuleId, Breaker]:
+    evidence = command.evidence
+    if evidence is None or evidence.rule_id not in _BREAKER_RULES:
+        return {}
+    breaker = Breaker(command.state, command.issued_at_ms, evidence.period, evidence.budget_version)
+    return {RuleId(evidence.rule_id): breaker}

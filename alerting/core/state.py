@@ -1,0 +1,238 @@
+"""What the engine knows, what it is told (observations), and what it asks for (effects).
+
+`State` belongs to the engine: `step` changes it and gives it back. Everything inside its mappings
+is immutable, so `State.copy` is a cheap and complete snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from meterline.alerting.core.breaker import Breaker
+from meterline.alerting.core.lifecycle import Episode
+from meterline.alerting.core.scope_rules import ScopeRules
+from meterline.alerting.core.totals import SpendSum
+from meterline.alerting.rules.deviation import Baseline
+from meterline.alerting.rules.history import Track
+from meterline.alerting.rules.measurement import RuleId
+from meterline.alerting.rules.pipeline import HealthCheck, HealthCheckKind
+from meterline.schemas.alert import Alert
+from meterline.schemas.manual import BudgetOverride, ManualThrottle
+from meterline.schemas.periods import Calendar, Window, WindowKind
+from meterline.schemas.policy import PolicyObject, RuleSet, ScopePolicy
+from meterline.schemas.throttle import ThrottleCommand
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """A policy object was written or, with `item` None, deleted.
+
+    `spend` is all that is known of the scope's spend: a scope without policy is not watched, so
+    the engine has no numbers of it.
+    """
+
+    object_id: str
+    item: PolicyObject | None
+    spend: tuple[SpendSum, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed. `complete`: every snapshot of the topic has been taken in."""
+
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSeen:
+    """A record of throttle.commands; ours come back as well."""
+
+    command: ThrottleCommand
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSeen:
+    """A record of alerts that another controller wrote; all policy that it had read is known."""
+
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChecksSeen:
+    """One look at the pipeline: every probe of the named kinds that is above zero."""
+
+    kinds: frozenset[HealthCheckKind]
+    probes: tuple[HealthCheck, ...]
+
+
+Observation = SpendSum | PolicyChanged | Tick | CommandSeen | AlertSeen | HealthChecksSeen
+
+
+@dataclass(frozen=True, slots=True)
+class PublishThrottle:
+    """Write a command to throttle.commands."""
+
+    command: ThrottleCommand
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAlert:
+    """Write an alert record to alerts."""
+
+    alert: Alert
+
+
+class FenceReason(StrEnum):
+    """Why this controller must stop."""
+
+    NEWER_EPOCH = "newer_epoch"
+    """Another controller has taken over."""
+    SAME_EPOCH = "same_epoch"
+    """Two controllers started in the same second, and neither can be told from the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Stop: another controller commands."""
+
+    reason: FenceReason
+    epoch: int
+
+
+Effect = PublishThrottle | PublishAlert | Fenced
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeState:
+    """One scope with policy, or with a command or alert that is not over."""
+
+    policy: ScopePolicy | None = None
+    """What holds now: `base`, with the budget of an override that is in force."""
+    base: ScopePolicy | None = None
+    """As the policy file says."""
+    hold: ManualThrottle | None = None
+    override: BudgetOverride | None = None
+    breakers: Mapping[RuleId, Breaker] = field(default_factory=dict)
+    episodes: Mapping[str, Episode] = field(default_factory=dict)
+    """By the id of the rule."""
+    published: ThrottleCommand | None = None
+    """The newest command of the scope on the topic."""
+    due_ms: int = 0
+    """When time alone asks for the next evaluation; 0 for never."""
+
+
+class Watch(NamedTuple):
+    """The range of sums in which nothing can change: `cost_low <= cost < cost_high`, and tokens."""
+
+    start_ms: int
+    cost_low: int
+    cost_high: int
+    tokens_low: int
+    tokens_high: int
+
+
+class MinuteWatch(NamedTuple):
+    """What burn rates and spikes wait for.
+
+    Minutes that fall out of a window only take spend away from it, so what was lacking when this was
+    worked out is lacking still, less what was spent since: a new minute needs no new look.
+    """
+
+    start_ms: int
+    """The minute in which it was worked out."""
+    more: int
+    """How much more must be spent, in whatever minutes, before a rule can hold. A budget's own sum
+    that grows by as much asks as well: it may come after the minute's, and what is left is part of
+    the rule."""
+    holds: bool
+    """Whether a rule holds already: it was told or waits, and its timer looks again."""
+    each_minute: bool
+    """Whether every new minute needs a new look: a rule holds, or a minute is below zero after a
+    correction, and spend rises when it falls out of a window."""
+
+
+@dataclass(slots=True)
+class State:
+    """All of the engine's knowledge."""
+
+    epoch: int
+    calendar: Calendar
+    now_ms: int = 0
+    """The latest present the engine was told; it never goes back."""
+    seq: int = 0
+    rules: RuleSet = field(default_factory=RuleSet)
+    complete: bool = False
+    windows: dict[WindowKind, Window] = field(default_factory=dict)
+    """The current hour, day and month."""
+    periods: dict[WindowKind, str] = field(default_factory=dict)
+    roll_ms: int = 0
+    """When the first of the current windows ends."""
+    scopes: dict[str, ScopeState] = field(default_factory=dict)
+    edges: dict[tuple[str, WindowKind], tuple[tuple[int, ...], tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+    """Amounts of cost and tokens at which a rule may answer otherwise, sorted."""
+    watches: dict[tuple[str, WindowKind], Watch] = field(default_factory=dict)
+    spend: dict[tuple[str, WindowKind], SpendSum] = field(default_factory=dict)
+    ahead: dict[tuple[str, WindowKind], SpendSum] = field(default_factory=dict)
+    """Spend of windows that begin later: relays' clocks may be up to five minutes ahead."""
+    timers: list[tuple[int, str]] = field(default_factory=list)
+    """A heap of (due, scope); an entry that is not its scope's `due_ms` is out of date."""
+    waiting: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Scopes to evaluate when there is time, in that order; a limit that is reached never waits.
+
+    A plain dict looks through all that were taken before it finds its first.
+    """
+    round_ms: int = 0
+    """The moment at which `round_work` was done."""
+    round_work: int = 0
+    """Evaluations at that moment that could have waited."""
+    active: set[str] = field(default_factory=set)
+    """Scopes with a restriction or a firing alert: whom the end of a period concerns."""
+    held: set[str] = field(default_factory=set)
+    """Scopes whose month breaker waits for the state to be known complete."""
+    hour: int = 0
+    """Number of the current hour: its start divided by HOUR_MS."""
+    days: tuple[int, ...] = ()
+    """Numbers of the first hours of today and the days before it."""
+    alive: set[int] = field(default_factory=set)
+    """Hours in which any scope spent: without one, an hour is unknown rather than quiet."""
+    scope_rules: dict[str, ScopeRules] = field(default_factory=dict)
+    """The rules that look back, of the scopes that have any."""
+    tracks: dict[str, Track] = field(default_factory=dict)
+    baselines: dict[str, tuple[int, tuple[Baseline | None, ...]]] = field(default_factory=dict)
+    """Per scope the hour that they hold for, and the baseline of each deviation rule."""
+    minutes: dict[str, MinuteWatch] = field(default_factory=dict)
+    """Per scope with burn rates or spikes."""
+    pipeline: dict[tuple[HealthCheckKind, str], Episode] = field(default_factory=dict)
+    """What goes on with the pipeline itself, by kind and subject."""
+    silent: set[str] = field(default_factory=set)
+    """Scopes that are told to have no data: their next spend is news."""
+
+    def copy(self) -> State:
+        """A snapshot that later steps do not touch."""
+        return replace(
+            self,
+            windows=dict(self.windows),
+            periods=dict(self.periods),
+            scopes=dict(self.scopes),
+            edges=dict(self.edges),
+            watches=dict(self.watches),
+            spend=dict(self.spend),
+            ahead=dict(self.ahead),
+            timers=list(self.timers),
+            waiting=OrderedDict(self.waiting),
+            active=set(self.active),
+            held=set(self.held),
+            alive=set(self.alive),
+            scope_rules=dict(self.scope_rules),
+            tracks={scope: track.copy() for scope, track in self.tracks.items()},
+            baselines=dict(self.baselines),
+            minutes=dict(self.minutes),
+            pipeline=dict(self.pipeline),
+            silent=set(self.silent),
+        )

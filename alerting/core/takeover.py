@@ -1,0 +1,118 @@
+"""Alerts of a controller that was replaced, and yet wrote them: its successor answers for them. Pure.
+
+Two controllers may overlap: one is stopped amid its effects, another takes over and reads the
+topics, the first goes on and writes what it had decided. Nothing at the broker keeps that record
+out, so the controller in charge follows the alerts topic: what is not its own word becomes part of
+what it knows, as at a restart, and the next evaluation resolves what does not hold.
+
+    FIRING of a period or budget that is over    resolved at once
+    FIRING of the present one                    taken over: told, and not told again
+    RESOLVED                                     believed: it was told
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from meterline.alerting.core import lifecycle
+from meterline.alerting.core import rule_lifecycle as signals
+from meterline.alerting.core.lifecycle import Episode
+from meterline.alerting.core.pipeline_alerts import rule_id
+from meterline.alerting.core.state import ScopeState, State
+from meterline.alerting.rules.measurement import RuleId
+from meterline.alerting.rules.pipeline import HealthCheckKind
+from meterline.schemas.alert import Alert, AlertStatus, RuleType
+
+_PROBES = {rule_id(kind): kind for kind in HealthCheckKind}
+_RULES = frozenset(rule.value for rule in RuleId)
+_FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
+
+
+class ForeignAlerts:
+    """Tells a controller's own records, which come back from the topic, from those of others."""
+
+    def __init__(self) -> None:
+        """Nothing was written, nothing read."""
+        self._expected: Counter[str] = Counter()
+        self._others: dict[str, Alert] = {}
+        """The last word on each alert, where another said it."""
+
+    def writing(self, alerts: Iterable[Alert]) -> None:
+        """These are about to be written; each comes back once."""
+        self._expected.update(alert.id for alert in alerts)
+
+    def read(self, alert: Alert) -> bool:
+        """Take one record of the topic; True if another wrote it.
+
+        Another's record with the same id passes for ours, and ours then for another's: both say
+        the same, and to take over one's own word changes nothing that an evaluation does not mend.
+        """
+        if not is_ours(alert):
+            return False
+        self._others.pop(alert.dedup_key, None)
+        if self._expected[alert.id] > 0:
+            self._expected[alert.id] -= 1
+            # Only what is still to come back is kept.
+            self._expected += Counter()
+            return False
+        self._others[alert.dedup_key] = alert
+        return True
+
+    def take(self, now_ms: int) -> list[Alert]:
+        """Others' records to take over now.
+
+        What begins in our future was told by a clock that is ahead: its period may not have begun
+        here, and would be taken for one that is over.
+        """
+        due = [alert for alert in self._others.values() if alert.starts_at_ms <= now_ms]
+        for alert in due:
+            del self._others[alert.dedup_key]
+        return due
+
+
+def is_ours(alert: Alert) -> bool:
+    """Whether an alert is of a rule that this controller runs.
+
+    `pipeline.drift` is the reports worker's, which remembers it by itself; what a rule of a later
+    version told is that version's business.
+    """
+    family = alert.rule_id.partition(".")[0]
+    return alert.rule_id in _RULES or alert.rule_id in _PROBES or family in _FAMILIES
+
+
+def put_episode(state: State, scope: str, rule: str, episode: Episode) -> None:
+    """Remember a rule's latest episode."""
+    if rule in _PROBES:
+        state.pipeline[_PROBES[rule], scope] = episode
+        return
+    known = state.scopes.get(scope, ScopeState())
+    state.scopes[scope] = replace(known, episodes={**known.episodes, rule: episode})
+
+
+def take_over(state: State, alert: Alert) -> list[Alert]:
+    """Take another's record in; its scope is then to be evaluated.
+
+    Returns:
+        Resolutions of what belongs to a period or budget version that is over.
+    """
+    if alert.rule_id in _PROBES:
+        present = state.pipeline.get((_PROBES[alert.rule_id], alert.scope))
+    else:
+        known = state.scopes.get(alert.scope, ScopeState())
+        present = known.episodes.get(alert.rule_id)
+    identity = (alert.period, alert.budget_version)
+    if present is not None and (present.period, present.budget_version) != identity:
+        # What is known of the present stays: it says what must not be told again.
+        return signals.abandon(lifecycle.recalled(None, alert), state.now_ms)
+    if present is None or not _has(present, alert):
+        put_episode(state, alert.scope, alert.rule_id, lifecycle.recalled(present, alert))
+    return []
+
+
+def _has(episode: Episode, alert: Alert) -> bool:
+    """Whether an alert that fires is known to: ours is then the one to remind of."""
+    return alert.status is AlertStatus.FIRING and any(
+        known.dedup_key == alert.dedup_key for known in episode.firing
+    )

@@ -1,0 +1,125 @@
+"""What a scope's budgets and limits look at, and the amounts at which they may answer otherwise.
+
+Most observations change nothing. Each (scope, window kind) keeps the range between the two nearest
+amounts at which any rule may answer otherwise; a sum inside it costs the engine two lookups.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from meterline.alerting.core import breaker as staged
+from meterline.alerting.core import history_rules as look_back
+from meterline.alerting.core.state import State, Watch
+from meterline.alerting.rules import limits, thresholds
+from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement, RuleId
+from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy import ScopePolicy
+
+WATCHED = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
+BUDGETS = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
+_UNBOUNDED = 2**100  # beyond any sum of money or tokens
+
+
+class _Rule(NamedTuple):
+    rule_id: RuleId
+    kind: WindowKind
+    unit: str
+    limit: int
+
+
+def set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
+    """Where the scope's rules may answer otherwise; forgets what no rule looks at."""
+    cost: dict[WindowKind, set[int]] = {}
+    tokens: dict[WindowKind, set[int]] = {}
+    for rule in _rules(policy):
+        if rule.rule_id in BUDGETS:
+            found = thresholds.edges(rule.limit, state.rules.thresholds_percent)
+            # An exhausted budget has no pace, until it is corrected: the limit is always an edge.
+            found |= {rule.limit, *staged.edges(state.rules.breaker, rule.limit)}
+        else:
+            found = {max(rule.limit, 1)}
+        into = cost if rule.unit == NANO_USD else tokens
+        into.setdefault(rule.kind, set()).update(found)
+    if scope in state.scope_rules:
+        for kind in (WindowKind.HOUR, WindowKind.DAY):
+            cost.setdefault(kind, set())
+    for kind in WATCHED:
+        if kind in cost or kind in tokens:
+            state.edges[scope, kind] = (
+                tuple(sorted(cost.get(kind, ()))),
+                tuple(sorted(tokens.get(kind, ()))),
+            )
+        else:
+            for known in (state.edges, state.watches, state.spend, state.ahead):
+                known.pop((scope, kind), None)
+
+
+def watch(state: State, scope: str, kind: WindowKind) -> None:
+    """Look again only when the window's sum leaves the range that it is in now."""
+    edges = state.edges.get((scope, kind))
+    if edges is None:
+        return
+    start_ms = state.windows[kind].start_ms
+    spend = state.spend.get((scope, kind))
+    current = spend is not None and spend.start_ms == start_ms
+    cost = spend.cost_nano_usd if spend is not None and current else 0
+    tokens = spend.tokens if spend is not None and current else 0
+    low, high = around(edges[0], cost)
+    high = min(high, look_back.edge(state, scope, kind, cost))
+    state.watches[scope, kind] = Watch(start_ms, low, high, *around(edges[1], tokens))
+
+
+def watch_minute(state: State, scope: str) -> None:
+    """The same for rules that look at the last minutes."""
+    rules = state.scope_rules.get(scope)
+    if rules is not None and rules.any_of_minutes:
+        state.minutes[scope] = look_back.minute_edge(state, scope, rules)
+
+
+def around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
+    """The nearest edges: `low <= amount < high`."""
+    position = bisect_right(edges, amount)
+    low = edges[position - 1] if position else -_UNBOUNDED
+    high = edges[position] if position < len(edges) else _UNBOUNDED
+    return low, high
+
+
+def _rules(policy: ScopePolicy | None) -> Iterator[_Rule]:
+    if policy is None:
+        return
+    budget = policy.budget
+    if budget.month_nano_usd is not None:
+        yield _Rule(RuleId.BUDGET_MONTH, WindowKind.MONTH, NANO_USD, budget.month_nano_usd)
+    if budget.day_nano_usd is not None:
+        yield _Rule(RuleId.BUDGET_DAY, WindowKind.DAY, NANO_USD, budget.day_nano_usd)
+    for rule in limits.limit_rules(policy.limits):
+        yield _Rule(rule.rule_id, rule.kind, rule.unit, rule.limit)
+
+
+def readings_of(state: State, scope: str, policy: ScopePolicy | None) -> Iterator[Measurement]:
+    """What each budget and limit of the scope reads now."""
+    if policy is None:
+        return
+    for rule in _rules(policy):
+        window = state.windows[rule.kind]
+        spend = state.spend.get((scope, rule.kind))
+        observed = 0
+        source: tuple[tuple[str, int], ...] = ()
+        if spend is not None and spend.start_ms == window.start_ms:
+            observed = spend.tokens if rule.unit == TOKENS else spend.cost_nano_usd
+            source = spend.source
+        yield Measurement(
+            rule.rule_id,
+            rule.kind,
+            state.periods[rule.kind],
+            window.start_ms,
+            window.end_ms,
+            policy.budget_version,
+            observed,
+            rule.limit,
+            rule.unit,
+            source,
+        )

@@ -1,0 +1,174 @@
+"""Probes: numbers about the pipeline, read outside the loop that throttles.
+
+    thread, every PROBE_SECONDS:
+        dead letters   its own reader of usage.dead-letter, by the hour of their timestamps
+        lag            the streams' group against the ends of usage.events
+    loop, when a round of the thread is ready:
+        unpriced, zero cost, silent relays: from the totals and state records it holds anyway
+A probe that cannot be read is left out of its round: what was told of it stays as it is. Nothing
+here may stop the worker: enforcement does not depend on it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from meterline.alerting.rules.pipeline import PIPELINE, RELAY_PREFIX, HealthCheck, HealthCheckKind
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.errors import KafkaClientError
+from meterline.backends.kafka.reader import TopicReader
+from meterline.schemas.clock import Clock
+from meterline.schemas.periods import HOUR_MS
+from meterline.schemas.topics import Topic
+
+PROBE_SECONDS = 10.0
+# Six hours of samples, one per round: a lag older than that is told as six hours.
+SAMPLES_MAX = 2_160
+# A relay that has been silent for a day was retired, and is not missed any more.
+RETIRED_SECONDS = 86_400
+_READ_SECONDS = 0.5
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the thread has read in one turn."""
+
+    kinds: frozenset[HealthCheckKind]
+    probes: tuple[HealthCheck, ...]
+
+
+@dataclass(slots=True)
+class LagClock:
+    """How long the oldest message that is not counted has waited; exact to a round's length."""
+
+    samples: deque[tuple[int, Mapping[int, int]]] = field(
+        default_factory=lambda: deque(maxlen=SAMPLES_MAX)
+    )
+
+    def seconds(self, behind: Mapping[int, int], ends: Mapping[int, int], now_ms: int) -> int:
+        """The age of the oldest sample whose ends have not been reached.
+
+        Args:
+            behind: messages not counted, by partition.
+            ends: the ends of the partitions.
+            now_ms: the present.
+        """
+        self.samples.append((now_ms, dict(ends)))
+        reached = {number: end - behind.get(number, 0) for number, end in ends.items()}
+        while self.samples:
+            at_ms, then = self.samples[0]
+            if any(end > reached.get(number, 0) for number, end in then.items()):
+                return max(0, now_ms - at_ms) // 1000
+            self.samples.popleft()
+        return 0
+
+
+class HealthCheckThread:
+    """Reads the probes that cost a request; hands over the newest round, never blocks the loop."""
+
+    def __init__(self, kafka: KafkaConfig, streams_group: str, clock: Clock) -> None:
+        """Start nothing yet."""
+        self._kafka = kafka
+        self._group = streams_group
+        self._clock = clock
+        self._stop = threading.Event()
+        # One round is enough: a newer one replaces what was not fetched.
+        self._rounds: queue.Queue[Round] = queue.Queue(maxsize=1)
+        self._letters: dict[int, int] = {}
+        self._lag = LagClock()
+        self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; waits no longer than one request takes."""
+        self._stop.set()
+        self._thread.join(PROBE_SECONDS)
+
+    def take(self) -> Round | None:
+        """The newest round, once."""
+        try:
+            return self._rounds.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._look()
+            except KafkaClientError as error:
+                _log.info("probes.unavailable", reason=str(error))
+            self._stop.wait(PROBE_SECONDS)
+
+    def _look(self) -> None:
+        admin = Admin(self._kafka)
+        letters = TopicReader(self._kafka, (Topic.DEAD_LETTERS,))
+        try:
+            while not self._stop.is_set():
+                begun = time.monotonic()
+                self._offer(self._round(admin, letters))
+                self._stop.wait(max(0.0, PROBE_SECONDS - (time.monotonic() - begun)))
+        finally:
+            letters.close()
+            admin.close()
+
+    def _offer(self, found: Round) -> None:
+        self.take()
+        self._rounds.put_nowait(found)
+
+    def _round(self, admin: Admin, letters: TopicReader) -> Round:
+        now_ms = self._clock()
+        kinds = {HealthCheckKind.DEAD_LETTERS}
+        probes = [self._dead_letters(letters, now_ms)]
+        behind = admin.group_lag(self._group, Topic.USAGE_EVENTS)
+        if behind is not None:
+            kinds.add(HealthCheckKind.LAG)
+            ends = admin.ends(Topic.USAGE_EVENTS)
+            seconds = self._lag.seconds(behind, ends, now_ms)
+            detail = f"({sum(behind.values()):,} messages)"
+            probes.append(HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, detail))
+        return Round(frozenset(kinds), tuple(probes))
+
+    def _dead_letters(self, letters: TopicReader, now_ms: int) -> HealthCheck:
+        while records := letters.poll(_READ_SECONDS):
+            for record in records:
+                hour = record.timestamp_ms // HOUR_MS
+                self._letters[hour] = self._letters.get(hour, 0) + 1
+        present = now_ms // HOUR_MS
+        self._letters = {hour: count for hour, count in self._letters.items() if hour >= present}
+        return HealthCheck(
+            HealthCheckKind.DEAD_LETTERS, PIPELINE, self._letters.get(present, 0), "this hour"
+        )
+
+
+def relay_probes(last_ms: Mapping[str, int], now_ms: int) -> list[HealthCheck]:
+    """How long each relay has been silent.
+
+    Args:
+        last_ms: when the last batch of each lane came, by the lane's name `relay/boot/n`.
+        now_ms: the present.
+    """
+    relays: dict[str, int] = {}
+    for lane, at_ms in last_ms.items():
+        relay, _, rest = lane.partition("/")
+        # A lane of another form is no relay's that comes back: a malformed message may name any.
+        if "/" in rest:
+            relays[relay] = max(at_ms, relays.get(relay, 0))
+    silent = ((relay, (now_ms - at_ms) // 1000) for relay, at_ms in sorted(relays.items()))
+    return [
+        HealthCheck(HealthCheckKind.RELAY_SILENT, f"{RELAY_PREFIX}{relay}", seconds)
+        for relay, seconds in silent
+        if 0 < seconds < RETIRED_SECONDS
+    ]

@@ -1,0 +1,107 @@
+"""Slack messages in Block Kit. Pure.
+
+Limits are Slack's: 50 blocks, 3,000 characters a section, 150 a header, and about 13,000 in all,
+which is not documented and answered with msg_blocks_too_long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, in_order
+from meterline.schemas.alert import Alert, AlertStatus, Severity
+
+HEADER_LENGTH_MAX = 150
+SECTION_LENGTH_MAX = 2_900
+# Each is a section of at most 700 characters: ten stay below Slack's sum.
+ALERTS_SHOWN_MAX = 10
+LINE_LENGTH_MAX = 700
+TITLE = (
+    "{% if status == 'resolved' %}Resolved{% else %}{{ severity | capitalize }}{% endif %}: "
+    "{% if count == 1 %}{{ alert.scope }}{% else %}{{ count }} alerts{% endif %}"
+)
+TEXT = ""
+"""The built-in text is made of blocks."""
+
+_SIGNS = {
+    Severity.INFO: ":large_blue_circle:",
+    Severity.WARNING: ":large_yellow_circle:",
+    Severity.ERROR: ":large_orange_circle:",
+    Severity.CRITICAL: ":red_circle:",
+}
+_RESOLVED_SIGN = ":large_green_circle:"
+
+
+def slack_body(alerts: Sequence[Alert], channel: str, title: str = "", text: str = "") -> bytes:
+    """The request body for an incoming webhook.
+
+    Args:
+        alerts: of one message, at least one.
+        channel: the channel's id.
+        title: the channel's template; empty for the built-in one.
+        text: the channel's template, mrkdwn; empty for one section per alert.
+    """
+    ordered = in_order(alerts)
+    heading = filled(title, TITLE, ordered, channel) or ordered[0].scope
+    blocks: list[dict[str, Any]] = [
+        {"type": "header", "text": _plain(cut(heading, HEADER_LENGTH_MAX))}
+    ]
+    if text:
+        # The template's own marks stay; what alerts say in it cannot mention or link anybody.
+        body = filled(text, "{{ alert.summary }}", [_escaped(one) for one in ordered], channel)
+        blocks.append(_section(cut(body, SECTION_LENGTH_MAX) or "-"))
+    else:
+        for alert in ordered[:ALERTS_SHOWN_MAX]:
+            blocks += _alert_blocks(alert)
+        if len(ordered) > ALERTS_SHOWN_MAX:
+            blocks.append(_section(f"_and {len(ordered) - ALERTS_SHOWN_MAX} more_"))
+    # What a phone's lock screen shows.
+    fallback = escaped(f"{heading}: {ordered[0].summary}")
+    return compact_json({"text": cut(fallback, SECTION_LENGTH_MAX), "blocks": blocks})
+
+
+def escaped(text: str) -> str:
+    """Text that Slack shows as it is: no mention, no link."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def cut(text: str, length: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
+    view = alert_view(alert)
+    is_resolved = alert.status is AlertStatus.RESOLVED
+    sign = _RESOLVED_SIGN if is_resolved else _SIGNS[alert.severity]
+    lines = [f"{sign} *{escaped(cut(alert.summary, LINE_LENGTH_MAX))}*"]
+    if not is_resolved:
+        if view["driver"]:
+            lines.append(f"Driven by {escaped(str(view['driver']))}")
+        lines.append(escaped(str(view["action"])))
+    facts = [f"`{alert.rule_id}`", alert.severity.value, f"since {view['starts_at']}"]
+    if is_resolved:
+        facts.append(f"ended {view['ends_at']}")
+    elif view["resets_at"]:
+        facts.append(f"resets {view['resets_at']}")
+    if alert.reminder:
+        facts.append(f"reminder {alert.reminder}")
+    if alert.commands:
+        facts.append("throttled")
+    context = {"type": "mrkdwn", "text": escaped(" · ".join(facts))}
+    return [_section("\n".join(lines)), {"type": "context", "elements": [context]}]
+
+
+def _escaped(alert: Alert) -> Alert:
+    return alert.model_copy(
+        update={"summary": escaped(alert.summary), "scope": escaped(alert.scope)}
+    )
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return {"type": "plain_text", "text": text, "emoji": True}

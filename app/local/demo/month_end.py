@@ -1,0 +1,128 @@
+"""The last act: last month's usage arrives late, is counted everywhere, and the month is closed.
+
+Nothing is set up for it: a relay client sends events that are dated in the month before, as a relay
+that was cut off would; streams and sink count them into that month; the close finds no lag and no
+drift, and books it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from rich.table import Table
+
+from meterline.app.clock import now_ms
+from meterline.app.failures import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, Settings
+from meterline.app.wiring import kafka_config
+from meterline.operations.close import close_doors
+from meterline.operations.replay.assign import Assigner
+from meterline.operations.replay.synthetic import synthetic_trace
+from meterline.relay.client import RelayClient
+from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.reports.close.close import CloseResult, Outcome, close_month
+from meterline.reports.close.core.months import Month, month_before, month_of
+from meterline.schemas.metrics import NoMeter
+
+EVENTS = 3_000
+"""A second's work for the pipeline, and enough for charts."""
+DRAIN_SECONDS = 15.0
+CLOSE_SECONDS_MAX = 60.0
+"""Streams and sink have stored the events within seconds; the close itself takes two."""
+POLL_SECONDS = 0.5
+RELAY = "relay-late"
+ORGANISATION = "acme"
+KEPT_DIRECTORY = DEFAULT_DATA_DIR / "demo"
+"""Where the closed month goes when the demonstration forgets its data."""
+BAR_CELLS = 16
+
+
+def last_month(settings: Settings) -> Month:
+    """The month that the act is about."""
+    return month_before(month_of(now_ms(), settings.time_zone), settings.time_zone)
+
+
+def send_last_month(settings: Settings, month: Month, seed: int) -> int:
+    """Send the events of a month through a relay client; how many were taken."""
+    run = f"demo-late-{now_ms():x}"
+    step_ms = (month.end_ms - month.start_ms) // EVENTS
+    assigner = Assigner(organisation=ORGANISATION, keys=200, departments=8, seed=seed)
+    with tempfile.TemporaryDirectory(prefix="meterline-spool-") as folder:
+        spool = SpoolSettings(Path(folder))
+        client = RelayClient(
+            RelaySettings(RELAY, kafka_config(settings, RELAY), spool), now_ms, NoMeter()
+        )
+        client.start()
+        for number, row in enumerate(synthetic_trace(seed, EVENTS)):
+            at_ms = month.start_ms + number * step_ms
+            client.record(assigner.event(row, f"{run}-{number}:1", at_ms, RELAY))
+        if not client.close(DRAIN_SECONDS):
+            message = "the demonstration's last act could not send its events"
+            raise UserError(message)
+    return EVENTS
+
+
+def close_last_month(settings: Settings, month: Month) -> CloseResult:
+    """Close as soon as everything is counted.
+
+    Raises:
+        UserError: it was refused until the time was over; the message says why.
+    """
+    deadline = time.monotonic() + CLOSE_SECONDS_MAX
+    with close_doors(settings, lambda _step: None) as doors:
+        while True:
+            result = close_month(doors, month.name, now_ms(), actor="demo", early=True)
+            if result.outcome is not Outcome.REFUSED:
+                return result
+            if time.monotonic() > deadline:
+                reasons = "; ".join(map(str, result.blockers))
+                message = f"{month.name} could not be closed: {reasons}"
+                raise UserError(message)
+            time.sleep(POLL_SECONDS)
+
+
+def keep_closed(directory: Path) -> Path:
+    """Copy a closed month out of a directory that will be forgotten; where to.
+
+    The last demonstration's copy is replaced.
+    """
+    target = KEPT_DIRECTORY.absolute() / directory.parent.name / directory.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(directory, target)
+    return target
+
+
+def bill_table(directory: Path) -> Table:
+    """The departments of a closed month as billed, the costliest first; fits 80 columns."""
+    bill = json.loads((directory / ORGANISATION / "bill.json").read_bytes())
+    currency = bill["currency"]
+    table = Table(
+        title=f"bill of {bill['name']}, {bill['period']}: {bill['summary']['amount']} {currency}",
+        title_justify="left",
+        box=None,
+    )
+    for name in ("department", "cost centre", "amount", "share", "", "budget used"):
+        table.add_column(
+            name,
+            justify="right" if name in {"amount", "share", "budget used"} else "left",
+            no_wrap=name != "department",
+        )
+    for each in bill["departments"]:
+        # One decimal place, as text; the bar needs whole per cent.
+        share = each["share_percent"] or "0.0"
+        cells = max(int(share.partition(".")[0]), 0) * BAR_CELLS // 100
+        used = each["budget_used_percent"]
+        style = "red" if each["over_budget"] else "green"
+        table.add_row(
+            each["department"],
+            each["cost_center"],
+            f"{each['amount']} {currency}",
+            f"{share} %",
+            f"[{style}]{'█' * cells}[/][dim]{'·' * (BAR_CELLS - cells)}[/]",
+            "" if used is None else f"{used} %",
+        )
+    return table

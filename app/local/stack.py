@@ -1,0 +1,384 @@
+"""The whole pipeline on one machine: servers, set-up, workers, in this order; what `up` runs.
+
+    order 0   broker, ClickHouse
+    then      topics, tables, policy        (this process, before order 1)
+    order 1   streams, sink, alerts, notify, reports
+
+Stopping goes the other way round, so that workers drain into servers that still answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from meterline.app.clock import now_ms
+from meterline.app.commands.policy import planned
+from meterline.app.commands.setup import apply_migrations, apply_topics
+from meterline.app.failures import UserError
+from meterline.app.settings import (
+    CLOSES_DIRECTORY,
+    RUNTIME_FILE,
+    BrokerKind,
+    ClickHouseSection,
+    KafkaSection,
+    Runtime,
+    Settings,
+    base_environment,
+)
+from meterline.app.wiring import clickhouse_config, kafka_config
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.errors import KafkaClientError
+from meterline.control.store import publish, read_policies
+from meterline.embedded.broker import broker_argv
+from meterline.embedded.clickhouse import answers_ping
+from meterline.embedded.core.supervision import ProcessSpec, ProcessState, RestartPolicy
+from meterline.embedded.kafka import prepare
+from meterline.embedded.processes import free_port, require_free_port
+from meterline.embedded.protocol import answers_kafka
+from meterline.embedded.supervisor import Supervisor
+from meterline.operations.rebuild import is_needed, rebuild
+from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet
+from meterline.schemas.topics import KEPT_TOPICS, Topic
+from meterline.sinks.settings import SinkSettings
+
+STATE_FILE = "workers.json"
+LOG_FILE = "pipeline.log"
+SERVERS, WORKERS = 0, 1
+# Faust joins its group and reads its changelog back before it is ready; a million entries take
+# about five seconds.
+WORKER_READY_SECONDS = 90
+# A worker that ignores SIGTERM this long is killed: a replay, never a loss.
+WORKER_GRACE_SECONDS = 15
+READY_TIMEOUT_SECONDS = 1.0
+POLICY_READ_SECONDS = 60.0
+# At a stop the sink has this long to store what the embedded broker holds: it is at most a second
+# behind as a rule, and relays that go on sending must not keep the pipeline from ending.
+SINK_SECONDS_MAX = 10.0
+SINK_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What `up` was asked for; port 0 picks a free one."""
+
+    data_dir: Path
+    kafka: str = "tansu"
+    policy: Path | None = None
+    sample_policy: bool = False
+    """`policy` was not asked for: it yields to one that was published before."""
+    kafka_port: int = 0
+    clickhouse_port: int = 0
+    usage_partitions: int = 4
+    streams_workers: int = 1
+    time_zone: str = "UTC"
+    log_level: str = "info"
+    environment: Mapping[str, MutableMapping[str, str]] = field(default_factory=dict)
+    """More environment variables of a worker, by its name; read anew whenever it is started."""
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+class Stack:
+    """Servers and workers of one data directory."""
+
+    def __init__(self, options: StackOptions, log: TextIO, say: Callable[[str], None]) -> None:
+        """Nothing is started yet.
+
+        Args:
+            options: what to run.
+            log: where the output of every process goes, line by line.
+            say: tells a person what is going on.
+        """
+        self.options = options
+        self._say = say
+        self._log = log
+        self._lock: TextIO | None = None
+        self._ports: dict[str, int] = {}
+        self._supervisor: Supervisor | None = None
+        self._started = False
+        self.settings = Settings(data_dir=options.data_dir)
+
+    def start(self) -> Runtime:
+        """Start everything; returns when every worker has caught up.
+
+        Raises:
+            UserError: another pipeline runs in this directory.
+            EmbeddedError: a server or worker did not start; all are stopped again.
+        """
+        data_dir = self.options.data_dir
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(data_dir)
+        kafka_port = self.options.kafka_port or free_port()
+        clickhouse_port = self.options.clickhouse_port or free_port()
+        for port in (kafka_port, clickhouse_port):
+            require_free_port(port)
+        self.settings = self._make_settings(kafka_port, clickhouse_port)
+        specs = [*self._servers(kafka_port, clickhouse_port), *self._workers()]
+        self._supervisor = Supervisor(
+            specs,
+            self._log,
+            clock=now_ms,
+            environment=base_environment(),
+            state_file=data_dir / STATE_FILE,
+            log_file=data_dir / LOG_FILE,
+            policy=self.options.restart,
+        )
+        self._supervisor.start(before=self._set_up)
+        runtime = self._runtime(kafka_port, clickhouse_port)
+        runtime.write(data_dir)
+        self._started = True
+        return runtime
+
+    def _await_sink(self) -> None:
+        """What the embedded broker holds and ClickHouse does not would be lost with the broker."""
+        if self.options.kafka != "tansu":
+            return
+        group = SinkSettings().group
+        deadline = time.monotonic() + SINK_SECONDS_MAX
+        with contextlib.suppress(KafkaClientError):
+            admin = Admin(
+                kafka_config(self.settings, "stop"), bootstrap_seconds=READY_TIMEOUT_SECONDS
+            )
+            try:
+                for topic in (Topic.USAGE_EVENTS, *KEPT_TOPICS):
+                    while sum((admin.group_lag(group, topic) or {}).values()):
+                        if time.monotonic() > deadline:
+                            self._say("the sink is behind: some events are lost with the broker")
+                            return
+                        time.sleep(SINK_POLL_SECONDS)
+            finally:
+                admin.close()
+
+    def stop(self) -> None:
+        """Drain the workers, then stop the servers; may be called twice."""
+        if self._supervisor is not None:
+            if self._started:
+                self._started = False
+                self._await_sink()
+            self._supervisor.stop()
+        if self._lock is not None:
+            # Without the lock the file is another pipeline's.
+            with contextlib.suppress(FileNotFoundError):
+                (self.options.data_dir / RUNTIME_FILE).unlink()
+            self._lock.close()
+            self._lock = None
+
+    def states(self) -> list[ProcessState]:
+        """Every process as it is now."""
+        return self._supervisor.states() if self._supervisor else []
+
+    def restart(self, name: str) -> None:
+        """Stop one process and start it again."""
+        if self._supervisor is not None:
+            self._supervisor.restart(name)
+
+    def _make_settings(self, kafka_port: int, clickhouse_port: int) -> Settings:
+        tansu = self.options.kafka == "tansu"
+        return Settings(
+            data_dir=self.options.data_dir,
+            time_zone=self.options.time_zone,
+            log_epoch=_next_epoch(self.options.data_dir, memory_only=tansu),
+            log_level=self.options.log_level,
+            kafka=KafkaSection(
+                bootstrap=f"127.0.0.1:{kafka_port}",
+                kind=BrokerKind.TANSU if tansu else BrokerKind.KAFKA,
+                usage_partitions=self.options.usage_partitions,
+            ),
+            clickhouse=ClickHouseSection(port=clickhouse_port),
+        )
+
+    def _set_up(self, order: int) -> None:
+        """Between the servers and the workers: what every worker takes for granted."""
+        if order != WORKERS:
+            return
+        self._say("servers answer; creating topics and tables")
+        apply_topics(self.settings)
+        apply_migrations(self.settings)
+        self._rebuild()
+        self._publish_policy()
+        self._say("starting the workers")
+
+    def _rebuild(self) -> None:
+        """A broker that forgot everything is told by ClickHouse."""
+        client = Client(clickhouse_config(self.settings))
+        try:
+            if not is_needed(self.settings, client):
+                return
+            self._say("the log is new: restoring its state from ClickHouse")
+            report = rebuild(self.settings, client, now_ms(), self._say)
+        finally:
+            client.close()
+        self._say(
+            f"restored {report.totals:,} totals of {report.events:,} events in "
+            f"{report.seconds:.1f} s"
+        )
+
+    def _publish_policy(self) -> None:
+        """The policy file, if one is given; a sample does not replace what was published."""
+        path = self.options.policy
+        if path is None:
+            return
+        kafka = kafka_config(self.settings, "policy")
+        if self.options.sample_policy:
+            published = read_policies(kafka, POLICY_READ_SECONDS)
+            if published:
+                _check_time_zone(published, self.settings.time_zone)
+                return
+        changes = planned(self.settings, path)
+        reason = f"start with {path.name}"
+        publish(kafka, changes, actor="up", reason=reason, at_ms=now_ms())
+        self._say(f"policy: {len(changes)} objects published")
+
+    def _servers(self, kafka_port: int, clickhouse_port: int) -> Iterator[ProcessSpec]:
+        data_dir = self.options.data_dir
+        if self.options.kafka == "tansu":
+            argv = broker_argv(kafka_port)
+        else:
+            self._say("Apache Kafka: resolving its jars (once)")
+            (data_dir / "kafka").mkdir(exist_ok=True)
+            argv = prepare(data_dir / "kafka", kafka_port)
+        yield ProcessSpec(
+            name="broker",
+            argv=argv,
+            env={},
+            order=SERVERS,
+            ready=lambda: answers_kafka(kafka_port),
+            ready_timeout_seconds=60,
+        )
+        yield ProcessSpec(
+            name="clickhouse",
+            argv=(
+                sys.executable,
+                "-m",
+                "meterline.embedded.clickhouse",
+                "--data",
+                str(data_dir / "clickhouse"),
+                "--port",
+                str(clickhouse_port),
+            ),
+            env={},
+            order=SERVERS,
+            ready=lambda: answers_ping(clickhouse_port),
+            ready_timeout_seconds=60,
+        )
+
+    def _workers(self) -> Iterator[ProcessSpec]:
+        names = [f"streams-{number}" for number in range(1, self.options.streams_workers + 1)]
+        if self.options.streams_workers == 1:
+            names = ["streams"]
+        for name in (*names, "sink", "alerts", "notify", "reports"):
+            command = "streams" if name.startswith("streams") else name
+            port = free_port()
+            self._ports[name] = port
+            yield ProcessSpec(
+                name=name,
+                argv=(sys.executable, "-m", "meterline.app.cli", command),
+                env=ChainMap(
+                    self.options.environment.get(name, {}),
+                    worker_environment(self.settings, name, port),
+                ),
+                order=WORKERS,
+                ready=_ready_check(port),
+                ready_timeout_seconds=WORKER_READY_SECONDS,
+                stop_grace_seconds=WORKER_GRACE_SECONDS,
+            )
+
+    def _runtime(self, kafka_port: int, clickhouse_port: int) -> Runtime:
+        return Runtime(
+            pid=os.getpid(),
+            bootstrap=f"127.0.0.1:{kafka_port}",
+            kind=self.settings.kafka.kind,
+            usage_partitions=self.options.usage_partitions,
+            clickhouse_host="127.0.0.1",
+            clickhouse_port=clickhouse_port,
+            time_zone=self.options.time_zone,
+            log_epoch=self.settings.log_epoch,
+            metrics_ports=dict(self._ports),
+        )
+
+
+def _ready_check(port: int) -> Callable[[], bool]:
+    def ready() -> bool:
+        try:
+            url = f"http://127.0.0.1:{port}/ready"
+            with urllib.request.urlopen(url, timeout=READY_TIMEOUT_SECONDS) as answer:
+                return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
+        except (OSError, urllib.error.URLError):
+            return False
+
+    return ready
+
+
+def worker_environment(
+    settings: Settings, name: str, metrics_port: int
+) -> MutableMapping[str, str]:
+    """What a worker process is told; the same names an operator sets in production."""
+    return {
+        "METERLINE_KAFKA__BOOTSTRAP": settings.kafka.bootstrap,
+        "METERLINE_KAFKA__KIND": settings.kafka.kind.value,
+        "METERLINE_KAFKA__USAGE_PARTITIONS": str(settings.kafka.usage_partitions),
+        "METERLINE_CLICKHOUSE__HOST": settings.clickhouse.host,
+        "METERLINE_CLICKHOUSE__PORT": str(settings.clickhouse.port),
+        "METERLINE_TIME_ZONE": settings.time_zone,
+        "METERLINE_LOG_EPOCH": str(settings.log_epoch),
+        "METERLINE_LOG_LEVEL": settings.log_level,
+        "METERLINE_DATA_DIR": str(settings.data_dir / "run" / name),
+        "METERLINE_METRICS_PORT": str(metrics_port),
+        # Beside the data, not in the worker's own directory: `meterline close` writes there too.
+        "METERLINE_REPORTS__DIRECTORY": str(
+            settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY
+        ),
+        "METERLINE_REPORTS__EXPORTS_HOST": settings.reports.exports_host,
+        "METERLINE_REPORTS__EXPORTS_PORT": str(settings.reports.exports_port),
+        "METERLINE_REPORTS__EXPORTS_TOKEN_ENV": settings.reports.exports_token_env,
+        # Every worker rates by them: without, events would be charged by the shipped prices.
+        "METERLINE_CATALOGUES": json.dumps([str(each.resolve()) for each in settings.catalogues]),
+        "METERLINE_NOTIFY_CA_FILE": settings.notify_ca_file,
+    }
+
+
+def _check_time_zone(published: Mapping[str, PolicyObject], time_zone: str) -> None:
+    rules = published.get(RULES_ID)
+    if isinstance(rules, RuleSet) and rules.time_zone != time_zone:
+        message = (
+            f"the policy of this data directory counts in {rules.time_zone}, the sample in "
+            f"{time_zone}: name the policy file with --policy"
+        )
+        raise UserError(message)
+
+
+def _lock(data_dir: Path) -> TextIO:
+    """One pipeline per directory; the kernel frees the lock when we die."""
+    handle = (data_dir / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        message = f"a pipeline already runs in {data_dir}: stop it first, or choose another --data"
+        raise UserError(message) from None
+    return handle
+
+
+def _next_epoch(data_dir: Path, *, memory_only: bool) -> int:
+    """The generation of the log: a broker that forgot everything begins a new one."""
+    path = data_dir / "log-epoch"
+    try:
+        last = int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        last = -1
+    keeps = not memory_only and (data_dir / "kafka").is_dir() and last >= 0
+    epoch = last if keeps else last + 1
+    path.write_text(str(epoch), encoding="ascii")
+    return epoch

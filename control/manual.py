@@ -1,0 +1,173 @@
+"""Manual control: what a person orders, as policy objects, with an audit entry for each.
+
+The alerts worker turns an order into a throttle command or another budget, and relays obey that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meterline.app.failures import UserError
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.control.store import read_policies, write
+from meterline.schemas.audit import AuditEntry, named
+from meterline.schemas.manual import (
+    OVERRIDE_MS_MAX,
+    OVERRIDE_PREFIX,
+    THROTTLE_MS_MAX,
+    THROTTLE_PREFIX,
+    BudgetOverride,
+    ManualObject,
+    ManualThrottle,
+)
+from meterline.schemas.periods import HOUR_MS, rfc3339
+from meterline.schemas.policy import PolicyObject, ScopePolicy, object_id
+from meterline.schemas.scopes import parse_scope
+from meterline.schemas.throttle import ThrottleMode
+
+# A policy topic holds one record per object: a minute reads millions.
+READ_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who orders, why, when, and until when (UTC ms)."""
+
+    author: str
+    reason: str
+    at_ms: int
+    until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object to publish, and what it replaces."""
+
+    action: str
+    before: ManualObject | None
+    after: ManualObject
+
+
+def set_throttle(
+    policies: Mapping[str, PolicyObject],
+    scope: str,
+    admit_percent: int,
+    mode: ThrottleMode,
+    order: Order,
+) -> Change:
+    """Restrict a scope; UserError if the order makes no sense."""
+    _check(scope, order, THROTTLE_MS_MAX)
+    after = ManualThrottle(scope=scope, admit_percent=admit_percent, mode=mode, **_signed(order))
+    return _given(policies, "throttle.set", after)
+
+
+def release_throttle(policies: Mapping[str, PolicyObject], scope: str, order: Order) -> Change:
+    """End a manual throttle now; UserError if none is in force."""
+    return _ended(policies, "throttle.released", THROTTLE_PREFIX, scope, order)
+
+
+def override_budget(
+    policies: Mapping[str, PolicyObject],
+    scope: str,
+    amounts: Mapping[str, int],
+    order: Order,
+) -> Change:
+    """Put another budget in place until the order's end.
+
+    Args:
+        policies: what is published.
+        scope: whose budget; its policy must have one of each period named.
+        amounts: nano-USD by period, "month" and "day".
+        order: by whom, why, until when.
+    """
+    _check(scope, order, OVERRIDE_MS_MAX)
+    policy = policies.get(scope)
+    for period in amounts:
+        known = policy.budget if isinstance(policy, ScopePolicy) else None
+        if known is None or getattr(known, f"{period}_nano_usd") is None:
+            message = f"{scope} has no {period} budget to override: set one in the policy file"
+            raise UserError(message)
+    month, day = amounts.get("month"), amounts.get("day")
+    after = BudgetOverride(scope=scope, month_nano_usd=month, day_nano_usd=day, **_signed(order))
+    return _given(policies, "budget.overridden", after)
+
+
+def revert_budget(policies: Mapping[str, PolicyObject], scope: str, order: Order) -> Change:
+    """End an override now; UserError if none is in force."""
+    return _ended(policies, "budget.reverted", OVERRIDE_PREFIX, scope, order)
+
+
+def publish(config: KafkaConfig, change: Change, order: Order) -> None:
+    """Make a change and its audit entry durable; KafkaClientError: call again with the same."""
+    write(config, [(object_id(change.after), change.after)], [audit_entry(change, order)])
+
+
+def audit_entry(change: Change, order: Order) -> AuditEntry:
+    """Who, what, when, why, before and after; equal arguments give an equal entry."""
+    return named(
+        AuditEntry(
+            at_ms=order.at_ms,
+            actor=order.author,
+            action=change.action,
+            object_id=object_id(change.after),
+            reason=order.reason,
+            before=change.before.model_dump_json() if change.before is not None else "",
+            after=change.after.model_dump_json(),
+        )
+    )
+
+
+def read(config: KafkaConfig) -> dict[str, PolicyObject]:
+    """All that is published now."""
+    return read_policies(config, READ_SECONDS_MAX)
+
+
+def _check(scope: str, order: Order, ms_max: int) -> None:
+    parse_scope(scope)
+    if not order.reason.strip():
+        message = "--reason must say why: it stands in the audit log and in every answer"
+        raise UserError(message)
+    if order.until_ms <= order.at_ms:
+        message = f"--until {rfc3339(order.until_ms)} is not in the future"
+        raise UserError(message)
+    if order.until_ms - order.at_ms > ms_max:
+        message = (
+            f"--until is more than {ms_max // HOUR_MS} hours ahead: "
+            "what should hold for longer belongs into the policy file"
+        )
+        raise UserError(message)
+
+
+def _signed(order: Order) -> dict[str, Any]:
+    """What every order says."""
+    return {
+        "since_ms": order.at_ms,
+        "until_ms": order.until_ms,
+        "author": order.author,
+        "reason": order.reason,
+    }
+
+
+def _given(policies: Mapping[str, PolicyObject], action: str, after: ManualObject) -> Change:
+    before = _known(policies, object_id(after))
+    version = before.version + 1 if before is not None else 1
+    return Change(action, before, after.model_copy(update={"version": version}))
+
+
+def _ended(
+    policies: Mapping[str, PolicyObject], action: str, prefix: str, scope: str, order: Order
+) -> Change:
+    parse_scope(scope)
+    before = _known(policies, prefix + scope)
+    if before is None or not before.holds(order.at_ms):
+        message = f"{scope} has no manual {prefix[:-1]} in force: see `meterline explain {scope}`"
+        raise UserError(message)
+    # Its version stays: begin and end of one order are told apart by time.
+    return Change(action, before, before.model_copy(update={"until_ms": order.at_ms}))
+
+
+def _known(policies: Mapping[str, PolicyObject], name: str) -> ManualObject | None:
+    found = policies.get(name)
+    return found if isinstance(found, ManualThrottle | BudgetOverride) else None

@@ -1,0 +1,274 @@
+"""From a policy document to published objects, and the difference that applying it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from typing_extensions import override
+
+from meterline.control.policy.checks import PlacedEntry, placed_entries
+from meterline.control.policy.document import DepartmentEntry, PolicyDocument
+from meterline.control.policy.finance_document import FinanceEntry
+from meterline.control.policy.notify_plan import compile_notify
+from meterline.control.policy.rules_document import (
+    burn_rate_rule,
+    deviation_rule,
+    no_data_rule,
+    pipeline_rules,
+)
+from meterline.schemas.audit import AuditEntry, named
+from meterline.schemas.finance import FinancePolicy
+from meterline.schemas.manual import BudgetOverride, ManualThrottle
+from meterline.schemas.policy import (
+    BreakerPolicy,
+    Budget,
+    Limits,
+    PolicyObject,
+    RuleSet,
+    ScopePolicy,
+    object_id,
+)
+from meterline.schemas.policy_fields import plain_usd
+from meterline.schemas.policy_notify import Silence
+from meterline.schemas.scopes import ScopeType
+
+_NOT_IN_FILES = (Silence, ManualThrottle, BudgetOverride)
+# Fields that count versions are told apart from what they count.
+_VERSIONS = frozenset({"version", "budget_version"})
+# A change of these re-arms thresholds and absolute limits: all that alerting compares spend with.
+_SPEND_LIMITS = ("hour_spend_nano_usd", "day_spend_nano_usd", "day_tokens")
+_NANO_SUFFIX = "_nano_usd"
+# Lists of mappings with an id: each item is compared by itself.
+_LISTS = frozenset(
+    {"channels", "routes", "inhibit", "maintenance", "deviations", "burn_rates", "no_data"}
+)
+
+
+class ChangeAction(StrEnum):
+    """What happens to an object."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    DELETED = "deleted"
+
+
+_MARKS = {ChangeAction.CREATED: "+", ChangeAction.CHANGED: "~", ChangeAction.DELETED: "-"}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field, before and after, as a person would write them; "none" where it is not set."""
+
+    field: str
+    before: str
+    after: str
+
+    @override
+    def __str__(self) -> str:
+        """`budget.month_usd: 50 -> 60`."""
+        return f"{self.field}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """What applying does to one object; `after` has the version to publish."""
+
+    action: ChangeAction
+    object_id: str
+    before: PolicyObject | None
+    after: PolicyObject | None
+    fields: tuple[FieldChange, ...]
+    """Empty for a deletion; for a creation what differs from an object that says nothing."""
+
+    @override
+    def __str__(self) -> str:
+        """`~ department:acme/research  budget.month_usd: 50 -> 60`."""
+        if self.action is ChangeAction.CREATED:
+            details = ", ".join(f"{each.field}: {each.after}" for each in self.fields)
+        else:
+            details = ", ".join(str(each) for each in self.fields)
+        return f"{_MARKS[self.action]} {self.object_id}  {details}".rstrip()
+
+
+def compile_policy(document: PolicyDocument) -> dict[str, PolicyObject]:
+    """The objects of a checked document by their id, each with version 1."""
+    objects: list[PolicyObject] = [
+        RuleSet(
+            time_zone=document.time_zone,
+            thresholds_percent=document.rules.thresholds_percent,
+            breaker=BreakerPolicy.model_validate(document.rules.breaker.model_dump()),
+            renotify_seconds=document.rules.renotify,
+            deviations=tuple(map(deviation_rule, document.rules.deviation)),
+            burn_rates=tuple(map(burn_rate_rule, document.rules.burn_rate)),
+            no_data=tuple(map(no_data_rule, document.rules.no_data)),
+            pipeline=pipeline_rules(document.rules.pipeline),
+        ),
+        compile_notify(document.notify),
+    ]
+    if document.finance != FinanceEntry():
+        objects.append(FinancePolicy.model_validate(document.finance.model_dump()))
+    objects += [_compile_scope(placed) for placed in placed_entries(document)]
+    return {object_id(item): item for item in objects}
+
+
+def _compile_scope(placed: PlacedEntry) -> ScopePolicy:
+    entry = placed.entry
+    limits = entry.limits
+    return ScopePolicy(
+        scope=str(placed.scope),
+        parent=str(placed.parents[0].scope) if placed.parents else "",
+        name=entry.name,
+        budget=Budget(
+            month_nano_usd=entry.budget.month_usd,
+            day_nano_usd=entry.budget.day_usd,
+        ),
+        limits=Limits(
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+            burst_requests=limits.burst_requests,
+            hour_spend_nano_usd=limits.hour_spend_usd,
+            day_spend_nano_usd=limits.day_spend_usd,
+            day_tokens=limits.day_tokens,
+            allowed_models=limits.allowed_models,
+        ),
+        throttle_mode=entry.throttle_mode,
+        fallback_model=entry.fallback_model,
+        fail_open=entry.fail_open,
+        disabled=entry.disabled,
+        cost_center=entry.cost_center if isinstance(entry, DepartmentEntry) else "",
+    )
+
+
+def plan(
+    current: Mapping[str, PolicyObject], desired: Mapping[str, PolicyObject]
+) -> tuple[PolicyChange, ...]:
+    """What must be published to turn `current` into `desired`.
+
+    Versions are assigned here: those of `desired` do not matter. Parents come before children,
+    and deletions last, children before parents; equal arguments give equal plans.
+    """
+    kept = sorted(desired, key=_rank)
+    # Silences, manual throttles and overrides are not the file's: commands make and end them.
+    gone = sorted(
+        (
+            name
+            for name in current.keys() - desired.keys()
+            if not isinstance(current[name], _NOT_IN_FILES)
+        ),
+        key=_rank,
+        reverse=True,
+    )
+    changes = [_change(name, current.get(name), desired[name]) for name in kept]
+    changes += [PolicyChange(ChangeAction.DELETED, name, current[name], None, ()) for name in gone]
+    return tuple(change for change in changes if change is not None)
+
+
+def _change(name: str, before: PolicyObject | None, desired: PolicyObject) -> PolicyChange | None:
+    if before is None or before.kind != desired.kind:
+        # A stranger under this id is replaced; its version must still rise.
+        version = before.version + 1 if before is not None else 1
+        after = desired.model_copy(update={"version": version})
+        action = ChangeAction.CREATED if before is None else ChangeAction.CHANGED
+        return PolicyChange(action, name, before, after, _fields(type(desired), None, after))
+    fields = _fields(type(desired), before, desired)
+    if not fields:
+        return None
+    update = {"version": before.version + 1}
+    if isinstance(before, ScopePolicy) and isinstance(desired, ScopePolicy):
+        update["budget_version"] = before.budget_version + _rearms(before, desired)
+    after = desired.model_copy(update=update)
+    return PolicyChange(ChangeAction.CHANGED, name, before, after, fields)
+
+
+def _rearms(before: ScopePolicy, after: ScopePolicy) -> bool:
+    return before.budget != after.budget or any(
+        getattr(before.limits, name) != getattr(after.limits, name) for name in _SPEND_LIMITS
+    )
+
+
+def _rank(name: str) -> tuple[int, str]:
+    kind, _, _ = name.partition(":")
+    ranks = {kind.value: position for position, kind in enumerate(ScopeType)}
+    # `rules`, `notify` and `finance` come first: they hold for every scope that follows.
+    return ranks.get(kind, -1), name
+
+
+def _fields(
+    model: type[PolicyObject], before: PolicyObject | None, after: PolicyObject
+) -> tuple[FieldChange, ...]:
+    """Fields that differ; without `before`, those that differ from an object that says nothing."""
+    if before is None:
+        silent = {"scope": ""} if model is ScopePolicy else {}
+        before = model.model_validate(silent)
+    old, new = dict(_flat(before)), dict(_flat(after))
+    return tuple(
+        FieldChange(_field_name(name), _show(name, old.get(name)), _show(name, new.get(name)))
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name) and name != "scope"
+    )
+
+
+def _flat(item: PolicyObject) -> Iterable[tuple[str, Any]]:
+    for name, value in item.model_dump(mode="json").items():
+        if name in _VERSIONS:
+            continue
+        if name in _LISTS:
+            for part in value:
+                yield f"{name}[{part['id']}]", {**part}
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{inner}", content) for inner, content in value.items())
+        else:
+            yield name, value
+
+
+def _field_name(name: str) -> str:
+    return name.removesuffix(_NANO_SUFFIX) + "_usd" if name.endswith(_NANO_SUFFIX) else name
+
+
+def _show(name: str, value: Any) -> str:
+    if value is None or value == "" or name.endswith("url"):
+        return "set" if value else "none"  # a URL may carry a token
+    if name.endswith(_NANO_SUFFIX):
+        return plain_usd(value)
+    if isinstance(value, list):
+        return f"[{', '.join(str(item) for item in value)}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        # A channel's URL may carry a token: that it changed is seen, what it is is not shown.
+        shown = {key: text for key, text in value.items() if key not in {"id", "url"} and text}
+        return ", ".join(f"{key} {text}" for key, text in shown.items())
+    return str(value)
+
+
+def audit_entries(
+    changes: Iterable[PolicyChange], *, actor: str, reason: str, at_ms: int
+) -> tuple[AuditEntry, ...]:
+    """One audit entry per change; equal arguments give equal entries, ids included.
+
+    Args:
+        changes: what is published.
+        actor: who does it.
+        reason: why, in their words.
+        at_ms: when, UTC ms; a retry of the same application passes the same time.
+    """
+    return tuple(_audit_entry(change, actor, reason, at_ms) for change in changes)
+
+
+def _audit_entry(change: PolicyChange, actor: str, reason: str, at_ms: int) -> AuditEntry:
+    before = change.before.model_dump_json() if change.before is not None else ""
+    after = change.after.model_dump_json() if change.after is not None else ""
+    return named(
+        AuditEntry(
+            at_ms=at_ms,
+            actor=actor,
+            action=f"policy.{change.action.value}",
+            object_id=change.object_id,
+            reason=reason,
+            before=before,
+            after=after,
+        )
+    )

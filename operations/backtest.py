@@ -1,0 +1,227 @@
+"""A back-test over what is stored, or over a file of events: sources, run and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from meterline.alerting.core.backtest import Backtest, Slice, begin
+from meterline.app.failures import UserError
+from meterline.backends.clickhouse import Client
+from meterline.control.policy.file import compile_policy, parse_policy
+from meterline.operations.chart import Mark, Scene
+from meterline.pricing.catalogue import Catalogue
+from meterline.reports.spend_slices import SliceQuery, read_slices
+from meterline.schemas.alert import AlertStatus
+from meterline.schemas.codec import decode_usage
+from meterline.schemas.money import NANO_PER_USD, usd_text
+from meterline.schemas.periods import DAY_MS, Calendar, WindowKind, rfc3339
+from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
+from meterline.schemas.scopes import scopes_of
+from meterline.schemas.throttle import BreakerState
+from meterline.schemas.usage import FUTURE_TOLERANCE_MS
+
+HISTORY_MS = 11 * DAY_MS
+"""Rules that look back look at most ten days back; a day more covers the day's start."""
+EVENTS_MAX = 1_000_000
+"""A test file is written by people or cut from a log; more belongs into a back-test."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesFile:
+    """What a rules file says: a policy file like any other."""
+
+    rules: RuleSet
+    policies: Mapping[str, ScopePolicy]
+
+
+def read_rules(path: Path) -> RulesFile:
+    """Read and check a policy file; PolicyFileError with every fault."""
+    document = parse_policy(path.read_text(encoding="utf-8"), str(path))
+    objects: Mapping[str, PolicyObject] = compile_policy(document)
+    rules = objects[RULES_ID]
+    policies = {name: item for name, item in objects.items() if isinstance(item, ScopePolicy)}
+    if not policies or not isinstance(rules, RuleSet):
+        message = f"{path}: names no scope, so no rule has anything to look at"
+        raise UserError(message)
+    return RulesFile(rules, policies)
+
+
+def run_stored(
+    client: Client, given: RulesFile, start_ms: int, end_ms: int, *, from_events: bool = False
+) -> Backtest:
+    """Run rules over stored spend in `[start_ms, end_ms)`; the start goes down to its hour.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    calendar = Calendar(given.rules.time_zone)
+    start_ms = calendar.window(WindowKind.HOUR, start_ms).start_ms
+    month = calendar.window(WindowKind.MONTH, start_ms)
+    first_ms = min(month.start_ms, start_ms - HISTORY_MS)
+    scopes = tuple(given.policies)
+    history = SliceQuery(scopes, first_ms, start_ms, hourly=True, from_events=from_events)
+    run = begin(given.rules, given.policies, _slices(client, history), start_ms)
+    question = SliceQuery(scopes, start_ms, end_ms, from_events=from_events)
+    run.take(_slices(client, question))
+    run.finish(end_ms)
+    return run
+
+
+def _slices(client: Client, question: SliceQuery) -> Iterator[Slice]:
+    return (Slice(*each) for each in read_slices(client, question))
+
+
+def run_file(path: Path, given: RulesFile, catalogue: Catalogue) -> Backtest:
+    """Run rules over a file of usage events, one JSON object per line, event by event.
+
+    Raises:
+        UserError: a line that is no event, or too many of them.
+    """
+    slices = sorted(_of_file(path, given.policies, catalogue))
+    if not slices:
+        message = f"{path}: none of its events is of a scope that the rules name"
+        raise UserError(message)
+    calendar = Calendar(given.rules.time_zone)
+    start_ms = calendar.window(WindowKind.HOUR, slices[0].time_ms).start_ms
+    run = begin(given.rules, given.policies, (), start_ms)
+    run.take(slices)
+    run.finish(slices[-1].time_ms)
+    return run
+
+
+def _of_file(
+    path: Path, policies: Mapping[str, ScopePolicy], catalogue: Catalogue
+) -> Iterator[Slice]:
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    if len(lines) > EVENTS_MAX:
+        message = f"{path}: {len(lines):,} events, at most {EVENTS_MAX:,}: use `alerts backtest`"
+        raise UserError(message)
+    seen: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        # No event of a file is in the future: there is no append time to compare with.
+        usage = decode_usage(line, 2**53 - FUTURE_TOLERANCE_MS)
+        for reject in usage.rejects:
+            text = f"{path}, line {number}: {reject.reason.value}: {reject.detail}"
+            raise UserError(text)
+        for event in usage.events:
+            if event.id in seen:
+                continue
+            seen.add(event.id)
+            cost_nano_usd, _ = catalogue.price(event)
+            tokens = event.input_tokens + event.output_tokens
+            names = (event.organisation, event.department, event.project, event.user, event.key)
+            for scope in scopes_of(*names):
+                if scope in policies:
+                    yield Slice(event.time_ms, scope, cost_nano_usd, tokens)
+
+
+def answer(run: Backtest) -> dict[str, Any]:
+    """The run for machines: money as decimal strings of dollars, times in UTC."""
+    return {
+        "alerts": [
+            {
+                "at": rfc3339(told.at_ms),
+                "status": told.alert.status.value,
+                "severity": told.alert.severity.value,
+                "rule": told.alert.rule_id,
+                "scope": told.alert.scope,
+                "threshold": told.alert.threshold,
+                "period": told.alert.period,
+                "summary": told.alert.summary,
+            }
+            for told in run.told
+        ],
+        "commands": [
+            {
+                "at": rfc3339(each.at_ms),
+                "scope": each.command.scope,
+                "state": each.command.state.value,
+                "reason": each.command.reason,
+            }
+            for each in run.commanded
+        ],
+        "scopes": [
+            {
+                "scope": scope,
+                "spent_usd": usd_text(spent),
+                "refused_usd": usd_text(run.refused_nano_usd.get(scope, 0)),
+            }
+            for scope, spent in sorted(run.spent_nano_usd.items())
+        ],
+    }
+
+
+class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of an expectation file: an alert that must fire."""
+
+    rule: str
+    scope: str
+    threshold: int | None = None
+    """None: whatever threshold."""
+
+
+def compare(run: Backtest, expected: Iterable[Expected]) -> list[str]:
+    """What is missing and what is too much; nothing if the rules said what was expected."""
+    wanted = list(expected)
+    fired = [told.alert for told in run.told if told.alert.status is AlertStatus.FIRING]
+    faults = []
+    for alert in fired:
+        match = next(
+            (
+                each
+                for each in wanted
+                if (each.rule, each.scope) == (alert.rule_id, alert.scope)
+                and each.threshold in {None, alert.threshold}
+            ),
+            None,
+        )
+        if match is None:
+            faults.append(f"not expected: {alert.rule_id} {alert.threshold} {alert.scope}")
+        else:
+            wanted.remove(match)
+    faults += [f"did not fire: {each.rule} {each.threshold or ''} {each.scope}" for each in wanted]
+    return faults
+
+
+def read_expected(path: Path) -> list[Expected]:
+    """A JSON list of {"rule", "scope", "threshold"}."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Expected])
+    except msgspec.MsgspecError as error:
+        message = f"{path}: {error}"
+        raise UserError(message) from error
+
+
+def scene(run: Backtest, scope: str, end_ms: int) -> Scene:
+    """What a picture of one scope shows; UserError if the scope spent nothing."""
+    if not scope:
+        scope = max(run.spent_nano_usd, key=lambda each: run.spent_nano_usd[each], default="")
+    if scope not in run.curves:
+        message = f"{scope or 'nobody'} spent nothing in this time: there is nothing to draw"
+        raise UserError(message)
+    marks = [
+        Mark(
+            told.at_ms,
+            told.alert.severity,
+            told.alert.status,
+            f"{told.alert.rule_id} {told.alert.threshold}"
+            if told.alert.unit == "percent"
+            else told.alert.rule_id,
+        )
+        for told in run.told
+        if told.alert.scope == scope
+    ]
+    states: list[tuple[int, int, BreakerState]] = []
+    changes = [each for each in run.commanded if each.command.scope == scope]
+    for each, after in zip(changes, [*changes[1:], None], strict=True):
+        until_ms = end_ms if after is None else after.at_ms
+        if each.command.state is not BreakerState.CLOSED:
+            states.append((each.at_ms, until_ms, each.command.state))
+    # Dollars for the eye: the exact amounts stand in the answer.
+    curve = [(at_ms, spent / NANO_PER_USD) for at_ms, spent in run.curves[scope]]
+    return Scene(f"{scope}: back-test", curve, marks, states)

@@ -1,0 +1,185 @@
+"""Why a scope is where it is: state, rule, evidence, since when, until when, who can lift it.
+
+A request is decided by its scope and everything above it, so each of them is explained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from meterline.reports.decisions import StoredAlert, StoredCommand
+from meterline.schemas.manual import (
+    OVERRIDE_PREFIX,
+    THROTTLE_PREFIX,
+    BudgetOverride,
+    ManualThrottle,
+)
+from meterline.schemas.periods import rfc3339
+from meterline.schemas.policy import PolicyObject, ScopePolicy, decode_policy
+from meterline.schemas.scopes import parse_scope
+from meterline.schemas.throttle import BreakerState
+
+PARENTS_MAX = 5
+"""Organisation, department, project, user, key: no scope has more above it."""
+_MANUAL = "manual"
+
+
+class Explained(NamedTuple):
+    """One scope at one time; times in UTC ms, 0 for none."""
+
+    scope: str
+    state: BreakerState
+    rule: str
+    reason: str
+    evidence: dict[str, Any]
+    since_ms: int
+    until_ms: int
+    lift: str
+    """Who can end it, and how."""
+    orders: tuple[str, ...]
+    version: str
+
+
+def past_objects(
+    scope: str, read: Callable[[Sequence[str]], Mapping[str, str]]
+) -> dict[str, PolicyObject]:
+    """The policies and orders of a scope and of all above it, as they were.
+
+    Args:
+        scope: which; ScopeError if it is none.
+        read: answers objects of one time by their ids, as JSON; those that there were.
+    """
+    found: dict[str, PolicyObject] = {}
+    asked: set[str] = set()
+    # Each policy names the one above it, so levels become known one after the other.
+    while new := [each for each in chain_of(scope, found) if each not in asked]:
+        asked.update(new)
+        prefixes = ("", THROTTLE_PREFIX, OVERRIDE_PREFIX)
+        texts = read([prefix + each for each in new for prefix in prefixes])
+        found |= {name: decode_policy(text.encode()) for name, text in texts.items()}
+    return found
+
+
+def chain_of(scope: str, policies: Mapping[str, PolicyObject]) -> tuple[str, ...]:
+    """The scope and those above it, as the policies say; ScopeError if it is none."""
+    parse_scope(scope)
+    found = [scope]
+    while len(found) < PARENTS_MAX:
+        policy = policies.get(found[-1])
+        parent = policy.parent if isinstance(policy, ScopePolicy) else ""
+        if not parent or parent in found:
+            break
+        found.append(parent)
+    organisation = f"organisation:{parse_scope(scope).organisation}"
+    return tuple(found if organisation in found else [*found, organisation])
+
+
+def explain_scope(
+    scope: str,
+    commands: Sequence[StoredCommand],
+    policies: Mapping[str, PolicyObject],
+    at_ms: int,
+) -> Explained:
+    """Explain one scope.
+
+    Args:
+        scope: which.
+        commands: its commands up to `at_ms`, the newest first.
+        policies: policies and orders as they were at `at_ms`.
+        at_ms: the time of the question.
+    """
+    orders = _orders(scope, policies, at_ms)
+    if not commands or commands[0].state == BreakerState.CLOSED:
+        reason = commands[0].reason if commands else "no rule has ever restricted it"
+        since_ms = commands[0].issued_at_ms if commands else 0
+        version = commands[0].version if commands else ""
+        return Explained(
+            scope, BreakerState.CLOSED, "", reason, {}, since_ms, 0, "", orders, version
+        )
+    newest = commands[0]
+    return Explained(
+        scope,
+        BreakerState(newest.state),
+        newest.reason_code,
+        newest.reason,
+        json.loads(newest.evidence) if newest.evidence else {},
+        _since(commands),
+        newest.reset_at_ms or newest.expires_at_ms,
+        _lift(newest),
+        orders,
+        newest.version,
+    )
+
+
+def _since(commands: Sequence[StoredCommand]) -> int:
+    """When the newest command's state and cause began: renewals repeat both."""
+    newest = commands[0]
+    since_ms = newest.issued_at_ms
+    for each in commands:
+        if (each.state, each.reason_code) != (newest.state, newest.reason_code):
+            break
+        since_ms = each.issued_at_ms
+    return since_ms
+
+
+def _lift(command: StoredCommand) -> str:
+    scope = command.scope
+    if command.reason_code == _MANUAL:
+        return f"whoever operates it: meterline throttle release {scope} --reason ..."
+    if command.reason_code.startswith("budget_"):
+        return (
+            f"the budget's owner: meterline budget override {scope} --amount ... "
+            "--until ... --reason ..., or the policy file; else the period's end"
+        )
+    return "the limit's owner, in the policy file; else the window's end"
+
+
+def _orders(scope: str, policies: Mapping[str, PolicyObject], at_ms: int) -> tuple[str, ...]:
+    found = []
+    hold = policies.get(THROTTLE_PREFIX + scope)
+    if isinstance(hold, ManualThrottle) and hold.holds(at_ms):
+        what = "blocked" if hold.admit_percent == 0 else f"throttled to {hold.admit_percent} %"
+        until = rfc3339(hold.until_ms)
+        found.append(f"{what} by {hold.author} until {until}: {hold.reason}")
+    override = policies.get(OVERRIDE_PREFIX + scope)
+    if isinstance(override, BudgetOverride) and override.holds(at_ms):
+        until = rfc3339(override.until_ms)
+        found.append(f"budget overridden by {override.author} until {until}: {override.reason}")
+    return tuple(found)
+
+
+def answer(
+    at_ms: int, explained: Sequence[Explained], alerts: Sequence[StoredAlert]
+) -> dict[str, Any]:
+    """All of it for machines; times in UTC, empty for none."""
+    return {
+        "at": rfc3339(at_ms),
+        "scopes": [
+            {
+                "scope": each.scope,
+                "state": each.state.value,
+                "rule": each.rule,
+                "reason": each.reason,
+                "evidence": each.evidence,
+                "since": rfc3339(each.since_ms) if each.since_ms else "",
+                "until": rfc3339(each.until_ms) if each.until_ms else "",
+                "lift": each.lift,
+                "orders": list(each.orders),
+                "version": each.version,
+            }
+            for each in explained
+        ],
+        "alerts": [
+            {
+                "at": rfc3339(max(each.starts_at_ms, each.ends_at_ms)),
+                "status": each.status,
+                "severity": each.severity,
+                "rule": each.rule_id,
+                "scope": each.scope,
+                "summary": each.summary,
+            }
+            for each in alerts
+        ],
+    }

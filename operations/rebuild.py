@@ -1,0 +1,390 @@
+"""Rebuild: a new, empty log gets the state that the lost one had, from ClickHouse.
+
+    ClickHouse  usage_events      -> spend.snapshots   totals per shard, newest ids      (streams)
+                usage_batches     -> spend.snapshots   positions of lanes                (streams)
+                control_records   -> control.policies, throttle.commands, alerts, deliveries
+
+Run with the workers stopped, before the first of them starts on the new log. Effects, in order:
+
+    1. control records    as they were, byte for byte: a repeat changes nothing, because each topic
+                          is read by key, and alerts by what they are about
+    2. notify's offset    behind the alerts that were told: nobody is told twice; the others follow
+    3. entries and ids    tagged (epoch, -1): older than anything that is counted afterwards
+    4. state records      one per partition, last: where they stand, the rebuild is whole
+    5. an audit entry     says what was done
+
+Killed between any two, it is run again and writes the same. Exact, because both sides of the
+border are told apart by the epoch: what older logs brought is summed here (under FINAL, so each
+event once), what the new log brings is counted from the log; and an event that was stored and is
+sent once more is known by its lane's number or its id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from meterline.alerting.settings import NotifySettings
+from meterline.app.failures import UserError
+from meterline.app.settings import Settings
+from meterline.app.wiring import kafka_config
+from meterline.app.workers import streams_settings
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, TopicPartition
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.reports import bootstrap as store
+from meterline.reports.totals import windows_between
+from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.money import usd_text
+from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.scopes import ScopeType
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.topics import KEPT_TOPICS, Topic
+from meterline.sinks.core.stored_events import STORED_COLUMNS, stored_event
+from meterline.streams.core.bootstrap import (
+    BOOTSTRAP_OFFSET,
+    BootstrapPolicy,
+    Opening,
+    StoredLane,
+    closed_before_ms,
+    opening_records,
+    opening_totals,
+)
+from meterline.streams.core.changelog import newest_states
+from meterline.streams.core.lanes import LANE_IDLE_MS
+from meterline.streams.core.ledger import LedgerPolicy, Record
+
+READ_SECONDS_MAX = 120.0
+# A million entries at 20 us each, on a machine that does other things as well.
+PUBLISH_SECONDS_MAX = 300.0
+# The producer is flushed this often, so that its buffer is never the bound.
+RECORDS_PER_FLUSH = 20_000
+
+
+class RebuildError(UserError):
+    """A rebuild cannot or must not be made; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What was restored."""
+
+    epoch: int
+    events: int
+    """Stored events, each once, in the months that are kept."""
+    spent_usd: str
+    """What they cost."""
+    totals: int
+    zeroed: int
+    """Totals that the old log had and the events do not bear out."""
+    ids: int
+    lanes: int
+    records: Mapping[str, int]
+    """Control records by topic."""
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """The totals of all partitions, and what there is to say of them."""
+
+    by_partition: dict[int, list[tuple[SnapshotKey, Totals]]]
+    others: list[tuple[SnapshotKey, Totals]]
+    """Of shards that are no partition's any more: zeros."""
+    zeroed: int
+    events: int
+    cost_nano_usd: int
+
+
+def is_needed(settings: Settings, client: Client) -> bool:
+    """Whether the log is new and the store remembers an older one.
+
+    Raises:
+        RebuildError: the store knows this epoch or a later one, though the log is empty.
+        KafkaClientError, ClickHouseError: as the doors say.
+    """
+    if _states(kafka_config(settings, "rebuild")):
+        return False
+    ends = store.read_ends(client, settings.log_epoch)
+    if ends.newest_epoch >= settings.log_epoch:
+        message = (
+            f"the log is empty, but ClickHouse holds events of log epoch {ends.newest_epoch}: "
+            f"this pipeline's epoch is {settings.log_epoch}; set METERLINE_LOG_EPOCH (with "
+            f"`meterline up`: the file log-epoch) so that it becomes {ends.newest_epoch + 1}"
+        )
+        raise RebuildError(message)
+    return bool(ends.events) or any(
+        store.read_control_records(client, topic) for topic in KEPT_TOPICS
+    )
+
+
+def rebuild(
+    settings: Settings, client: Client, now_ms: int, say: Callable[[str], None]
+) -> RebuildReport:
+    """Restore everything; returns when all of it is durable.
+
+    Args:
+        settings: of the pipeline, with the new log's epoch.
+        client: the store.
+        now_ms: for the audit entry.
+        say: tells a person what is going on.
+
+    Raises:
+        RebuildError: streams have counted in this epoch already.
+        KafkaClientError, ClickHouseError: as the doors say; run it again.
+    """
+    begun = time.monotonic()
+    kafka = kafka_config(settings, "rebuild")
+    _check_untouched(kafka, settings.log_epoch)
+    policy = streams_settings(settings).ledger_policy()
+    ends = store.read_ends(client, settings.log_epoch)
+    producer = Producer(kafka)
+    try:
+        records = _restore_control(kafka, client, producer)  # 1, 2
+        say(f"restored {sum(records.values())} control records")
+        totals = _read_totals(settings, client, policy, ends)
+        openings = _openings(settings, client, policy, ends, totals)
+        states: dict[int, tuple[bytes, bytes]] = {}
+        ids = lanes = 0
+        for opening in openings:
+            flush = opening_records(
+                BootstrapPolicy(policy, ends.received_ms, ends.event_ms), opening
+            )
+            _publish(producer, opening.partition, flush.entries)  # 3
+            states[opening.partition] = flush.state
+            ids += len(opening.events)
+            lanes += len(opening.lanes)
+        others = [(encode_key(key), encode_totals(zero)) for key, zero in totals.others]
+        _publish(producer, 0, others)  # 3
+        producer.flush(PUBLISH_SECONDS_MAX)
+        for partition, (key, value) in states.items():
+            producer.send(Topic.SPEND_SNAPSHOTS, key, value, partition=partition)
+        producer.flush(PUBLISH_SECONDS_MAX)  # 4
+        report = RebuildReport(
+            epoch=settings.log_epoch,
+            events=totals.events,
+            spent_usd=usd_text(totals.cost_nano_usd),
+            totals=sum(len(each) for each in totals.by_partition.values()),
+            zeroed=totals.zeroed,
+            ids=ids,
+            lanes=lanes,
+            records=records,
+            seconds=round(time.monotonic() - begun, 2),
+        )
+        entry = _audit_entry(report, now_ms)
+        producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
+        producer.flush(PUBLISH_SECONDS_MAX)  # 5
+    finally:
+        producer.close()
+    return report
+
+
+def _check_untouched(kafka: KafkaConfig, epoch: int) -> None:
+    for partition, (of_epoch, offset) in sorted(_states(kafka).items()):
+        if of_epoch > epoch:
+            message = (
+                f"spend.snapshots is of log epoch {of_epoch}, this pipeline's setting is {epoch}: "
+                f"set METERLINE_LOG_EPOCH to the pipeline's"
+            )
+            raise RebuildError(message)
+        if of_epoch == epoch and offset > BOOTSTRAP_OFFSET:
+            message = (
+                f"streams have counted partition {partition} of log epoch {epoch} up to offset "
+                f"{offset}: this log is not lost. To rebuild all the same, stop the workers, "
+                f"set METERLINE_LOG_EPOCH to {epoch + 1} for all of them, and run it again"
+            )
+            raise RebuildError(message)
+
+
+def _states(kafka: KafkaConfig) -> dict[int, tuple[int, int]]:
+    """By partition, epoch and offset of the newest state record on the log."""
+    reader = TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])
+    try:
+        return newest_states(reader.read_to_end(READ_SECONDS_MAX))
+    finally:
+        reader.close()
+
+
+# -- control records
+
+
+def _restore_control(kafka: KafkaConfig, client: Client, producer: Producer) -> dict[str, int]:
+    """Publish what was decided and told; alerts that nobody was told of come last."""
+    counts: dict[str, int] = {}
+    told: set[str] = set()
+    for topic in KEPT_TOPICS:
+        records = store.read_control_records(client, topic)
+        counts[topic.value] = len(records)
+        if topic is Topic.DELIVERIES:
+            told = {_alert_of(record.value) for record in records}
+        if topic is not Topic.ALERTS:
+            _send_all(producer, topic, records)
+            continue
+        heard = [record for record in records if _id_of(record.value) in told]
+        _send_all(producer, topic, heard)
+        if heard:
+            _skip_alerts(kafka)
+        _send_all(producer, topic, [record for record in records if record not in heard])
+    return counts
+
+
+def _send_all(producer: Producer, topic: Topic, records: list[store.ControlRecord]) -> None:
+    for record in records:
+        producer.send(topic, record.key, record.value)
+    producer.flush(PUBLISH_SECONDS_MAX)
+
+
+def _skip_alerts(kafka: KafkaConfig) -> None:
+    """Let the notifier begin behind what is on the topic now."""
+    reader = TopicReader(kafka, [Topic.ALERTS])
+    try:
+        last = max((record.offset for record in reader.read_to_end(READ_SECONDS_MAX)), default=-1)
+    finally:
+        reader.close()
+    admin = Admin(kafka)
+    try:
+        admin.set_offsets(NotifySettings().group, {TopicPartition(Topic.ALERTS, 0): last + 1})
+    finally:
+        admin.close()
+
+
+class _Alert(msgspec.Struct):
+    id: str = ""
+
+
+class _Delivery(msgspec.Struct):
+    alert_id: str = ""
+
+
+def _id_of(value: bytes) -> str:
+    return msgspec.json.decode(value, type=_Alert).id
+
+
+def _alert_of(value: bytes) -> str:
+    return msgspec.json.decode(value, type=_Delivery).alert_id
+
+
+# -- totals, ids and lanes
+
+
+def _read_totals(
+    settings: Settings, client: Client, policy: LedgerPolicy, ends: store.StoreEnds
+) -> _Totals:
+    partitions = settings.kafka.usage_partitions
+    calendar = Calendar(settings.time_zone)
+    found: dict[tuple[int, SnapshotKey], Totals] = {}
+    others: list[tuple[SnapshotKey, Totals]] = []
+    zeroed = events = cost_nano_usd = 0
+    for kind in WindowKind if ends.events else ():
+        since_ms = closed_before_ms(policy.retention, kind, ends.received_ms)
+        # The one that holds the bound ends after it, so it is the first that is kept.
+        first = calendar.window(kind, since_ms)
+        windows = windows_between(calendar, kind, first.start_ms, ends.event_ms + 1)
+        for row in store.read_opening_sums(client, windows, policy.epoch):
+            partition = _partition(row.partition, partitions)
+            key = SnapshotKey(row.scope, kind.value, row.start_ms, str(partition))
+            end_ms = calendar.window(kind, row.start_ms).end_ms
+            totals = opening_totals(policy.epoch, end_ms, row.sums)
+            before = found.get((partition, key))
+            found[partition, key] = totals if before is None else _plus(before, totals)
+            if kind is WindowKind.MONTH and row.scope.startswith(f"{ScopeType.ORGANISATION}:"):
+                events += totals.events
+                cost_nano_usd += totals.cost_nano_usd
+        for stale in store.read_window_rows(client, kind, first.start_ms, policy.epoch):
+            partition = _partition(int(stale.shard), partitions) if stale.shard.isdigit() else 0
+            key = SnapshotKey(stale.scope, kind.value, stale.start_ms, stale.shard)
+            if (partition, key) in found:
+                continue
+            zeroed += 1
+            nothing = opening_totals(policy.epoch, stale.end_ms, (0,) * 9)
+            if stale.shard == str(partition):
+                found[partition, key] = nothing
+            else:
+                others.append((key, nothing))
+    by_partition: dict[int, list[tuple[SnapshotKey, Totals]]] = {
+        number: [] for number in range(partitions)
+    }
+    for (partition, key), totals in found.items():
+        by_partition[partition].append((key, totals))
+    return _Totals(by_partition, others, zeroed, events, cost_nano_usd)
+
+
+def _plus(left: Totals, right: Totals) -> Totals:
+    """Two partitions of the old log that are one in the new."""
+    return Totals(
+        left.epoch,
+        left.offset,
+        left.end_ms,
+        left.cost_nano_usd + right.cost_nano_usd,
+        left.input_tokens + right.input_tokens,
+        left.output_tokens + right.output_tokens,
+        left.cache_read_tokens + right.cache_read_tokens,
+        left.cache_write_tokens + right.cache_write_tokens,
+        left.reasoning_tokens + right.reasoning_tokens,
+        left.events + right.events,
+        left.unpriced_events + right.unpriced_events,
+        max(left.last_event_ms, right.last_event_ms),
+    )
+
+
+def _openings(
+    settings: Settings,
+    client: Client,
+    policy: LedgerPolicy,
+    ends: store.StoreEnds,
+    totals: _Totals,
+) -> Iterator[Opening]:
+    partitions = settings.kafka.usage_partitions
+    since_ms = ends.received_ms - LANE_IDLE_MS
+    missing = store.read_missing(client, policy.epoch, since_ms)
+    lanes: dict[int, list[StoredLane]] = {number: [] for number in range(partitions)}
+    for lane in store.read_lanes(client, policy.epoch, since_ms):
+        gaps = tuple(missing.get(lane.name, ()))
+        stored = StoredLane(lane.name, lane.seq, lane.last_ms, gaps)
+        lanes[_partition(lane.partition, partitions)].append(stored)
+    for partition in range(partitions):
+        rows = store.read_newest_events(
+            client, STORED_COLUMNS, partition, policy.epoch, policy.ids_horizon
+        )
+        yield Opening(
+            partition,
+            totals.by_partition[partition],
+            [stored_event(row) for row in rows],
+            lanes[partition],
+        )
+
+
+def _partition(number: int, partitions: int) -> int:
+    """Where the shard of an old partition goes on; the same unless there are fewer now."""
+    return number % partitions
+
+
+def _publish(producer: Producer, partition: int, records: Sequence[Record]) -> None:
+    for number, (key, value) in enumerate(records, 1):
+        producer.send(Topic.SPEND_SNAPSHOTS, key, value, partition=partition)
+        if not number % RECORDS_PER_FLUSH:
+            producer.flush(PUBLISH_SECONDS_MAX)
+
+
+def _audit_entry(report: RebuildReport, now_ms: int) -> AuditEntry:
+    after = msgspec.json.encode(report.as_json()).decode()
+    return AuditEntry(
+        id=sha256(f"rebuild/{report.epoch}/{now_ms}".encode()).hexdigest()[:32],
+        at_ms=now_ms,
+        actor="rebuild",
+        action="log.rebuilt",
+        object_id=f"log-epoch:{report.epoch}",
+        reason="the broker's data was gone",
+        after=after,
+    )

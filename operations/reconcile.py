@@ -1,0 +1,422 @@
+"""Reconciliation: reads the three sides and compares them; `--repair` makes them agree.
+
+    1. spend.snapshots to its end, until each entry is covered by its partition's state record:
+       the state's offset is the cut
+    2. wait until the sink has stored everything up to the cuts
+    3. spend_windows, and sums of usage_events up to the cuts
+    4. compare (`reports.reconciliation`)
+
+Repair, in order: the records that make the totals right, on spend.snapshots, from where every
+reader takes them; then an audit entry per window. Killed between, it is found right the next time,
+without its audit entry; run twice, it writes the same difference again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from meterline.app.failures import UserError
+from meterline.app.settings import Settings
+from meterline.app.wiring import kafka_config
+from meterline.app.workers import streams_settings
+from meterline.backends.clickhouse import Client
+from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig, Record
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.reader import TopicReader
+from meterline.operations.rebuild import PUBLISH_SECONDS_MAX, READ_SECONDS_MAX
+from meterline.reports.reconciliation import (
+    Compared,
+    Cut,
+    Drift,
+    LaneGap,
+    Side,
+    Sums,
+    behind,
+    compare,
+    left_over,
+    missing_batches,
+    read_event_sums,
+    read_lane_gaps,
+    read_window_shards,
+    repair,
+    window_of,
+)
+from meterline.reports.totals import WindowScope, windows_between
+from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.money import usd_text
+from meterline.schemas.periods import Calendar, Window, WindowKind
+from meterline.schemas.spend import (
+    SnapshotKey,
+    Totals,
+    decode_snapshot,
+    encode_key,
+    encode_totals,
+    newer,
+)
+from meterline.schemas.topics import Topic
+from meterline.sinks.settings import SinkSettings
+from meterline.streams.core.bootstrap import BOOTSTRAP_OFFSET
+from meterline.streams.core.changelog import newest_states
+from meterline.streams.core.entries import Retention
+
+# A flush's state record follows its entries within milliseconds; a worker that died between them
+# is started again within seconds.
+SETTLE_SECONDS_MAX = 20.0
+POLL_SECONDS = 0.2
+# More than this is no slip of a few windows: rebuild instead.
+REPAIRS_MAX = 5_000
+DIFFERENCES_SHOWN_MAX = 20
+# Late events reach the wider windows for ever, these only while the streams keep them.
+_ONLY_KEPT = frozenset({WindowKind.MINUTE, WindowKind.HOUR})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One total that differs, for people."""
+
+    where: str
+    scope: str
+    window: str
+    period: str
+    expected_usd: str
+    found_usd: str
+    expected_events: int
+    found_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileReport:
+    """What was compared and what was found."""
+
+    period: str
+    totals: int
+    """Scopes and windows compared."""
+    events: int
+    """Raw events in the period."""
+    spent_usd: str
+    drift_nano_usd: int
+    """Sum of the differences, without sign."""
+    drift_events: int
+    drift_windows: int
+    missing_batches: int
+    """Batches that lanes skipped: sent and lost, or still on their way."""
+    lanes_with_gaps: int
+    repaired: int
+    seconds: float
+    differences: tuple[Difference, ...]
+    gaps: tuple[LaneGap, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether all totals agree."""
+        return not self.drift_windows
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "exact": self.exact, "gaps": [gap._asdict() for gap in self.gaps]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    compared: Compared
+    events: int
+    cost_nano_usd: int
+
+
+class SnapshotTable:
+    """The newest records of spend.snapshots, of some windows, and how far each shard is."""
+
+    def __init__(self, period: Window, partitions: int) -> None:
+        """Keep the windows that begin in the period."""
+        self.newest: dict[SnapshotKey, Totals] = {}
+        self._period = period
+        self._cuts = dict.fromkeys(range(partitions), Cut(0, BOOTSTRAP_OFFSET))
+        self._ahead: dict[int, Cut] = {}
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take records in, in the order of the log."""
+        for partition, state in newest_states(records).items():
+            self._cuts[partition] = max(self._cuts.get(partition, Cut(*state)), Cut(*state))
+        for record in records:
+            snapshot = decode_snapshot(record.key, record.value)
+            if snapshot is None:
+                continue
+            key, totals = snapshot
+            if totals is None:
+                self.newest.pop(key, None)
+                continue
+            if key.shard == str(record.partition):
+                tag = Cut(totals.epoch, totals.offset)
+                self._ahead[record.partition] = max(self._ahead.get(record.partition, tag), tag)
+            begins_in = self._period.start_ms <= key.start_ms < self._period.end_ms
+            present = self.newest.get(key)
+            if begins_in and (present is None or newer(totals, present)):
+                self.newest[key] = totals
+
+    @property
+    def settled(self) -> bool:
+        """Whether every entry is covered by its partition's state."""
+        return all(tag <= self._cuts[partition] for partition, tag in self._ahead.items())
+
+    @property
+    def cuts(self) -> list[Cut]:
+        """By partition."""
+        return [self._cuts[partition] for partition in sorted(self._cuts)]
+
+
+def reconcile(
+    settings: Settings,
+    client: Client,
+    period: Window,
+    now_ms: int,
+    *,
+    wait_seconds: float,
+    mend: bool = False,
+) -> ReconcileReport:
+    """Compare one month, and repair what differs if asked.
+
+    Args:
+        settings: of the pipeline.
+        client: the store.
+        period: a calendar month.
+        now_ms: the present: what the streams keep depends on it.
+        wait_seconds: how long the sink may take to reach the cuts.
+        mend: repair.
+
+    Raises:
+        UserError: the streams or the sink are behind; or too much differs for a repair.
+        KafkaClientError, ClickHouseError: as the doors say.
+    """
+    begun = time.monotonic()
+    kafka = kafka_config(settings, "reconcile")
+    calendar = Calendar(settings.time_zone)
+    table = SnapshotTable(period, settings.kafka.usage_partitions)
+    reader = TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])
+    try:
+        _settle(reader, table)  # 1
+    finally:
+        reader.close()
+    deadline = time.monotonic() + wait_seconds
+    _await_sink(kafka, table.cuts, deadline)  # 2
+    sides = _read_sides(settings, client, period, now_ms, table)  # 3
+    while behind(sides.compared) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        sides = _read_sides(settings, client, period, now_ms, table)
+    found = compare(sides.compared)  # 4
+    gaps = read_lane_gaps(client, period.start_ms, period.end_ms)
+    repaired = _repair(settings, kafka, sides.compared, found, now_ms) if mend and found else 0
+    return ReconcileReport(
+        period=calendar.period(period),
+        totals=len(sides.compared.ends),
+        events=sides.events,
+        spent_usd=usd_text(sides.cost_nano_usd),
+        drift_nano_usd=sum(drift.nano_usd for drift in found),
+        drift_events=sum(abs(drift.expected.events - drift.found.events) for drift in found),
+        drift_windows=len(found),
+        missing_batches=missing_batches(gaps),
+        lanes_with_gaps=len({gap.lane for gap in gaps}),
+        repaired=repaired,
+        seconds=round(time.monotonic() - begun, 2),
+        differences=tuple(_difference(calendar, each) for each in found[:DIFFERENCES_SHOWN_MAX]),
+        gaps=tuple(gaps[:DIFFERENCES_SHOWN_MAX]),
+    )
+
+
+def month_of(calendar: Calendar, name: str, now_ms: int) -> Window:
+    """The month that `2026-10` names; the present one without a name.
+
+    Raises:
+        UserError: no such month.
+    """
+    if not name:
+        return calendar.window(WindowKind.MONTH, now_ms)
+    try:
+        # Its middle is in the month whatever the time zone.
+        middle = datetime.strptime(f"{name}-15", "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        message = f"{name!r} is not a month: write --period 2026-10"
+        raise UserError(message) from error
+    return calendar.window(WindowKind.MONTH, int(middle.timestamp()) * 1000)
+
+
+def _settle(reader: TopicReader, table: SnapshotTable) -> None:
+    table.take(list(reader.read_to_end(READ_SECONDS_MAX)))
+    deadline = time.monotonic() + SETTLE_SECONDS_MAX
+    while not table.settled:
+        if time.monotonic() > deadline:
+            message = (
+                "spend.snapshots ends amid a flush: a streams worker is gone; "
+                "see `meterline status`, and run it again"
+            )
+            raise UserError(message)
+        table.take(reader.poll(POLL_SECONDS))
+
+
+def _await_sink(kafka: KafkaConfig, cuts: Sequence[Cut], deadline: float) -> None:
+    """Everything that the streams counted and refused must be stored."""
+    group = SinkSettings().group
+    admin = Admin(kafka)
+    try:
+        while True:
+            stored = admin.committed(group, Topic.USAGE_EVENTS)
+            letters = admin.group_lag(group, Topic.DEAD_LETTERS) or {}
+            missing = sum(
+                max(0, cut.offset + 1 - stored.get(partition, 0))
+                for partition, cut in enumerate(cuts)
+            )
+            if not missing and not sum(letters.values()):
+                return
+            if time.monotonic() > deadline:
+                message = (
+                    f"the sink is {missing:,} messages behind the streams: there is nothing to "
+                    "compare yet; see `meterline status`, and run it again"
+                )
+                raise UserError(message)
+            time.sleep(POLL_SECONDS)
+    finally:
+        admin.close()
+
+
+def _read_sides(
+    settings: Settings, client: Client, period: Window, now_ms: int, table: SnapshotTable
+) -> _Sides:
+    calendar = Calendar(settings.time_zone)
+    retention = streams_settings(settings).retention
+    windows: dict[SnapshotKey, Totals] = {}
+    events: dict[WindowScope, Sums] = {}
+    for kind in WindowKind:
+        kept_ms = retention.of(kind)
+        spans = windows_between(calendar, kind, *_range(kind, period, now_ms - kept_ms))
+        if not spans:
+            continue
+        events |= read_event_sums(client, spans, table.cuts)
+        windows |= read_window_shards(client, kind, spans[0].start_ms, spans[-1].end_ms)
+    stored = {window_of(key) for key in windows}
+    streams = {
+        key: totals
+        for key, totals in table.newest.items()
+        if key.kind not in _ONLY_KEPT or _is_kept(retention, calendar, window_of(key), now_ms)
+    }
+    keys = events.keys() | stored | {window_of(key) for key in streams}
+    ends = {key: calendar.window(key.kind, key.start_ms).end_ms for key in keys}
+    kept = {key for key in keys if ends[key] + retention.of(key.kind) > now_ms}
+    compared = Compared(streams, windows, events, ends, kept, table.cuts)
+    month = [
+        sums
+        for key, sums in events.items()
+        if key.kind is WindowKind.MONTH and key.scope.startswith("organisation:")
+    ]
+    return _Sides(
+        compared,
+        sum(sums.events for sums in month),
+        sum(sums.cost_nano_usd for sums in month),
+    )
+
+
+def _range(kind: WindowKind, period: Window, kept_since_ms: int) -> tuple[int, int]:
+    """Which part of the period to look at: all of its days, but only the hours that are kept."""
+    if kind in _ONLY_KEPT:
+        return max(period.start_ms, kept_since_ms), period.end_ms
+    return period.start_ms, period.end_ms
+
+
+def _is_kept(retention: Retention, calendar: Calendar, key: WindowScope, now_ms: int) -> bool:
+    end_ms = calendar.window(key.kind, key.start_ms).end_ms
+    return end_ms + retention.of(key.kind) > now_ms
+
+
+def _difference(calendar: Calendar, drift: Drift) -> Difference:
+    window = calendar.window(drift.key.kind, drift.key.start_ms)
+    return Difference(
+        where=drift.side.value,
+        scope=drift.key.scope,
+        window=drift.key.kind.value,
+        period=calendar.period(window),
+        expected_usd=usd_text(drift.expected.cost_nano_usd),
+        found_usd=usd_text(drift.found.cost_nano_usd),
+        expected_events=drift.expected.events,
+        found_events=drift.found.events,
+    )
+
+
+# -- repair
+
+
+def _repair(
+    settings: Settings, kafka: KafkaConfig, sides: Compared, found: list[Drift], now_ms: int
+) -> int:
+    """Make the totals right; how many windows were replaced."""
+    if len(found) > REPAIRS_MAX:
+        message = (
+            f"{len(found):,} totals differ, more than {REPAIRS_MAX:,}: this is no slip; stop the "
+            "workers and restore the state with `meterline rebuild`"
+        )
+        raise UserError(message)
+    stale, extra = set(behind(sides)), set(left_over(sides))
+    producer = Producer(kafka)
+    try:
+        for drift in found:
+            for key, totals in _records(settings, sides, drift, stale | extra, now_ms):
+                own = key.shard.isdigit() and int(key.shard) < settings.kafka.usage_partitions
+                producer.send(
+                    Topic.SPEND_SNAPSHOTS,
+                    encode_key(key),
+                    encode_totals(totals),
+                    partition=int(key.shard) if own else 0,
+                )
+        producer.flush(PUBLISH_SECONDS_MAX)
+        for drift in found:
+            entry = _audit_entry(settings, drift, now_ms)
+            producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
+        producer.flush(PUBLISH_SECONDS_MAX)
+    finally:
+        producer.close()
+    return len(found)
+
+
+def _records(
+    settings: Settings,
+    sides: Compared,
+    drift: Drift,
+    wrong_copies: set[SnapshotKey],
+    now_ms: int,
+) -> list[tuple[SnapshotKey, Totals]]:
+    """What to publish: the difference, or what the copy should be."""
+    epoch = settings.log_epoch
+    if drift.side is Side.STREAMS:
+        return [repair(drift, sides.streams, epoch, now_ms)]
+    if drift.key not in sides.kept:
+        return [repair(drift, sides.windows, epoch, now_ms)]
+    # The streams are right: their record again, or a zero where they have none.
+    nothing = Totals(epoch, BOOTSTRAP_OFFSET, drift.end_ms, *Sums(), last_event_ms=0)
+    return [
+        (key, sides.streams.get(key, nothing))
+        for key in wrong_copies
+        if window_of(key) == drift.key
+    ]
+
+
+def _audit_entry(settings: Settings, drift: Drift, now_ms: int) -> AuditEntry:
+    calendar = Calendar(settings.time_zone)
+    period = calendar.period(calendar.window(drift.key.kind, drift.key.start_ms))
+    before = msgspec.json.encode(drift.found._asdict()).decode()
+    after = msgspec.json.encode(drift.expected._asdict()).decode()
+    parts = f"{drift.key}/{drift.side}/{now_ms}/{before}/{after}"
+    return AuditEntry(
+        id=sha256(parts.encode()).hexdigest()[:32],
+        at_ms=now_ms,
+        actor="reconcile",
+        action="spend.repaired",
+        object_id=drift.key.scope,
+        reason=f"{drift.side.value} of {drift.key.kind.value} {period} differed",
+        before=before,
+        after=after,
+    )

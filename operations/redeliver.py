@@ -1,0 +1,183 @@
+"""Sending alerts again: to the channel that should have had them, or to another URL."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import msgspec
+
+from meterline.alerting.notify.core.messages import body_of, message_id
+from meterline.alerting.notify.core.retry_schedule import Attempt
+from meterline.alerting.notify.responses import attempted_by
+from meterline.app.failures import UserError
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.producer import Producer
+from meterline.backends.webhook import WebhookClient, WebhookRequest
+from meterline.reports.deliveries import DeliveryRow
+from meterline.schemas.alert import Alert, decode_alert
+from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.delivery import Delivery, DeliveryOutcome, delivery_key, encode_delivery
+from meterline.schemas.topics import Topic
+
+FLUSH_SECONDS_MAX = 30.0
+# One request at a time: a replay is no load test.
+ANSWER_SECONDS_MAX = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Another receiver than the channel's."""
+
+    url: str
+    secret: str = ""
+    allow_private_address: bool = False
+
+    @property
+    def name(self) -> str:
+        """What stands in the log: without path and query, which may carry a token."""
+        return f"replay:{urlsplit(self.url).hostname or 'unknown'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of one message."""
+
+    message_id: str
+    channel: str
+    outcome: str
+    error: str = ""
+
+
+def ask_again(
+    config: KafkaConfig, rows: Sequence[DeliveryRow], actor: str, now_ms: int
+) -> list[Replayed]:
+    """Ask the notify worker to send messages again, each to its own channel.
+
+    Returns when the wishes are durable. The id of a message stays what it was.
+    """
+    wishes = [
+        _delivery(row, DeliveryOutcome.PENDING, row.channel, now_ms, replayed_at_ms=now_ms)
+        for row in rows
+    ]
+    _publish(config, wishes, actor, now_ms)
+    return [Replayed(one.message_id, one.channel, one.outcome.value) for one in wishes]
+
+
+def send_to(
+    config: KafkaConfig,
+    rows: Sequence[DeliveryRow],
+    target: Target,
+    actor: str,
+    clock: Callable[[], int],
+) -> list[Replayed]:
+    """Send messages to a URL, signed if the target has a secret, and log the attempts.
+
+    A group's message goes as one request per alert: receivers of webhooks know no groups.
+    """
+    door = WebhookClient()
+    deliveries: list[Delivery] = []
+    try:
+        for row in rows:
+            for alert in alerts_of(row):
+                began_ms = clock()
+                attempt = _attempt(door, alert, target, began_ms)
+                # Nobody tries this again by itself.
+                outcome = attempt.outcome
+                if outcome is DeliveryOutcome.RETRY:
+                    outcome = DeliveryOutcome.EXHAUSTED
+                told = _delivery(row, outcome, target.name, began_ms, attempt=1)
+                deliveries.append(
+                    msgspec.structs.replace(
+                        told,
+                        message_id=message_id([alert]),
+                        alert_id=alert.id,
+                        alert_ids=(alert.id,),
+                        alerts=(msgspec.Raw(alert.model_dump_json().encode()),),
+                        http_status=attempt.http_status,
+                        error=attempt.error,
+                        duration_ms=clock() - began_ms,
+                    )
+                )
+    finally:
+        door.close()
+    _publish(config, deliveries, actor, clock())
+    return [
+        Replayed(one.message_id, one.channel, one.outcome.value, one.error) for one in deliveries
+    ]
+
+
+def alerts_of(row: DeliveryRow) -> list[Alert]:
+    """What a message told."""
+    if not row.alerts:
+        message = f"{row.message_id}: the log does not say what it told (it is too old)"
+        raise UserError(message)
+    return [decode_alert(text.encode()) for text in row.alerts]
+
+
+def _attempt(door: WebhookClient, alert: Alert, target: Target, now_ms: int) -> Attempt:
+    request = WebhookRequest(
+        url=target.url,
+        message_id=message_id([alert]),
+        body=body_of(alert),
+        at_ms=now_ms,
+        secret=target.secret,
+        allow_private_address=target.allow_private_address,
+    )
+    return attempted_by(door.post(request)).result(ANSWER_SECONDS_MAX)
+
+
+def _delivery(
+    row: DeliveryRow,
+    outcome: DeliveryOutcome,
+    channel: str,
+    at_ms: int,
+    *,
+    attempt: int = 0,
+    replayed_at_ms: int = 0,
+) -> Delivery:
+    alerts = alerts_of(row)
+    return Delivery(
+        message_id=row.message_id,
+        alert_id=row.alert_id,
+        channel=channel,
+        attempt=attempt,
+        at_ms=at_ms,
+        outcome=outcome,
+        next_attempt_ms=at_ms if outcome is DeliveryOutcome.PENDING else 0,
+        dedup_key=row.dedup_key,
+        alerts=tuple(msgspec.Raw(text.encode()) for text in row.alerts),
+        alert_ids=tuple(alert.id for alert in alerts),
+        route=row.route,
+        replayed_at_ms=replayed_at_ms,
+        queue=row.queue,
+    )
+
+
+def _publish(config: KafkaConfig, deliveries: Sequence[Delivery], actor: str, now_ms: int) -> None:
+    producer = Producer(config)
+    try:
+        for one in deliveries:
+            producer.send(
+                Topic.DELIVERIES, delivery_key(one.message_id, one.channel), encode_delivery(one)
+            )
+            entry = _audit(one, actor, now_ms)
+            producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
+        producer.flush(FLUSH_SECONDS_MAX)
+    finally:
+        producer.close()
+
+
+def _audit(delivery: Delivery, actor: str, now_ms: int) -> AuditEntry:
+    name = f"delivery:{delivery.message_id}"
+    text = f"{name}\n{delivery.channel}\n{now_ms}"
+    return AuditEntry(
+        id=hashlib.sha256(text.encode()).hexdigest()[:32],
+        at_ms=now_ms,
+        actor=actor,
+        action="delivery.replayed",
+        object_id=name,
+        reason=f"to {delivery.channel}",
+    )

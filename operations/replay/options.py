@@ -1,0 +1,154 @@
+"""What a replay is asked to do, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from threading import Event
+
+from meterline.schemas.metrics import Meter, NoMeter
+from meterline.schemas.usage import UsageEvent
+
+RELAYS_MAX = 16
+"""Each is an emitter with two threads and a spool in this process."""
+KEYS_MAX = 100_000
+DEPARTMENTS_MAX = 1_000
+LATE_HOURS = 46
+"""Late events go back at most so far: with a day's change of clock still below two days."""
+
+
+class ReplayError(RuntimeError):
+    """A replay that cannot start or did not send everything; one line that says what to do."""
+
+
+class TraceFormat(StrEnum):
+    """Where the requests come from."""
+
+    AZURE = "azure"
+    """CSV with TIMESTAMP, ContextTokens, GeneratedTokens."""
+    CSV = "csv"
+    """CSV with columns named by `columns`."""
+    JSONL = "jsonl"
+    """One usage event per line."""
+    SYNTHETIC = "synthetic"
+    """Made on the fly to look like the Azure trace; needs no file."""
+
+
+class TimeUnit(StrEnum):
+    """How a trace writes its times."""
+
+    ISO = "iso"
+    SECONDS = "s"
+    MILLISECONDS = "ms"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """Everything but the connections."""
+
+    trace: Path | None = None
+    format: TraceFormat = TraceFormat.AZURE
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """`time`, `input` and `output` to the trace's own column names."""
+    time_unit: TimeUnit = TimeUnit.ISO
+    speed: float = 60.0
+    """Trace seconds per second; 0 sends without pausing."""
+    start_ms: int | None = None
+    """Event times begin here and keep the trace's own distances (backfill). None: the event time
+    is the moment of sending, so that live budgets and windows see the traffic as it comes."""
+    relays: int = 3
+    keys: int = 200
+    departments: int = 8
+    organisation: str = "acme"
+    duplicates: float = 0.0
+    """Share of events that are sent twice."""
+    late: float = 0.0
+    """Share of events whose time lies minutes to days back."""
+    malformed: float = 0.0
+    """Extra broken messages per event, straight to the topic; they count nowhere."""
+    seed: int = 7
+    limit: int = 0
+    """Send only the first so many rows; 0 for all."""
+    time_zone: str = "UTC"
+    """Billing time zone of the truth's windows; must equal the policy's."""
+    run_id: str = ""
+    """Prefix of all event ids. Empty makes a new one, so that a second replay of the same trace
+    counts again; naming an earlier run re-sends its ids, which count as conflicts or duplicates."""
+    spool_dir: Path | None = None
+    """Where the emitters spool; None makes a temporary directory, gone when all is delivered."""
+
+    def faults(self) -> list[str]:
+        """Everything that cannot work, one line each."""
+        shares = {"--duplicates": self.duplicates, "--late": self.late, "malformed": self.malformed}
+        checks = [
+            (not 1 <= self.relays <= RELAYS_MAX, f"--relays: 1 to {RELAYS_MAX}"),
+            (not 1 <= self.keys <= KEYS_MAX, f"--keys: 1 to {KEYS_MAX}"),
+            (
+                not 1 <= self.departments <= min(self.keys, DEPARTMENTS_MAX),
+                f"--departments: 1 to {DEPARTMENTS_MAX}, and no more than keys",
+            ),
+            (self.speed < 0, "--speed: 0 (no pauses) or more"),
+            (self.limit < 0, "--limit: 0 (all) or more"),
+            (
+                self.trace is None and self.format is not TraceFormat.SYNTHETIC,
+                f"--format {self.format} needs a trace file",
+            ),
+            *(
+                (not 0 <= share <= 1, f"{name}: a share from 0 to 1")
+                for name, share in shares.items()
+            ),
+        ]
+        return [text for wrong, text in checks if wrong]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a replay is."""
+
+    sent: int
+    """Distinct events accepted by an emitter."""
+    total: int
+    duplicates: int
+    late: int
+    refused: int
+    """Requests the gate did not admit: never sent, not part of the truth."""
+    elapsed_seconds: float
+    behind_seconds: float
+    """By how much sending lags the schedule."""
+    cost_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What was done."""
+
+    run_id: str
+    progress: Progress
+    malformed: int
+    started_ms: int
+    ended_ms: int
+    complete: bool
+    """Whether the trace was sent to its end (a stop cuts it short)."""
+    truth_written: Path | None = None
+
+
+def _nothing(_progress: Progress) -> None:
+    """Report to nobody."""
+
+
+def _admit(_event: UsageEvent) -> bool:
+    """Admit everything."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayHooks:
+    """Where a replay reports to, and who may stop or refuse."""
+
+    on_progress: Callable[[Progress], None] = _nothing
+    stop: Event = field(default_factory=Event)
+    admit: Callable[[UsageEvent], bool] = _admit
+    """Asked before each request, as a relay asks its gate; False: the request is not made."""
+    meter: Meter = field(default_factory=NoMeter)

@@ -1,0 +1,92 @@
+"""Where an alert would go, by what is published now: the worker's own decision, asked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from meterline.alerting.notify.core.active import ActiveAlerts
+from meterline.alerting.notify.core.decide import Ground
+from meterline.alerting.notify.core.policy_snapshot import Knowledge
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.reader import TopicReader
+from meterline.control.store import read_policies
+from meterline.schemas.alert import Alert, AlertError, AlertStatus, RuleType, Severity, decode_alert
+from meterline.schemas.policy import PolicyObject
+from meterline.schemas.scopes import parse_scope
+from meterline.schemas.throttle import ThrottleCommand, ThrottleError, decode_command
+from meterline.schemas.topics import Topic
+
+# Ninety days of alerts and every scope's last command are read within seconds.
+READ_TIMEOUT_SECONDS = 60.0
+
+
+def question(scope: str, rule: str, severity: Severity, window: str, at_ms: int) -> Alert:
+    """An alert to ask about.
+
+    Raises:
+        ScopeError: no scope.
+    """
+    parse_scope(scope)
+    rule_type = next(
+        (kind for kind in RuleType if rule.startswith(f"{kind.value}.")),
+        RuleType.THRESHOLD if rule.startswith("budget_") else RuleType.LIMIT,
+    )
+    return Alert(
+        id="question",
+        dedup_key=f"{rule}/question/{scope}",
+        rule_id=rule,
+        rule_type=rule_type,
+        status=AlertStatus.FIRING,
+        severity=severity,
+        scope=scope,
+        window=window,
+        period="",
+        threshold=0,
+        unit="percent",
+        observed=0,
+        limit=0,
+        percent=0,
+        summary="",
+        starts_at_ms=at_ms,
+    )
+
+
+def ground_of(
+    policies: Mapping[str, PolicyObject],
+    at_ms: int,
+    commands: Iterable[ThrottleCommand] = (),
+    active: ActiveAlerts | None = None,
+) -> Ground:
+    """What the worker would decide by."""
+    knowledge = Knowledge()
+    for name, item in policies.items():
+        knowledge.fold_policy(name, item)
+    for command in commands:
+        knowledge.fold_command(command)
+    return knowledge.ground(active or ActiveAlerts(), at_ms)
+
+
+def published_ground(config: KafkaConfig, at_ms: int) -> Ground:
+    """What the worker decides by now.
+
+    Raises:
+        KafkaClientError: the topics could not be read.
+    """
+    policies = read_policies(config, READ_TIMEOUT_SECONDS)
+    commands: list[ThrottleCommand] = []
+    active = ActiveAlerts()
+    reader = TopicReader(config, [Topic.THROTTLE_COMMANDS, Topic.ALERTS])
+    try:
+        for record in reader.read_to_end(READ_TIMEOUT_SECONDS):
+            try:
+                if record.value is None:
+                    continue
+                if record.topic == Topic.ALERTS:
+                    active.fold(decode_alert(record.value), record.offset)
+                else:
+                    commands.append(decode_command(record.value))
+            except (AlertError, ThrottleError):
+                continue  # the workers tell of it
+    finally:
+        reader.close()
+    return ground_of(policies, at_ms, commands, active)

@@ -1,0 +1,121 @@
+"""One scope in the gate: what was said about it, what follows for now, and what it has used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meterline.relay.core.bucket import HOUR_MS, MINUTE_MS, Bucket
+from meterline.relay.core.effective_limits import (
+    FOR_EVER_MS,
+    PERCENT,
+    EffectiveLimits,
+    Phase,
+    stance_of,
+)
+from meterline.relay.decision import GateReason
+from meterline.schemas.policy import ScopePolicy
+from meterline.schemas.throttle import ThrottleCommand
+
+
+class ScopeState:
+    """Policy, command, the stance that follows from both, and the buckets of its limits.
+
+    Not thread-safe: the gate's lock is held around every call.
+    """
+
+    __slots__ = ("command", "policy", "requests", "scope", "spend", "spread", "stance", "tokens", "version")  # fmt: skip
+
+    def __init__(self, scope: str) -> None:
+        """Nothing was said yet."""
+        self.scope = scope
+        self.policy: ScopePolicy | None = None
+        self.command: ThrottleCommand | None = None
+        self.version = (-1, -1)
+        self.stance: EffectiveLimits = stance_of(None, None, 0)
+        self.requests: Bucket | None = None
+        self.tokens: Bucket | None = None
+        self.spend: Bucket | None = None
+        self.spread = 0  # error diffusion: hundredths of a request that are due
+
+    def refresh(self, now_ms: int, relays: int) -> bool:
+        """Derive the stance anew and give the buckets its limits; whether plans must be remade."""
+        before = self._shape()
+        stance = stance_of(self.policy, self.command, now_ms, relays)
+        requests, tokens = stance.requests_per_minute, stance.tokens_per_minute
+        self.requests = _shaped(self.requests, requests, stance.burst_requests, MINUTE_MS, now_ms)
+        self.tokens = _shaped(self.tokens, tokens, tokens or 0, MINUTE_MS, now_ms)
+        spend, period_ms = stance.nano_usd_per_minute, MINUTE_MS
+        if stance.nano_usd_per_hour is not None:
+            spend, period_ms = stance.nano_usd_per_hour, HOUR_MS
+        self.spend = _shaped(self.spend, spend, spend or 0, period_ms, now_ms)
+        if stance.admit_percent != self.stance.admit_percent:
+            self.spread = 0
+        self.stance = stance
+        return self._shape() != before
+
+    def watched(self) -> bool:
+        """Whether there is more to ask than the buckets."""
+        return self.stance.phase is not Phase.NORMAL or self.stance.until_ms != FOR_EVER_MS
+
+    def buckets(self) -> Iterator[Bucket]:
+        """Its limits' buckets."""
+        for bucket in (self.requests, self.tokens, self.spend):
+            if bucket is not None:
+                yield bucket
+
+    def refused_for_good(self, model: str) -> GateReason | None:
+        """A reason that waiting a moment does not remove."""
+        stance = self.stance
+        if stance.disabled:
+            return GateReason.DISABLED
+        if stance.phase is Phase.BLOCKED:
+            return GateReason.BLOCKED
+        if stance.allowed_models is not None and model not in stance.allowed_models:
+            return GateReason.MODEL_NOT_ALLOWED
+        return None
+
+    def refused_for_now(self, now_ms: int) -> tuple[int, GateReason] | None:
+        """Which rate is used up, and for how many ms."""
+        waits = []
+        if self.requests is not None:
+            waits.append((self.requests.wait_ms(now_ms), GateReason.REQUEST_RATE))
+        # Tokens and money are known after the response: one unit left is enough to go out.
+        if self.tokens is not None:
+            waits.append((self.tokens.wait_ms(now_ms), GateReason.TOKEN_RATE))
+        if self.spend is not None:
+            waits.append((self.spend.wait_ms(now_ms), GateReason.SPEND_RATE))
+        if not waits:
+            return None
+        longest = max(waits)
+        return longest if longest[0] else None
+
+    def in_share(self) -> bool:
+        """Whether this request is among the admitted share: exactly floor(n * share) of n are."""
+        self.spread += self.stance.admit_percent
+        if self.spread < PERCENT:
+            return False
+        self.spread -= PERCENT
+        return True
+
+    def _shape(self) -> tuple[object, ...]:
+        """What plans are made of."""
+        stance = self.stance
+        return (
+            stance.disabled,
+            stance.allowed_models,
+            self.watched(),
+            self.requests,
+            self.tokens,
+            self.spend,
+        )
+
+
+def _shaped(
+    bucket: Bucket | None, amount: int | None, burst: int, period_ms: int, now_ms: int
+) -> Bucket | None:
+    if amount is None:
+        return None
+    if bucket is None or bucket.period_ms != period_ms:
+        return Bucket(amount, burst, period_ms, now_ms)
+    bucket.reshape(amount, burst, now_ms)
+    return bucket

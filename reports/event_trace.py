@@ -1,0 +1,335 @@
+"""Receipts: where one event came in, what became of it, and what it was counted in.
+
+Everything is asked of ClickHouse. An event id is looked up without FINAL, so that arrivals are
+seen that replaced rows have not yet been merged over; which of them counts is decided here, by the
+rule of the table: the first place in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from meterline.backends.clickhouse import Client
+from meterline.reports.totals import SCOPES_OF_EVENT, WindowScope
+from meterline.schemas.money import NanoUsd, nano_from_usd
+from meterline.schemas.periods import WindowKind
+
+# Arrivals of one id: a relay in a loop could send it for ever, and a page shows no more.
+ARRIVALS_MAX = 1_000
+
+
+class Place(NamedTuple):
+    """A place in the log; places of one partition are in order."""
+
+    epoch: int
+    offset: int
+    event: int
+    """Index of the event in its message."""
+
+
+class EventRow(NamedTuple):
+    """One stored row of the event."""
+
+    place: Place
+    partition: int
+    is_deleted: bool
+    identity: tuple[str, ...]
+    """What the table tells events apart by, besides the id."""
+    batch_version: int
+    """The key of its batch in usage_batches."""
+    time_ms: int
+    received_ms: int
+    scopes: tuple[str, ...]
+    cost_nano_usd: NanoUsd
+    priced: bool
+    price_version: str
+    model: str
+
+
+class LetterRow(NamedTuple):
+    """One dead letter that names the event."""
+
+    place: Place
+    partition: int
+    reason: str
+    detail: str
+    lane: str
+    seq: int
+    received_ms: int
+
+
+class BatchRow(NamedTuple):
+    """One arrival of a batch."""
+
+    lane: str
+    seq: int
+    partition: int
+    place: Place
+    """Of its first event."""
+    version: int
+    received_ms: int
+
+
+class Outcome(StrEnum):
+    """What became of one arrival."""
+
+    COUNTED = "counted"
+    DUPLICATE = "duplicate"
+    """Same id and same body as the counted one."""
+    REFUSED = "refused"
+    """A dead letter says why."""
+
+
+class Arrival(NamedTuple):
+    """One time that the event came in."""
+
+    outcome: Outcome
+    partition: int
+    place: Place
+    received_ms: int
+    lane: str
+    seq: int
+    reason: str = ""
+    detail: str = ""
+
+
+class ShardTotal(NamedTuple):
+    """What one shard says of a scope and window."""
+
+    key: WindowScope
+    shard: str
+    epoch: int
+    offset: int
+    cost_nano_usd: NanoUsd
+    events: int
+
+
+class FiredAlert(NamedTuple):
+    """An alert that fired for one of the event's scopes and periods."""
+
+    alert_id: str
+    dedup_key: str
+    scope: str
+    kind: str
+    period: str
+    severity: str
+    starts_ms: int
+    summary: str
+    evidence: tuple[str, ...]
+    """`shard:offset,...` of the observations behind its commands."""
+
+
+def read_event_rows(client: Client, event_id: str) -> list[EventRow]:
+    """The stored rows of an id, the first place in the log first.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    scopes = ", ".join(SCOPES_OF_EVENT.values())
+    rows = client.query(
+        f"""
+SELECT source_epoch, source_offset, source_index, source_partition, is_deleted,
+       organisation, department, toString(toDate(event_time)), key,
+       toUInt64(version - is_deleted + 2 * source_index),
+       toUnixTimestamp64Milli(event_time), received_ms, arrayConcat({scopes}),
+       cost_usd, priced, price_version, model
+FROM usage_events
+WHERE event_id = {{event_id:String}}
+ORDER BY version DESC
+LIMIT {{limit:UInt32}}""",  # noqa: S608 - constants; values are bound
+        {"event_id": event_id, "limit": ARRIVALS_MAX},
+    )
+    return [
+        EventRow(
+            Place(*row[0:3]),
+            row[3],
+            bool(row[4]),
+            tuple(row[5:9]),
+            row[9],
+            row[10],
+            row[11],
+            tuple(row[12]),
+            nano_from_usd(row[13]),
+            *row[14:17],
+        )
+        for row in rows
+    ]
+
+
+def read_letters(client: Client, event_id: str) -> list[LetterRow]:
+    """The dead letters that name an id.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows = client.query(
+        "SELECT source_epoch, source_offset, source_index, source_partition, reason, detail, lane, "
+        "seq, toUnixTimestamp64Milli(source_time) FROM dead_letters FINAL "
+        "WHERE event_id = {event_id:String} AND source_topic = 'usage.events' "
+        "ORDER BY source_epoch, source_offset, source_index LIMIT {limit:UInt32}",
+        {"event_id": event_id, "limit": ARRIVALS_MAX},
+    )
+    return [LetterRow(Place(*row[0:3]), *row[3:]) for row in rows]
+
+
+def read_batches(client: Client, places: Iterable[tuple[int, int]]) -> list[BatchRow]:
+    """The batches at these places, and every other arrival of the same batches.
+
+    Args:
+        client: the store.
+        places: `batch_version` and partition of events' rows.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    wanted = sorted(set(places))
+    rows = client.query(
+        """
+SELECT lane, seq, source_partition, source_epoch, source_offset, version,
+       toUnixTimestamp64Milli(received_at)
+FROM usage_batches FINAL
+WHERE (lane, seq) IN (
+    SELECT lane, seq FROM usage_batches WHERE version IN {versions:Array(UInt64)}
+    AND (version, source_partition) IN (
+        SELECT tupleElement(each, 1), tupleElement(each, 2)
+        FROM (SELECT arrayJoin(arrayZip({versions:Array(UInt64)}, {partitions:Array(UInt16)}))
+              AS each)))
+ORDER BY version DESC
+LIMIT {limit:UInt32}""",
+        {
+            "versions": [version for version, _ in wanted],
+            "partitions": [partition for _, partition in wanted],
+            "limit": ARRIVALS_MAX,
+        },
+    )
+    return [
+        BatchRow(row[0], row[1], row[2], Place(row[3], row[4], 0), row[5], row[6]) for row in rows
+    ]
+
+
+def read_shard_totals(client: Client, keys: Sequence[WindowScope]) -> list[ShardTotal]:
+    """What the shards say of these scopes and windows.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows = client.query(
+        "SELECT window_kind, toUnixTimestamp64Milli(window_start) AS start_ms, scope, shard, "
+        "source_epoch, source_offset, cost_usd, events FROM spend_windows FINAL "
+        # The type is the head of the scope; named, it lets the sorting key find the scope.
+        "WHERE window_kind IN {kinds:Array(String)} AND scope_type IN {types:Array(String)} "
+        "AND window_start IN (SELECT fromUnixTimestamp64Milli(arrayJoin({starts:Array(Int64)}), "
+        "'UTC')) AND scope IN {scopes:Array(String)} ORDER BY window_kind, start_ms, scope, shard",
+        {
+            "kinds": sorted({key.kind.value for key in keys}),
+            "starts": sorted({key.start_ms for key in keys}),
+            "types": sorted({key.scope.partition(":")[0] for key in keys}),
+            "scopes": sorted({key.scope for key in keys}),
+        },
+    )
+    found = [
+        ShardTotal(
+            WindowScope(WindowKind(kind), start_ms, scope),
+            shard,
+            epoch,
+            offset,
+            nano_from_usd(cost),
+            events,
+        )
+        for kind, start_ms, scope, shard, epoch, offset, cost, events in rows
+    ]
+    wanted = set(keys)
+    return [each for each in found if each.key in wanted]
+
+
+def read_fired(
+    client: Client, scopes: Sequence[str], periods: Sequence[str], since_ms: int
+) -> list[FiredAlert]:
+    """The alerts of these scopes and periods that fired at or after a time, in their order.
+
+    Raises:
+        ClickHouseError: as the door says.
+    """
+    rows = client.query(
+        "SELECT alert_id, dedup_key, scope, window_kind, period, severity, "
+        "toUnixTimestamp64Milli(starts_at) AS starts_ms, summary, commands FROM alerts FINAL "
+        "WHERE scope IN {scopes:Array(String)} AND period IN {periods:Array(String)} "
+        "AND status = 'firing' AND starts_at >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "
+        "ORDER BY starts_ms, dedup_key",
+        {"scopes": list(scopes), "periods": list(periods), "since_ms": since_ms},
+    )
+    commands = sorted({command for row in rows for command in row[8]})
+    evidence = dict(
+        client.query(
+            "SELECT concat(scope, '@', toString(epoch), '.', toString(seq)), "
+            "JSONExtractString(evidence, 'source_offset') FROM throttle_commands FINAL "
+            "WHERE concat(scope, '@', toString(epoch), '.', toString(seq)) "
+            "IN {commands:Array(String)} AND scope IN {scopes:Array(String)}",
+            {"commands": commands, "scopes": list(scopes)},
+        )
+        if commands
+        else ()
+    )
+    fired = []
+    for alert_id, dedup_key, scope, kind, period, severity, starts_ms, summary, given in rows:
+        offsets = tuple(evidence[each] for each in given if evidence.get(each))
+        fired.append(
+            FiredAlert(
+                alert_id, dedup_key, scope, kind, period, severity, starts_ms, summary, offsets
+            )
+        )
+    return fired
+
+
+def arrivals(
+    rows: Sequence[EventRow], letters: Sequence[LetterRow], batches: Sequence[BatchRow]
+) -> list[Arrival]:
+    """Every known arrival of the event, in the order they came. Pure.
+
+    Of the rows that nobody refused, the first place of each identity is counted, as under FINAL;
+    the others are duplicates of it. A batch that came again brought the event again, though its row
+    may have been merged away.
+    """
+    refused = {(letter.partition, letter.place): letter for letter in letters}
+    by_place = {(batch.partition, batch.version): batch for batch in batches}
+    found: dict[tuple[int, Place], Arrival] = {
+        at: Arrival(
+            Outcome.REFUSED,
+            letter.partition,
+            letter.place,
+            letter.received_ms,
+            letter.lane,
+            letter.seq,
+            letter.reason,
+            letter.detail,
+        )
+        for at, letter in refused.items()
+    }
+    counted: set[tuple[str, ...]] = set()
+    taken_back = {(row.partition, row.place) for row in rows if row.is_deleted}
+    for row in sorted(rows, key=lambda row: row.place):
+        at = (row.partition, row.place)
+        if row.is_deleted or at in refused or at in taken_back or at in found:
+            continue
+        outcome = Outcome.DUPLICATE if row.identity in counted else Outcome.COUNTED
+        counted.add(row.identity)
+        batch = by_place.get((row.partition, row.batch_version))
+        lane, seq = (batch.lane, batch.seq) if batch else ("", 0)
+        found[at] = Arrival(outcome, row.partition, row.place, row.received_ms, lane, seq)
+    known = {(partition, place.epoch, place.offset) for partition, place in found}
+    for batch in batches:
+        if (batch.partition, batch.place.epoch, batch.place.offset) not in known:
+            at = (batch.partition, batch.place)
+            found[at] = Arrival(
+                Outcome.DUPLICATE,
+                batch.partition,
+                batch.place,
+                batch.received_ms,
+                batch.lane,
+                batch.seq,
+                "resent_batch",
+                "its batch was sent again",
+            )
+    return sorted(found.values(), key=lambda arrival: (arrival.received_ms, arrival.place))

@@ -1,0 +1,143 @@
+"""Pure: a provider's counts against ours. Ours are what is billed; a difference is for review."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import NamedTuple
+
+from meterline.reports.providers.core.exports import Kind
+from meterline.schemas.money import NanoUsd, divide_half_even
+
+PPM = 1_000_000
+TOLERANCE_PPM = 50_000
+"""5 %: provider days end by their clock and requests by ours, retries are counted differently."""
+
+
+class Cell(NamedTuple):
+    """One UTC day and model."""
+
+    day: date
+    model: str
+
+
+class Counts(NamedTuple):
+    """What one side counted."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nano_usd: NanoUsd = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both."""
+        return Counts(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+
+class Measure(NamedTuple):
+    """One count of both sides."""
+
+    name: str
+    theirs: int
+    ours: int
+
+    @property
+    def difference(self) -> int:
+        """What the provider counts more than we do."""
+        return self.theirs - self.ours
+
+    @property
+    def variance_ppm(self) -> int | None:
+        """Of the provider's count; None where it counts nothing and we do."""
+        if self.theirs:
+            return divide_half_even(self.difference * PPM, abs(self.theirs))
+        return None if self.ours else 0
+
+    def beyond(self, tolerance_ppm: int) -> bool:
+        """Whether it needs a review; compared exactly, not by the rounded ratio."""
+        return abs(self.difference) * PPM > tolerance_ppm * abs(self.theirs)
+
+
+class Contributor(NamedTuple):
+    """A key behind a flagged day and model."""
+
+    organisation: str
+    key: str
+    requests: int
+    tokens: int
+    """In and out, as counted."""
+    reported_difference: int
+    """What the answers of its requests say more than was counted; 0 where relays do not send it."""
+    cost_nano_usd: NanoUsd
+
+
+@dataclass(frozen=True, slots=True)
+class Variance:
+    """One day and model, compared."""
+
+    cell: Cell
+    measures: tuple[Measure, ...]
+    flagged: tuple[str, ...]
+    """Names of the measures beyond the tolerance."""
+    contributors: tuple[Contributor, ...] = ()
+
+    @property
+    def weight(self) -> int:
+        """How many tokens it is about, to look at the largest first."""
+        return sum(abs(each.difference) for each in self.measures if each.name.endswith("tokens"))
+
+
+Canonical = Callable[[str], str]
+
+
+def by_cell(counted: Iterable[tuple[Cell, Counts]], canonical: Canonical) -> dict[Cell, Counts]:
+    """Counts by day and canonical model; those that are of no model are left out."""
+    found: dict[Cell, Counts] = {}
+    for cell, counts in counted:
+        if cell.model:
+            named = Cell(cell.day, canonical(cell.model))
+            found[named] = found.get(named, Counts()).plus(counts)
+    return found
+
+
+def compare(
+    theirs: Iterable[tuple[Kind, Cell, Counts]],
+    ours: Mapping[Cell, Counts],
+    canonical: Canonical,
+    tolerance_ppm: int = TOLERANCE_PPM,
+) -> list[Variance]:
+    """Every day that an export covers, by model; each measure that the export has.
+
+    Args:
+        theirs: by kind, with the provider's names of models; a Cell without a model says only
+            that its day is covered.
+        ours: by canonical model.
+        canonical: the catalogue's name of a model.
+        tolerance_ppm: of the provider's count.
+
+    Returns:
+        In the order of day and model.
+    """
+    rows = list(theirs)
+    usage = by_cell(((cell, each) for kind, cell, each in rows if kind is Kind.USAGE), canonical)
+    costs = by_cell(((cell, each) for kind, cell, each in rows if kind is Kind.COST), canonical)
+    covered = {kind: {cell.day for each, cell, _ in rows if each is kind} for kind in Kind}
+    costed = {cell.day for cell in costs}
+    counting = {cell.day for cell, counts in usage.items() if counts.requests}
+    found: list[Variance] = []
+    for cell in sorted({*usage, *costs, *ours}):
+        said, charged = usage.get(cell, Counts()), costs.get(cell, Counts())
+        mine = ours.get(cell, Counts())
+        measures: list[Measure] = []
+        if cell.day in counting:
+            measures.append(Measure("requests", said.requests, mine.requests))
+        if cell.day in covered[Kind.USAGE]:
+            measures.append(Measure("input_tokens", said.input_tokens, mine.input_tokens))
+            measures.append(Measure("output_tokens", said.output_tokens, mine.output_tokens))
+        if cell.day in costed:
+            measures.append(Measure("cost_usd", charged.cost_nano_usd, mine.cost_nano_usd))
+        if measures:
+            flagged = tuple(each.name for each in measures if each.beyond(tolerance_ppm))
+            found.append(Variance(cell, tuple(measures), flagged))
+    return found

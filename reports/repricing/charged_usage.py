@@ -1,0 +1,21 @@
+"""Events with what they are charged now: their frozen cost, or what a re-rating made of it."""
+
+from __future__ import annotations
+
+from meterline.reports.repricing.slices import TIMES
+
+CHARGED_EVENTS = f"""
+(
+    SELECT e.* EXCEPT (priced, cost_usd), e.cost_usd AS frozen_usd, e.priced AS frozen_priced,
+           a.adjusted = 1 AS is_adjusted,
+           if(is_adjusted, a.charged_usd, e.cost_usd) AS cost_usd, e.priced OR is_adjusted AS priced
+    FROM (
+        SELECT *, toDate(event_time) AS event_day FROM usage_events FINAL WHERE {TIMES}
+    ) AS e
+    GLOBAL LEFT JOIN (
+        SELECT organisation, department, toDate(event_time) AS event_day, key, event_id,
+               charged_usd, toUInt8(1) AS adjusted
+        FROM price_adjustments FINAL WHERE {TIMES}
+    ) AS a USING (organisation, department, event_day, key, event_id)
+)"""  # noqa: S608 - fixed text
+"""Stands where a table does; `cost_usd` and `priced` are those that hold now."""

@@ -1,0 +1,55 @@
+"""Pure: which cells (departments' UTC days) a batch of stored rows touched: rows of usage_changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from meterline.schemas.periods import DAY_MS
+from meterline.schemas.tables import USAGE_CHANGES
+from meterline.sinks.core.usage_rows import Block, Identity, UsageRows
+from meterline.sinks.core.versions import mark_version
+
+
+class Cell(NamedTuple):
+    """What the roll-up counts at once."""
+
+    organisation: str
+    department: str
+    day: int
+    """UTC days since 1970."""
+
+
+class Touched(NamedTuple):
+    """What one record touched, and where it stands."""
+
+    cells: frozenset[Cell]
+    shard: str
+    offset: int
+
+
+def cells_of(rows: UsageRows) -> frozenset[Cell]:
+    """The cells of one message's rows."""
+    columns = rows.columns
+    days = [time_ms // DAY_MS for time_ms in columns["event_time"]]
+    touched = set(zip(columns["organisation"], columns["department"], days, strict=True))
+    return frozenset(Cell(*each) for each in touched)
+
+
+def cells_of_identities(identities: Iterable[Identity]) -> frozenset[Cell]:
+    """The cells of rows that are taken back."""
+    return frozenset(
+        Cell(each.organisation, each.department, each.event_time // DAY_MS) for each in identities
+    )
+
+
+def changes_block(epoch: int, touched: Iterable[Touched]) -> Block:
+    """One row per cell and shard, with the greatest version; at least one record."""
+    newest: dict[tuple[Cell, str], int] = {}
+    for cells, shard, offset in touched:
+        version = mark_version(epoch, offset)
+        for cell in cells:
+            place = (cell, shard)
+            newest[place] = max(version, newest.get(place, 0))
+    rows = [(*cell, shard, version) for (cell, shard), version in newest.items()]
+    return Block(USAGE_CHANGES.columns, list(zip(*rows, strict=True)), len(rows))

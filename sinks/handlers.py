@@ -1,0 +1,276 @@
+"""How each topic's messages become entries of a batch, and a batch's entries become blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from meterline.backends.kafka.config import Record
+from meterline.schemas.spend import newer
+from meterline.schemas.tables import CONTROL_RECORDS, PERSONS, USAGE_BATCHES, TableName
+from meterline.schemas.topics import KEPT_TOPICS, Topic
+from meterline.sinks.core.batch import Batch, Entry, Poison
+from meterline.sinks.core.control_rows import (
+    ROW_TOPICS,
+    Letter,
+    Place,
+    RecordError,
+    Row,
+    Window,
+    dead_letter,
+    letters_block,
+    record_row,
+    rows_block,
+    spend_block,
+    spend_window,
+)
+from meterline.sinks.core.personal_data import Person, person_rows
+from meterline.sinks.core.rollup_invalidations import (
+    Touched,
+    cells_of,
+    cells_of_identities,
+    changes_block,
+)
+from meterline.sinks.core.usage_rows import (
+    Block,
+    Rate,
+    UsageRows,
+    retraction_block,
+    usage_block,
+    usage_rows,
+)
+from meterline.sinks.core.versions import first_version
+
+
+class TableBlock(NamedTuple):
+    """One insert."""
+
+    table: TableName
+    block: Block
+
+
+class Shape(Protocol):
+    """What a topic's messages are to the sink."""
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Add a message's entry, or its poison, to the batch."""
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """The inserts that store the entries, in order."""
+
+
+def _place(record: Record) -> Hashable:
+    return record.partition, record.offset
+
+
+def _source(record: Record) -> str:
+    return f"{record.topic}-{record.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageHandler:
+    """usage.events: up to 500 rows a message."""
+
+    epoch: int
+    rate: Rate
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Decode, check and rate."""
+        rows = usage_rows(
+            record.value,
+            record.timestamp_ms,
+            record.partition,
+            record.offset,
+            self.epoch,
+            self.rate,
+        )
+        if rows is None:
+            return
+        for each in rows.unstorable:
+            detail = "its cost does not fit into the table"
+            batch.refuse(Poison(record, each.index, detail, each.event_id, each.original))
+        if rows.rows:
+            batch.add(Entry(record, rows, rows.rows), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """Persons, the events, the marks of what they touched, then the batches.
+
+        A batch that is there has all its events, and a roll-up that saw a mark has seen the rows.
+        A crash in between commits nothing, so all are written again.
+        """
+        messages: list[UsageRows] = [entry.item for entry in entries]
+        marks = changes_block(
+            self.epoch,
+            (
+                Touched(cells_of(entry.item), _source(entry.record), entry.record.offset)
+                for entry in entries
+            ),
+        )
+        blocks = [
+            TableBlock(TableName.USAGE_EVENTS, usage_block(messages)),
+            TableBlock(TableName.USAGE_CHANGES, marks),
+        ]
+        persons = frozenset[Person]().union(*(message.persons for message in messages))
+        if persons:
+            seen_ms = max(max(message.columns["event_time"]) for message in messages)
+            rows = person_rows(persons, seen_ms)
+            blocks.insert(0, TableBlock(TableName.PERSONS, rows_block(PERSONS, rows)))
+        batches = [batch_row(entry, self.epoch) for entry in entries if entry.item.lane]
+        if batches:
+            blocks.append(TableBlock(TableName.USAGE_BATCHES, rows_block(USAGE_BATCHES, batches)))
+        return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class SpendHandler:
+    """spend.snapshots: absolute totals, of which only the newest of a key is worth a row."""
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Keep the newest per key."""
+        try:
+            window = spend_window(record.key, record.value)
+        except RecordError as error:
+            batch.refuse(Poison(record, -1, str(error)))
+            return
+        if window is None:
+            return
+        old = batch.entries.get(window.key)
+        # A stopped worker's late write may come after the newer value.
+        if old is None or newer(window.totals, old.item.totals):
+            batch.add(Entry(record, window, 1), window.key)
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of spend_windows."""
+        windows: list[Window] = [entry.item for entry in entries]
+        return [TableBlock(TableName.SPEND_WINDOWS, spend_block(windows))]
+
+
+@dataclass(frozen=True, slots=True)
+class RowHandler:
+    """A topic in which one record is one row."""
+
+    topic: Topic
+    epoch: int
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Decode."""
+        try:
+            row = record_row(self.topic, record.value, Place(self.epoch, record.offset))
+        except RecordError as error:
+            batch.refuse(Poison(record, -1, str(error)))
+            return
+        if row is not None:
+            batch.add(Entry(record, row, 1), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of the topic's table, and the records themselves if they are kept."""
+        table = ROW_TOPICS[self.topic].table
+        rows: list[Row] = [entry.item for entry in entries]
+        blocks = [TableBlock(table.name, rows_block(table, rows))]
+        if self.topic in KEPT_TOPICS:
+            blocks.append(kept_block(self.topic, entries, self.epoch))
+        return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class CompactedTopicHandler:
+    """A topic of which only the newest record of each key is kept."""
+
+    topic: Topic
+    epoch: int
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Anything but a record without a key, tombstones included."""
+        if record.key is None:
+            batch.refuse(Poison(record, -1, "a record without a key"))
+            return
+        batch.add(Entry(record, None, 1), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """One block of control_records."""
+        return [kept_block(self.topic, entries, self.epoch)]
+
+
+def kept_block(topic: Topic, entries: Sequence[Entry], epoch: int) -> TableBlock:
+    """The records as they came, to be published again if the log is lost."""
+    rows: list[Row] = [
+        (
+            topic.value,
+            entry.record.key or b"",
+            entry.record.value or b"",
+            int(entry.record.value is None),
+            entry.record.timestamp_ms,
+            Place(epoch, entry.record.offset).version,
+        )
+        for entry in entries
+    ]
+    return TableBlock(TableName.CONTROL_RECORDS, rows_block(CONTROL_RECORDS, rows))
+
+
+def batch_row(entry: Entry, epoch: int) -> Row:
+    """A row of usage_batches."""
+    record, item, rows = entry
+    return (
+        item.lane,
+        item.seq,
+        record.partition,
+        record.timestamp_ms,
+        rows,
+        first_version(epoch, record.offset),
+    )
+
+
+@dataclass(slots=True)
+class DeadLetterHandler:
+    """usage.dead-letter: a row for people, and for some reasons rows taken back."""
+
+    epoch: int
+    unreadable: list[str] = field(default_factory=list)
+    """Source places whose rows could not be taken back; for the log, emptied by the writer."""
+
+    def take(self, batch: Batch, record: Record) -> None:
+        """Decode the letter, and of some the original."""
+        try:
+            letter = dead_letter(record.value, Place(self.epoch, record.offset))
+        except RecordError as error:
+            batch.refuse(Poison(record, -1, str(error)))
+            return
+        if letter is None:
+            return
+        if letter.unreadable:
+            self.unreadable.append((record.key or b"").decode(errors="replace"))
+        batch.add(Entry(record, letter, 1 + len(letter.retracted)), _place(record))
+
+    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+        """Retractions and their marks first: a letter that is shown has taken effect."""
+        letters: list[Letter] = [entry.item for entry in entries]
+        identities = [each for letter in letters for each in letter.retracted]
+        blocks = []
+        if identities:
+            marks = changes_block(
+                self.epoch,
+                (
+                    Touched(
+                        cells_of_identities(entry.item.retracted),
+                        _source(entry.record),
+                        entry.record.offset,
+                    )
+                    for entry in entries
+                    if entry.item.retracted
+                ),
+            )
+            blocks.append(TableBlock(TableName.USAGE_EVENTS, retraction_block(identities)))
+            blocks.append(TableBlock(TableName.USAGE_CHANGES, marks))
+        return [*blocks, TableBlock(TableName.DEAD_LETTERS, letters_block(letters))]
+
+
+def shapes(epoch: int, rate: Rate) -> Mapping[Topic, Shape]:
+    """The shape of every topic the sink reads."""
+    return {
+        Topic.USAGE_EVENTS: UsageHandler(epoch, rate),
+        Topic.SPEND_SNAPSHOTS: SpendHandler(),
+        Topic.DEAD_LETTERS: DeadLetterHandler(epoch),
+        **{topic: RowHandler(topic, epoch) for topic in ROW_TOPICS},
+        Topic.POLICIES: CompactedTopicHandler(Topic.POLICIES, epoch),
+    }
