@@ -369,7 +369,7 @@ def test_errors_by_hand(address: tuple[str, int]) -> None:
 
 def test_a_get_changes_nothing(address: tuple[str, int], table: str) -> None:
     """As in ClickHouse a GET is read-only: a link cannot change data."""
-    status, body, _ = get(address, f"CREATE TABLE {table} (id UInt64) ENGINE = RestoredState")
+    status, body, _ = get(address, f"CREATE TABLE {table} (id UInt64) ENGINE = Memory")
     assert status == 500
     assert b"READONLY" in body
 

@@ -186,7 +186,7 @@ def test_migrations_apply_once(store: Client) -> None:
     more = Migration(
         shipped()[-1].number + 1,
         "0999_more.sql",
-        "CREATE TABLE {local:more} (a Int8) {on_cluster}\nENGINE = RestoredState;\n",
+        "CREATE TABLE {local:more} (a Int8) {on_cluster}\nENGINE = Memory;\n",
     )
     assert migrate(store, migrations=[*shipped(), more]) == ["0999_more.sql"]
     assert store.query(

@@ -53,7 +53,7 @@ def test_settings_of_an_insert_are_kept_apart() -> None:
         b"INSERT INTO t (a) SELECT 1 FORMAT Null",
         b"INSERT INTO t WITH x AS (SELECT 1) SELECT * FROM x",
         b"INSERT INTO t FROM INFILE 'x' FORMAT CSV",
-        b"CREATE TABLE t (id UInt64) ENGINE = RestoredState",
+        b"CREATE TABLE t (id UInt64) ENGINE = Memory",
         b"SET max_threads = 1",
     ],
 )
