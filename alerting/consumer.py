@@ -50,11 +50,12 @@ from meterline.alerting.health_checks import HealthCheckThread
 from meterline.alerting.settings import AlertingSettings, CrashPoint, crash_if
 from meterline.alerting.top_contributors import Store, explained
 from meterline.backends.kafka.config import KafkaConfig, Record
-from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaClientError
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.alert import Alert, AlertError, decode_alert, encode_alert
 from meterline.schemas.clock import Clock
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.manual import subject_of
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import WindowKind
@@ -79,7 +80,7 @@ _log = structlog.get_logger()
 _FOLLOWED = (Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.ALERTS, Topic.SPEND_SNAPSHOTS)
 
 
-class _ReplacedError(Exception):
+class _ReplacedError(MeterlineError):
     """Another alerts worker is in charge."""
 
 
@@ -359,7 +360,7 @@ def _publish(
             crash_if(settings.crash_at, sent)
             doors.producer.flush(settings.flush_timeout_seconds)
             break
-        except BrokerUnavailable as error:
+        except BrokerUnavailableError as error:
             _log.warning("alerts.publish_failed", topic=topic, attempt=attempt, reason=str(error))
             if attempt == PUBLISH_ATTEMPTS_MAX:
                 raise

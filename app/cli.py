@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from meterline.app.commands.lazy import Lazy, lazy_group
-from meterline.app.failures import told_plainly
+from meterline.app.errors import error_boundary
 from meterline.app.telemetry import set_up_logging
 
 _MACHINE = "One machine, no Docker"
@@ -79,7 +79,7 @@ def main() -> None:
     """Entry point of the console script."""
     set_up_logging("meterline", "error")
     try:
-        with told_plainly():
+        with error_boundary():
             cli()
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

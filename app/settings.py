@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from meterline.schemas.errors import MeterlineError
+
 RUNTIME_FILE = "runtime.json"
 CLOSES_DIRECTORY = "closes"
 DEFAULT_DATA_DIR = Path(".meterline")
@@ -134,13 +136,13 @@ class Settings(BaseSettings):
         return value
 
 
-class SettingsError(ValueError):
+class SettingsError(MeterlineError, ValueError):
     """Every fault found, one a line."""
 
     def __init__(self, faults: list[str]) -> None:
         """Keep the faults for check-config."""
         self.faults = faults
-        super().__init__("; ".join(faults))
+        super().__init__("\n".join(faults))
 
 
 class Runtime(BaseModel):

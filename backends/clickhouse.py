@@ -35,6 +35,8 @@ from clickhouse_connect.driver.insert import InsertContext
 from typing_extensions import override
 from urllib3 import exceptions as transport
 
+from meterline.schemas.errors import MeterlineError
+
 # A live server answers a connect within milliseconds, across continents within 0.3 s.
 CONNECT_SECONDS_MAX = 5
 # The largest report takes seconds; a statement that takes longer is given up, and the server told.
@@ -113,7 +115,7 @@ INSERT_SETTINGS: Mapping[str, object] = MappingProxyType(
 )
 
 
-class ClickHouseError(Exception):
+class ClickHouseError(MeterlineError):
     """Anything that goes wrong at this door; the message is one line, without secrets.
 
     `code` is ClickHouse's error code, 0 where there is none.
@@ -125,15 +127,15 @@ class ClickHouseError(Exception):
         super().__init__(message)
 
 
-class Unavailable(ClickHouseError):  # noqa: N818 - named for what the caller can do
+class ClickHouseUnavailableError(ClickHouseError):
     """Try again later."""
 
 
-class Refused(ClickHouseError):  # noqa: N818 - named for what the caller can do
+class ClickHouseRefusedError(ClickHouseError):
     """The same rows or the same SQL will be refused again."""
 
 
-class Stop(ClickHouseError):  # noqa: N818 - named for what the caller can do
+class ClickHouseFatalError(ClickHouseError):
     """Stop; the message says what a person has to do."""
 
 
@@ -308,9 +310,9 @@ class Client:
             parameters: values by name; bound by the server, never put into the text.
 
         Raises:
-            Unavailable: after READ_ATTEMPTS_MAX attempts.
-            Refused: wrong SQL.
-            Stop: as its message says.
+            ClickHouseUnavailableError: after READ_ATTEMPTS_MAX attempts.
+            ClickHouseRefusedError: wrong SQL.
+            ClickHouseFatalError: as its message says.
         """
         for attempt in self._attempts():
             with attempt, self._mapped("querying ClickHouse"):
@@ -389,9 +391,9 @@ class Client:
                 again; so it has to name the content.
 
         Raises:
-            Unavailable: not inserted, or the answer was lost: insert the same again.
-            Refused: some row is not storable.
-            Stop: as its message says.
+            ClickHouseUnavailableError: not inserted, or the answer was lost: insert the same again.
+            ClickHouseRefusedError: some row is not storable.
+            ClickHouseFatalError: as its message says.
         """
         settings = {**INSERT_SETTINGS}
         if dedup_token:
@@ -415,7 +417,7 @@ class Client:
     def _attempts(self) -> Iterator[Any]:
         return iter(
             stamina.retry_context(
-                on=Unavailable,
+                on=ClickHouseUnavailableError,
                 attempts=READ_ATTEMPTS_MAX,
                 timeout=READ_SECONDS_MAX,
                 wait_initial=0.2,
@@ -464,7 +466,7 @@ class Client:
             struct.error,
         ) as error:
             found = door_error(error, doing, self.config)
-            if isinstance(found, Unavailable):
+            if isinstance(found, ClickHouseUnavailableError):
                 # A broken connection must not be found again by the next attempt.
                 self._drop()
             raise found from error
@@ -486,11 +488,11 @@ def door_error(error: BaseException, doing: str, config: ClickHouseConfig) -> Cl
     """
     code = int(getattr(error, "code", None) or 0)
     if code in STOP_CODES:
-        return Stop(f"{doing}: {_text(error, config)}; {STOP_CODES[code]}", code)
+        return ClickHouseFatalError(f"{doing}: {_text(error, config)}; {STOP_CODES[code]}", code)
     if code in UNAVAILABLE_CODES:
-        return Unavailable(f"{doing}: {_text(error, config)}", code)
+        return ClickHouseUnavailableError(f"{doing}: {_text(error, config)}", code)
     if code:
-        return Refused(f"{doing}: {_text(error, config)}", code)
+        return ClickHouseRefusedError(f"{doing}: {_text(error, config)}", code)
     return _without_code(error, doing, config)
 
 
@@ -498,7 +500,7 @@ def _without_code(error: BaseException, doing: str, config: ClickHouseConfig) ->
     status = _STATUS.search(str(error))
     if status is not None and int(status[1]) not in _BUSY_STATUSES:
         what = f"{doing}: {config.address} answers HTTP {status[1]}"
-        return Stop(f"{what}; check host and port, this may be no ClickHouse")
+        return ClickHouseFatalError(f"{what}; check host and port, this may be no ClickHouse")
     if isinstance(
         error,
         driver.OperationalError
@@ -510,12 +512,12 @@ def _without_code(error: BaseException, doing: str, config: ClickHouseConfig) ->
     ):
         what = f"{doing}: no answer from ClickHouse at {config.address}"
         advice = "start it, or correct host and port"
-        return Unavailable(f"{what} ({_cause(error)}); {advice}")
+        return ClickHouseUnavailableError(f"{what} ({_cause(error)}); {advice}")
     if status is not None:
-        return Unavailable(f"{doing}: {config.address} answers HTTP {status[1]}")
+        return ClickHouseUnavailableError(f"{doing}: {config.address} answers HTTP {status[1]}")
     if isinstance(error, driver.NotSupportedError):
-        return Stop(f"{doing}: {_text(error, config)}; {_VERSION_HELP}")
-    return Refused(f"{doing}: {_text(error, config)}")
+        return ClickHouseFatalError(f"{doing}: {_text(error, config)}; {_VERSION_HELP}")
+    return ClickHouseRefusedError(f"{doing}: {_text(error, config)}")
 
 
 def _text(error: BaseException, config: ClickHouseConfig) -> str:

@@ -24,20 +24,21 @@ from typing import Literal
 import aiosmtplib
 
 from meterline.backends.loop_thread import LoopThread
+from meterline.schemas.errors import MeterlineError
 
 TlsMode = Literal["starttls", "tls", "none"]
 _OK = 250
 
 
-class MailError(Exception):
+class SmtpError(MeterlineError):
     """Anything that goes wrong at this door; the message names no secret."""
 
 
-class MailUnreachable(MailError):  # noqa: N818 - named for what the caller can do
+class SmtpUnreachableError(SmtpError):
     """No usable answer: try again later."""
 
 
-class MailForbidden(MailError):  # noqa: N818 - named for what the caller can do
+class SmtpForbiddenError(SmtpError):
     """Must not be sent; no retry helps."""
 
 
@@ -96,7 +97,7 @@ class SmtpClient:
             return await asyncio.wait_for(self._session(request), self._timeout_seconds)
         except TimeoutError as error:
             message = f"no answer from {request.host} within {self._timeout_seconds:g} s"
-            raise MailUnreachable(message) from error
+            raise SmtpUnreachableError(message) from error
 
     async def _session(self, request: MailRequest) -> MailAnswer:
         connection = await _connected(request)
@@ -127,7 +128,7 @@ class SmtpClient:
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             # The driver's text may quote what was sent: its class says what happened.
             message = f"no session with {request.host}: {type(error).__name__}"
-            raise MailUnreachable(message) from error
+            raise SmtpUnreachableError(message) from error
         finally:
             # QUIT is a courtesy; whoever hangs at it has the mail already.
             client.close()
@@ -149,10 +150,10 @@ async def _connected(request: MailRequest) -> socket.socket:
         found = await loop.getaddrinfo(request.host, request.port, type=socket.SOCK_STREAM)
     except OSError as error:
         message = f"{request.host} cannot be looked up"
-        raise MailUnreachable(message) from error
+        raise SmtpUnreachableError(message) from error
     if not request.allow_private_address and not all(_is_public(each[4][0]) for each in found):
         message = f"{request.host} leads to an address that is not public"
-        raise MailForbidden(message)
+        raise SmtpForbiddenError(message)
     for family, kind, protocol, _, address in found:
         connection = socket.socket(family, kind, protocol)
         connection.settimeout(0)
@@ -166,7 +167,7 @@ async def _connected(request: MailRequest) -> socket.socket:
         else:
             return connection
     message = f"no answer from {request.host} on port {request.port}"
-    raise MailUnreachable(message)
+    raise SmtpUnreachableError(message)
 
 
 def _is_public(address: str | int) -> bool:

@@ -30,6 +30,7 @@ from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 from standardwebhooks import Webhook
 
 from meterline.backends.loop_thread import LoopThread
+from meterline.schemas.errors import MeterlineError
 
 # An answer is a status; its body is read only to let the connection be used again.
 RESPONSE_BYTES_MAX = 64 * 1024
@@ -43,15 +44,15 @@ _SECRET_PREFIX = "whsec_"  # noqa: S105 - the standard's prefix, not a secret
 _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64  # Standard Webhooks 1.0.0
 
 
-class WebhookError(Exception):
+class WebhookError(MeterlineError):
     """Anything that goes wrong at this door; the message names no secret and no URL path."""
 
 
-class WebhookUnreachable(WebhookError):  # noqa: N818 - named for what the caller can do
+class WebhookUnreachableError(WebhookError):
     """No answer: try again later."""
 
 
-class WebhookForbidden(WebhookError):  # noqa: N818 - named for what the caller can do
+class WebhookForbiddenError(WebhookError):
     """Must not be sent; no retry helps."""
 
 
@@ -135,11 +136,11 @@ class WebhookClient:
                 head = await _drain(response)
         except SSRFProtectionError as error:
             message = f"{url.host} leads to an address that is not public"
-            raise WebhookForbidden(message) from error
+            raise WebhookForbiddenError(message) from error
         except httpx.TransportError as error:
             # The driver's text may quote the URL: its class says what happened.
             message = f"no answer from {url.host}: {type(error).__name__}"
-            raise WebhookUnreachable(message) from error
+            raise WebhookUnreachableError(message) from error
         code = head.decode("ascii", "ignore") if _CODE.fullmatch(head) else ""
         return WebhookAnswer(response.status_code, _retry_after(response, request.at_ms), code)
 
@@ -163,7 +164,7 @@ def signing_secret(text: str) -> str:
     """Check a secret.
 
     Raises:
-        WebhookForbidden: not whsec_ and base64 of 24 to 64 bytes.
+        WebhookForbiddenError: not whsec_ and base64 of 24 to 64 bytes.
     """
     try:
         size = len(base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True))
@@ -174,7 +175,7 @@ def signing_secret(text: str) -> str:
             f"the signing secret must be {_SECRET_PREFIX} and base64 of {_SECRET_BYTES_MIN} to "
             f"{_SECRET_BYTES_MAX} bytes"
         )
-        raise WebhookForbidden(message)
+        raise WebhookForbiddenError(message)
     return text
 
 
@@ -183,7 +184,7 @@ async def _in_time(work: Coroutine[Any, Any, WebhookAnswer], seconds: float) -> 
         return await asyncio.wait_for(work, seconds)
     except TimeoutError as error:
         message = f"no answer within {seconds:g} s"
-        raise WebhookUnreachable(message) from error
+        raise WebhookUnreachableError(message) from error
 
 
 async def _drain(response: httpx.Response) -> bytes:
@@ -202,15 +203,15 @@ def _checked_url(request: WebhookRequest) -> httpx.URL:
         url = httpx.URL(request.url)
     except httpx.InvalidURL as error:
         message = "the URL cannot be read"
-        raise WebhookForbidden(message) from error
+        raise WebhookForbiddenError(message) from error
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
         message = "the URL must be http(s)://HOST/... without a user name"
-        raise WebhookForbidden(message)
+        raise WebhookForbiddenError(message)
     if not request.allow_private_address and (
         url.scheme != "https" or (url.port or _HTTPS_PORT) != _HTTPS_PORT
     ):
         message = f"{url.host}: a receiver must be https on port {_HTTPS_PORT}"
-        raise WebhookForbidden(message)
+        raise WebhookForbiddenError(message)
     return url
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meterline.app.failures import UserError
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.control.store import read_policies, write
 from meterline.schemas.audit import AuditEntry, named
+from meterline.schemas.errors import UserError
 from meterline.schemas.manual import (
     OVERRIDE_MS_MAX,
     OVERRIDE_PREFIX,

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from meterline.alerting.core.backtest import Backtest, Slice, begin
-from meterline.app.failures import UserError
 from meterline.backends.clickhouse import Client
 from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.operations.chart import Mark, Scene
@@ -18,6 +17,7 @@ from meterline.pricing.catalogue import Catalogue
 from meterline.reports.spend_slices import SliceQuery, read_slices
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.codec import decode_usage
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import NANO_PER_USD, usd_text
 from meterline.schemas.periods import DAY_MS, Calendar, WindowKind, rfc3339
 from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy

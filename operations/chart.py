@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meterline.app.failures import UserError
 from meterline.schemas.alert import AlertStatus, Severity
+from meterline.schemas.errors import UserError
 from meterline.schemas.throttle import BreakerState
 
 FORMATS = frozenset({".svg", ".png"})

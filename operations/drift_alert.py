@@ -11,7 +11,6 @@ from hashlib import sha256
 
 import structlog
 
-from meterline.app.failures import UserError
 from meterline.app.settings import Settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse import Client
@@ -27,6 +26,7 @@ from meterline.schemas.alert import (
     decode_alert,
     encode_alert,
 )
+from meterline.schemas.errors import UserError
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, WindowKind

@@ -30,7 +30,6 @@ from typing import Any
 import msgspec
 
 from meterline.alerting.settings import NotifySettings
-from meterline.app.failures import UserError
 from meterline.app.settings import Settings
 from meterline.app.wiring import kafka_config
 from meterline.app.workers import streams_settings
@@ -42,6 +41,7 @@ from meterline.backends.kafka.reader import TopicReader
 from meterline.reports import bootstrap as store
 from meterline.reports.totals import windows_between
 from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.scopes import ScopeType

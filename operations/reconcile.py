@@ -22,7 +22,6 @@ from typing import Any
 
 import msgspec
 
-from meterline.app.failures import UserError
 from meterline.app.settings import Settings
 from meterline.app.wiring import kafka_config
 from meterline.app.workers import streams_settings
@@ -51,6 +50,7 @@ from meterline.reports.reconciliation import (
 )
 from meterline.reports.totals import WindowScope, windows_between
 from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.spend import (

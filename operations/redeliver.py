@@ -12,7 +12,6 @@ import msgspec
 from meterline.alerting.notify.core.messages import body_of, message_id
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import attempted_by
-from meterline.app.failures import UserError
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.webhook import WebhookClient, WebhookRequest
@@ -20,6 +19,7 @@ from meterline.reports.deliveries import DeliveryRow
 from meterline.schemas.alert import Alert, decode_alert
 from meterline.schemas.audit import AuditEntry, encode_audit
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, delivery_key, encode_delivery
+from meterline.schemas.errors import UserError
 from meterline.schemas.topics import Topic
 
 FLUSH_SECONDS_MAX = 30.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from meterline.app.failures import collecting
 from meterline.app.local.stack import STATE_FILE
 from meterline.app.settings import Settings
 from meterline.app.wiring import clickhouse_config, kafka_config
@@ -25,6 +24,7 @@ from meterline.reports.totals import (
     read_current_spend,
     read_last_event_ms,
 )
+from meterline.schemas.errors import collecting
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.policy import ScopePolicy

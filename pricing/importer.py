@@ -28,6 +28,7 @@ from meterline.pricing.rate_card import (
     price_text,
     read_cards,
 )
+from meterline.schemas.errors import MeterlineError
 
 if TYPE_CHECKING:
     from genai_prices import types as genai
@@ -112,11 +113,11 @@ class ImportReport:
     """Prices with more than six places (float noise of the source), rounded half to even."""
 
 
-class ImportUnavailableError(RuntimeError):
+class ImportUnavailableError(MeterlineError, RuntimeError):
     """The package genai-prices is not installed."""
 
 
-class _UnfitError(ValueError):
+class _UnfitError(MeterlineError, ValueError):
     def __init__(self, reason: SkipReason, detail: str) -> None:
         self.reason = reason
         self.detail = detail

@@ -21,6 +21,7 @@ from itertools import pairwise
 import msgspec
 
 from meterline.pricing.names import fold, seller_name
+from meterline.schemas.errors import MeterlineError
 
 PRICE_PLACES = 6
 """Decimal places of USD per million tokens; real price lists need no more."""
@@ -41,7 +42,7 @@ class ServiceTier(StrEnum):
     FLEX = "flex"
 
 
-class CatalogueError(ValueError):
+class CatalogueError(MeterlineError, ValueError):
     """A catalogue file that cannot be used; `faults` lists everything wrong with it."""
 
     def __init__(self, faults: Sequence[str]) -> None:

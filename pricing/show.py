@@ -17,11 +17,12 @@ from meterline.pricing.rate_card import (
     price_text,
 )
 from meterline.pricing.rating import UnratedReason
+from meterline.schemas.errors import MeterlineError
 
 SUGGESTIONS_MAX = 5
 
 
-class RateNotFoundError(LookupError):
+class RateNotFoundError(MeterlineError, LookupError):
     """No price for this model, provider and moment; the message names near misses."""
 
     def __init__(self, message: str, reason: UnratedReason) -> None:

@@ -25,7 +25,7 @@ import structlog
 
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.errors import KafkaClientError, MessageRefused
+from meterline.backends.kafka.errors import KafkaClientError, MessageRefusedError
 from meterline.backends.kafka.producer import Producer
 from meterline.relay.spool import Spool, SpooledBatch, SpoolUnusableError
 from meterline.schemas.metrics import Meter, Metric
@@ -265,7 +265,7 @@ class Sender:
                 log.info("sender.recovered")
             queue.failures = 0
             self._forget(queue, parcel)
-        elif isinstance(error, MessageRefused):
+        elif isinstance(error, MessageRefusedError):
             log.error("sender.batch_refused", error=str(error), lane=parcel.place.lane)
             self._keep_refused(parcel)
             self._give_up(queue, parcel, "refused")

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meterline.backends.kafka.config import KafkaConfig
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, MESSAGE_BYTES_MAX
 
 RELAY_ID_LENGTH_MAX = 100
 """A lane id is relay/boot/partition and has 200 characters at most."""
 
 
-class SettingsError(ValueError):
+class RelaySettingsError(MeterlineError, ValueError):
     """A setting that cannot work; the message names it and says what to write instead."""
 
 
@@ -85,11 +86,11 @@ class RelaySettings:
         """Refuse what cannot work; all faults in one message.
 
         Raises:
-            SettingsError: with every fault.
+            RelaySettingsError: with every fault.
         """
         faults = [text for wrong, text in self._checks() if wrong]
         if faults:
-            raise SettingsError("; ".join(faults))
+            raise RelaySettingsError("; ".join(faults))
 
     def _checks(self) -> tuple[tuple[bool, str], ...]:
         emitter, spool = self.emitter, self.spool

@@ -37,6 +37,7 @@ from typing import NamedTuple
 import structlog
 
 from meterline.relay.settings import SpoolSettings
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.usage import MESSAGE_BYTES_MAX
 
 log = structlog.get_logger("relay.spool")
@@ -57,7 +58,7 @@ _SEGMENT_NAME = re.compile(r"(\d{12})\.segment")
 _PID_BYTES_MAX = 20
 
 
-class SpoolError(Exception):
+class SpoolError(MeterlineError):
     """Root of this module's errors."""
 
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from meterline.schemas.errors import MeterlineError
+
 UsageBlock = Mapping[str, Any]
 
 
-class UsageBlockError(ValueError):
+class UsageBlockError(MeterlineError, ValueError):
     """A usage object in which a count is no whole number; the message names the field."""
 
 

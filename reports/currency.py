@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.finance import (
     BASE_CURRENCY,
     RATE_PLACES_MAX,
@@ -30,7 +31,7 @@ def _factor(rate: str) -> int:
     return int(Decimal(rate).scaleb(RATE_PLACES_MAX))
 
 
-class NoRateError(ValueError):
+class NoRateError(MeterlineError, ValueError):
     """No exchange rate of the wanted kind fits the month; the message says what to add."""
 
 

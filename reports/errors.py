@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from meterline.schemas.errors import MeterlineError
 
-class SchedulerError(Exception):
+
+class SchedulerError(MeterlineError):
     """Another scheduler works with this store."""

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from meterline.schemas.errors import MeterlineError
+
 
 class Severity(StrEnum):
     """How loudly, quietest first."""
@@ -128,7 +130,7 @@ class Alert(BaseModel):
     """scope@epoch.seq of the throttle commands given for the same cause."""
 
 
-class AlertError(ValueError):
+class AlertError(MeterlineError, ValueError):
     """A record that is no alert."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from meterline.schemas.errors import MeterlineError
+
 LABELS = (
     "severity",
     "rule",
@@ -34,7 +36,7 @@ _COMPILED_MAX = 4_096
 _SHAPE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
 
 
-class MatcherError(ValueError):
+class MatcherError(MeterlineError, ValueError):
     """A matcher that cannot be read."""
 
 

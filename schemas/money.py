@@ -10,6 +10,8 @@ from __future__ import annotations
 from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 from typing import TypeAlias
 
+from meterline.schemas.errors import MeterlineError
+
 NanoUsd: TypeAlias = int
 """An amount in nano-USD; negative for corrections."""
 
@@ -20,7 +22,7 @@ NANO_DIGITS = 9
 _EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 
 
-class MoneyError(ValueError):
+class MoneyError(MeterlineError, ValueError):
     """An amount that is not exactly representable in nano-USD."""
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.finance import FINANCE_ID, FinancePolicy
 from meterline.schemas.manual import BudgetOverride, ManualThrottle, manual_id
 from meterline.schemas.policy_notify import (
@@ -147,7 +148,7 @@ PolicyObject = Annotated[
 _adapter: TypeAdapter[PolicyObject] = TypeAdapter(PolicyObject)
 
 
-class PolicyRecordError(ValueError):
+class PolicyRecordError(MeterlineError, ValueError):
     """A record that is no policy object."""
 
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
+from meterline.schemas.errors import MeterlineError
+
 UNASSIGNED = "unassigned"
 """The department of an event that names none: counted and shown, never dropped."""
 
@@ -30,7 +32,7 @@ class ScopeType(StrEnum):
     KEY = "key"
 
 
-class ScopeError(ValueError):
+class ScopeError(MeterlineError, ValueError):
     """A scope or identifier that cannot be used."""
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import WindowKind
 
 INTERNAL_PREFIX = "~"
@@ -82,7 +83,7 @@ class SpendSnapshot(NamedTuple):
     totals: Totals | None
 
 
-class SnapshotError(ValueError):
+class SnapshotError(MeterlineError, ValueError):
     """A record of spend.snapshots that nobody of ours wrote."""
 
 

@@ -18,6 +18,8 @@ from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from meterline.schemas.errors import MeterlineError
+
 ALERT_FIELDS: Mapping[str, str] = {
     "id": "same in every repetition of the message",
     "dedup_key": "same for the firing and its resolution",
@@ -71,7 +73,7 @@ _FORBIDDEN = (
 )
 
 
-class TemplateError(ValueError):
+class TemplateError(MeterlineError, ValueError):
     """A template that cannot be used; the message says why."""
 
 

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from meterline.schemas.errors import MeterlineError
+
 
 class BreakerState(StrEnum):
     """The staged breaker, least restrictive first."""
@@ -133,7 +135,7 @@ class ThrottleAck(_Wire):
     at_ms: int
 
 
-class ThrottleError(ValueError):
+class ThrottleError(MeterlineError, ValueError):
     """A record that is no throttle command or acknowledgement."""
 
 

@@ -22,10 +22,11 @@ import structlog
 
 from meterline.backends.clickhouse import Client
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
-from meterline.backends.kafka.errors import BrokerUnavailable, Rebalanced
+from meterline.backends.kafka.errors import BrokerUnavailableError, RebalancedError
 from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.clock import Clock
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.topics import Topic
 from meterline.sinks.core.batch import Batch, FlushReason, flush_reason
@@ -44,7 +45,7 @@ HOLD_POLL_SECONDS = 0.2
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
-class StoppedError(Exception):
+class StoppedError(MeterlineError):
     """A stop was asked for while waiting for a server; what is unwritten is read again."""
 
 
@@ -138,10 +139,10 @@ class Sink:
     def _poll(self, timeout_seconds: float) -> None:
         try:
             self._polled += self._consumer.poll(timeout_seconds, self._settings.poll_records_max)
-        except Rebalanced as error:
+        except RebalancedError as error:
             # What is lost for us, `_forget` has been told.
             _log.info("sink.rebalanced", reason=str(error))
-        except BrokerUnavailable as error:
+        except BrokerUnavailableError as error:
             _log.warning("sink.broker_away", reason=str(error))
             self._stop.wait(self._settings.retry_ms_min / 1000)
 
@@ -223,7 +224,7 @@ class Sink:
         }
         try:
             self._consumer.commit(wanted)
-        except (BrokerUnavailable, Rebalanced) as error:
+        except (BrokerUnavailableError, RebalancedError) as error:
             # Kept and committed with the next batch, unless `_forget` hears that the partitions
             # went away: until then a crash repeats, and loses nothing.
             _log.warning("sink.commit_waits", reason=str(error))

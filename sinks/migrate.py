@@ -26,6 +26,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.tables import TableName
 
 _FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
@@ -38,7 +39,7 @@ _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 _END = re.compile(r";\s*$", re.MULTILINE)
 
 
-class MigrationError(Exception):
+class MigrationError(MeterlineError):
     """The tables cannot be brought up to date; the message says what to do."""
 
 

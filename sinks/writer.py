@@ -10,11 +10,17 @@ from typing import TypeAlias
 
 import structlog
 
-from meterline.backends.clickhouse import Client, InsertColumn, Refused, Unavailable
+from meterline.backends.clickhouse import (
+    ClickHouseRefusedError,
+    ClickHouseUnavailableError,
+    Client,
+    InsertColumn,
+)
 from meterline.backends.kafka.config import Record
-from meterline.backends.kafka.errors import BrokerUnavailable, MessageRefused
+from meterline.backends.kafka.errors import BrokerUnavailableError, MessageRefusedError
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import Topic
@@ -38,14 +44,14 @@ Hold: TypeAlias = Callable[[float], None]
 LETTER_FLUSH_SECONDS_MAX = 10.0
 
 
-class SinkError(Exception):
+class SinkError(MeterlineError):
     """The sink cannot go on; the message says what to do."""
 
 
 CRASH_POINTS = ("before_insert", "after_insert", "after_dead_letters", "after_commit")
 
 
-class UnknownCrashPointError(ValueError):
+class UnknownCrashPointError(MeterlineError, ValueError):
     """A crash point that no code passes: the test would prove nothing."""
 
 
@@ -178,7 +184,7 @@ class Writer:
 
                 self._until_available(insert, hold)
                 self._meter.count(Metric.ROWS, block.rows, reason=table)
-        except Refused as error:
+        except ClickHouseRefusedError as error:
             return str(error)
         return None
 
@@ -188,7 +194,7 @@ class Writer:
         while True:
             try:
                 effect()
-            except (Unavailable, BrokerUnavailable) as error:
+            except (ClickHouseUnavailableError, BrokerUnavailableError) as error:
                 if not waited:
                     _log.warning("sink.waiting", reason=str(error))
                 waited = True
@@ -218,7 +224,7 @@ class Writer:
             producer.send(
                 Topic.DEAD_LETTERS.value, letter.key().encode(), encode_dead_letter(letter)
             )
-        except MessageRefused as error:
+        except MessageRefusedError as error:
             # ORIGINAL_BYTES_MAX keeps letters far below the broker's limit.
             message = f"the broker refuses a dead letter: {error}; run `meterline topics apply`"
             raise SinkError(message) from error

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from typing import TypeAlias
 
+from meterline.schemas.errors import MeterlineError
+
 CrashPoint: TypeAlias = Callable[[str], None]
 
 CRASH_POINTS = (
@@ -26,7 +28,7 @@ CRASH_POINTS = (
 CRASH_STATUS = 86
 
 
-class UnknownCrashPointError(ValueError):
+class UnknownCrashPointError(MeterlineError, ValueError):
     """A crash point that no code passes: the test would prove nothing."""
 
 

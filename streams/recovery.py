@@ -22,6 +22,7 @@ from mode import Seconds
 from mode.services import WaitArgT
 from typing_extensions import override
 
+from meterline.schemas.errors import MeterlineError
 from meterline.streams.tables import SpendTable
 
 log = structlog.get_logger()
@@ -35,7 +36,7 @@ STEP_SECONDS_MAX = 900.0
 gives nothing ends it sooner, by the stall. Beyond it the worker ends, and its successor tries."""
 
 
-class RecoveryStalledError(RuntimeError):
+class RecoveryStalledError(MeterlineError, RuntimeError):
     """The broker gave no changelog records for too long, or a step took too long."""
 
 

@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meterline.backends.kafka.config import embedded_kafka
-from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError, MessageRefused
+from meterline.backends.kafka.errors import (
+    BrokerUnavailableError,
+    KafkaClientError,
+    MessageRefusedError,
+)
 from meterline.relay.sender import OnDone
 from meterline.relay.settings import EmitterSettings, RelaySettings, SpoolSettings
 from meterline.schemas.codec import UsageMessage, decode_usage
@@ -93,13 +97,13 @@ class ScriptedBroker:
 
     def connect(self) -> ScriptedBroker:
         if not self.up:
-            raise BrokerUnavailable(_DOWN)
+            raise BrokerUnavailableError(_DOWN)
         self.connections += 1
         return self
 
     def send(self, key: bytes, value: bytes, partition: int, on_done: OnDone) -> None:
         if not self.up:
-            raise BrokerUnavailable(_DOWN)
+            raise BrokerUnavailableError(_DOWN)
         threading.Thread(target=self._append, args=(key, value, partition, on_done)).start()
 
     def close(self) -> None:
@@ -123,14 +127,14 @@ class ScriptedBroker:
         self.answer.wait(DEADLINE_SECONDS)
         error: KafkaClientError | None = None
         if partition == self.refuse_partition:
-            error = MessageRefused("too large")
+            error = MessageRefusedError("too large")
         elif not self.up:
-            error = BrokerUnavailable(_DOWN)
+            error = BrokerUnavailableError(_DOWN)
         else:
             self.log[partition].append((key, value))
             if self.lose_answers:
                 self.lose_answers -= 1
-                error = BrokerUnavailable("answer lost")
+                error = BrokerUnavailableError("answer lost")
         on_done(error)
 
 

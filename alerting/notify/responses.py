@@ -7,8 +7,8 @@ from concurrent.futures import Future
 import structlog
 
 from meterline.alerting.notify.core.retry_schedule import Attempt, outcome_of
-from meterline.backends.mail import MailAnswer, MailForbidden, MailUnreachable
-from meterline.backends.webhook import WebhookAnswer, WebhookForbidden, WebhookUnreachable
+from meterline.backends.mail import MailAnswer, SmtpForbiddenError, SmtpUnreachableError
+from meterline.backends.webhook import WebhookAnswer, WebhookForbiddenError, WebhookUnreachableError
 from meterline.schemas.delivery import DeliveryOutcome
 
 _log = structlog.get_logger()
@@ -41,9 +41,9 @@ def _attempt_of(answered: Future[WebhookAnswer]) -> Attempt:
             if outcome is not DeliveryOutcome.DELIVERED:
                 said = f"answered {answer.status} {answer.code}".strip()
             return Attempt(outcome, answer.status, said, answer.retry_after_seconds)
-        case WebhookForbidden():
+        case WebhookForbiddenError():
             return Attempt(DeliveryOutcome.FORBIDDEN, error=str(error))
-        case WebhookUnreachable():
+        case WebhookUnreachableError():
             return Attempt(DeliveryOutcome.RETRY, error=str(error))
         case _:
             return defect(error)
@@ -80,9 +80,9 @@ def _mail_attempt_of(answered: Future[MailAnswer]) -> Attempt:
             if outcome is not DeliveryOutcome.DELIVERED:
                 said = f"answered {answer.code} to {answer.about}"
             return Attempt(outcome, answer.code, said)
-        case MailForbidden():
+        case SmtpForbiddenError():
             return Attempt(DeliveryOutcome.FORBIDDEN, error=str(error))
-        case MailUnreachable():
+        case SmtpUnreachableError():
             return Attempt(DeliveryOutcome.RETRY, error=str(error))
         case _:
             return defect(error)

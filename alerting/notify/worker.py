@@ -39,7 +39,11 @@ from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import done
 from meterline.alerting.settings import CrashPoint, NotifySettings, crash_if
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
-from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError, Rebalanced
+from meterline.backends.kafka.errors import (
+    BrokerUnavailableError,
+    KafkaClientError,
+    RebalancedError,
+)
 from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
@@ -369,7 +373,7 @@ class _Notifier:
                     topics.producer.send(Topic.DELIVERIES, key, encode_delivery(one))
                 topics.producer.flush(self._settings.flush_timeout_seconds)
                 break
-            except BrokerUnavailable as error:
+            except BrokerUnavailableError as error:
                 _log.warning("notify.publish_failed", attempt=attempt, reason=str(error))
                 if attempt == PUBLISH_ATTEMPTS_MAX:
                     raise
@@ -380,10 +384,10 @@ class _Notifier:
         offsets = {TopicPartition(Topic.ALERTS, each): at for each, at in moved.items()}
         try:
             topics.consumer.commit(offsets)
-        except Rebalanced:
+        except RebalancedError:
             # Somebody else reads these alerts again; the delivery log tells them what is done.
             _log.info("notify.rebalanced")
-        except BrokerUnavailable as error:
+        except BrokerUnavailableError as error:
             # The next commit covers this one; until then a restart reads a few alerts again.
             _log.warning("notify.commit_failed", reason=str(error))
 

@@ -19,12 +19,11 @@ from rich.console import Console
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse import Client
 from meterline.operations.close import write_audit
-from meterline.reports.attribution.core.period import Period, PeriodError, read_period
+from meterline.reports.attribution.core.period import Period, ReportPeriodError, read_period
 from meterline.reports.audit.core.chain import Root, roots, verify, verify_roots
 from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
 from meterline.reports.audit.export import (
@@ -44,6 +43,7 @@ from meterline.reports.audit.store import (
     set_retention,
 )
 from meterline.schemas.audit import AuditEntry
+from meterline.schemas.errors import UserError
 from meterline.schemas.periods import Calendar
 
 audit = typer.Typer(help="Exports, the log of actions, erasure.", no_args_is_help=True)
@@ -116,7 +116,7 @@ def export(
 def _period(text: str, settings: Settings) -> Period:
     try:
         return read_period(text, Calendar(settings.time_zone), now_ms())
-    except PeriodError as error:
+    except ReportPeriodError as error:
         raise UserError(str(error)) from error
 
 

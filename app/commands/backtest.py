@@ -13,13 +13,13 @@ from meterline.alerting.core.backtest import Backtest
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.times import time_ms
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse import Client
 from meterline.operations import backtest
 from meterline.operations import chart as picture
 from meterline.schemas.alert import AlertStatus
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339
 

@@ -15,7 +15,6 @@ from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.times import duration_ms
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse import Client
@@ -29,6 +28,7 @@ from meterline.reports.deliveries import (
 )
 from meterline.reports.totals import Question
 from meterline.schemas.delivery import DeliveryOutcome
+from meterline.schemas.errors import UserError
 from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False)

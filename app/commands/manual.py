@@ -14,12 +14,12 @@ from rich.console import Console
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control import manual as manual_control
 from meterline.control.manual import Change, Order
 from meterline.control.policy.rules_document import read_duration
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import MoneyError, nano_from_usd, usd_display
 from meterline.schemas.periods import parse_rfc3339, rfc3339
 from meterline.schemas.policy import PolicyObject

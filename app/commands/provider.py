@@ -15,18 +15,18 @@ from rich.table import Table
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse import Client
 from meterline.pricing.names import seller_name
-from meterline.reports.attribution.core.period import Period, PeriodError, read_period
+from meterline.reports.attribution.core.period import Period, ReportPeriodError, read_period
 from meterline.reports.providers.core.exports import RECORDS_MAX, ProviderRow, days_of, read_export
 from meterline.reports.providers.core.layouts import ExportError, Format, layout_of
 from meterline.reports.providers.core.variance import PPM, Measure, Variance
 from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider
 from meterline.reports.providers.store import Days, store
 from meterline.reports.tabular import percent_text
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display, usd_text
 from meterline.schemas.periods import Calendar
 
@@ -98,7 +98,7 @@ def provider_compare(
     settings = load_settings(data)
     try:
         stretch = read_period(period, Calendar("UTC"), now_ms())
-    except PeriodError as error:
+    except ReportPeriodError as error:
         raise UserError(str(error)) from error
     client = Client(clickhouse_config(settings))
     try:

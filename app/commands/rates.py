@@ -15,13 +15,13 @@ from rich.table import Table
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse import Client
 from meterline.pricing.importer import ImportUnavailableError, import_catalogue
 from meterline.pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
 from meterline.reports.repricing.catalogue_archive import read_versions
+from meterline.schemas.errors import UserError
 from meterline.schemas.periods import parse_rfc3339, rfc3339
 
 _out = Console(highlight=False)

@@ -16,13 +16,13 @@ from rich.table import Table
 from meterline.app.clock import now_ms
 from meterline.app.commands.lazy import Lazy, lazy_group
 from meterline.app.commands.options import DataDir
-from meterline.app.failures import UserError, explain
+from meterline.app.errors import explain
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse import Client
 from meterline.control.store import read_policies
 from meterline.reports.attribution.answer import Answer, ask, with_peaks, with_policies
-from meterline.reports.attribution.core.period import Granularity, PeriodError, read_period
+from meterline.reports.attribution.core.period import Granularity, ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import (
     Attribution,
     QuestionError,
@@ -32,6 +32,7 @@ from meterline.reports.attribution.core.question import (
 from meterline.reports.attribution.core.roles import statements
 from meterline.reports.attribution.core.table import columns_of, rows_of
 from meterline.reports.tabular import Column, Format, Kind, percent_text, write_table
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import Calendar, rfc3339
 from meterline.schemas.policy import ScopePolicy
@@ -105,7 +106,7 @@ def attribution(
             tuple(read_filter(each) for each in where or ()),
             limit,
         )
-    except (PeriodError, QuestionError) as error:
+    except (ReportPeriodError, QuestionError) as error:
         raise UserError(str(error)) from error
     client = Client(clickhouse_config(settings))
     try:

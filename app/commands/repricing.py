@@ -14,19 +14,19 @@ from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.report import SCREEN_ROWS_MAX, waiting
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse import Client
 from meterline.operations.close import write_audit
 from meterline.pricing.catalogue import Catalogue, catalogue_files, load_catalogue
-from meterline.reports.attribution.core.period import PeriodError, read_period
+from meterline.reports.attribution.core.period import ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import QuestionError, read_axis
 from meterline.reports.repricing import rerate as rerating
 from meterline.reports.repricing import whatif
 from meterline.reports.repricing.catalogue_archive import keep, read_catalogue
 from meterline.reports.repricing.core.scenario import Scenario, read_swap
 from meterline.reports.tabular import percent_text
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import divide_half_even, usd_display, usd_text
 from meterline.schemas.periods import Calendar
 
@@ -74,7 +74,7 @@ def what_if(
     try:
         stretch = read_period(period, Calendar(settings.time_zone), now_ms())
         axes = tuple(read_axis(each.strip()) for each in by.split(",") if each.strip())
-    except (PeriodError, QuestionError) as error:
+    except (ReportPeriodError, QuestionError) as error:
         raise UserError(str(error)) from error
     client = Client(clickhouse_config(settings))
     try:
@@ -176,7 +176,7 @@ def rerate(
     at_ms = now_ms()
     try:
         stretch = read_period(period, Calendar(settings.time_zone), at_ms)
-    except PeriodError as error:
+    except ReportPeriodError as error:
         raise UserError(str(error)) from error
     why = rerating.Why(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
     reader, writer = (Client(clickhouse_config(settings)) for _ in range(2))

@@ -13,11 +13,11 @@ from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.times import duration_ms, time_ms
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control.silences import DURATION_MS_MAX, adding, expiring, new_silence, state_of
 from meterline.control.store import publish, read_policies
+from meterline.schemas.errors import UserError
 from meterline.schemas.matchers import MatcherError, parse_matcher
 from meterline.schemas.periods import rfc3339
 from meterline.schemas.policy_notify import SILENCE_PREFIX, Silence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from meterline.app.failures import UserError
+from meterline.schemas.errors import UserError
 from meterline.schemas.periods import parse_rfc3339
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}

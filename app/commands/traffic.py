@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
@@ -21,6 +20,7 @@ from meterline.operations.replay.engine import run_replay
 from meterline.operations.replay.options import Progress as ReplayProgress
 from meterline.operations.replay.options import ReplayHooks, ReplayOptions, TimeUnit, TraceFormat
 from meterline.operations.verify import VerifyOptions, VerifyReport, run_verify
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import parse_rfc3339
 

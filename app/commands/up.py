@@ -13,12 +13,12 @@ from rich.console import Console
 
 from meterline.app.commands.options import DataDir
 from meterline.app.commands.setup import read_text
-from meterline.app.failures import UserError
 from meterline.app.local.stack import Stack, StackOptions
 from meterline.app.settings import DEFAULT_DATA_DIR, Runtime, base_environment
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import stop_on_signals
 from meterline.control.policy.file import parse_policy
+from meterline.schemas.errors import UserError
 
 _out = Console(highlight=False, soft_wrap=True)
 KAFKA_PORT = 19_092

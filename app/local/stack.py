@@ -26,7 +26,6 @@ from typing import TextIO
 from meterline.app.clock import now_ms
 from meterline.app.commands.policy import planned
 from meterline.app.commands.setup import apply_migrations, apply_topics
-from meterline.app.failures import UserError
 from meterline.app.settings import (
     CLOSES_DIRECTORY,
     RUNTIME_FILE,
@@ -50,6 +49,7 @@ from meterline.embedded.processes import free_port, require_free_port
 from meterline.embedded.protocol import answers_kafka
 from meterline.embedded.supervisor import Supervisor
 from meterline.operations.rebuild import is_needed, rebuild
+from meterline.schemas.errors import UserError
 from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet
 from meterline.schemas.topics import KEPT_TOPICS, Topic
 from meterline.sinks.settings import SinkSettings

@@ -18,7 +18,12 @@ from kafka.structs import OffsetAndMetadata
 from meterline.backends.kafka.client import common_options, start_client
 from meterline.backends.kafka.config import KafkaConfig, TopicPartition
 from meterline.backends.kafka.consuming import consumer_options
-from meterline.backends.kafka.errors import BrokerUnavailable, Stop, door_error, mapped
+from meterline.backends.kafka.errors import (
+    BrokerUnavailableError,
+    KafkaFatalError,
+    door_error,
+    mapped,
+)
 from meterline.schemas.topics import TopicSpec
 
 # Creating a topic on KRaft takes well under a second; this is for a loaded cluster.
@@ -66,8 +71,8 @@ class Admin:
         """Connect.
 
         Raises:
-            BrokerUnavailable: no broker answers within `bootstrap_seconds` (given here or in `config`).
-            Stop: the settings cannot work.
+            BrokerUnavailableError: no broker answers within `bootstrap_seconds` (given here or in `config`).
+            KafkaFatalError: the settings cannot work.
         """
         if bootstrap_seconds is not None:
             config = replace(config, bootstrap_seconds=bootstrap_seconds)
@@ -89,7 +94,7 @@ class Admin:
             replication_factor: of topics that are created; existing ones are left.
 
         Raises:
-            Stop: the cluster refuses; the message says which topic and why.
+            KafkaFatalError: the cluster refuses; the message says which topic and why.
         """
         wanted = {str(spec.topic): spec for spec in specs}
         counts = {name: spec.partitions or usage_partitions for name, spec in wanted.items()}
@@ -108,7 +113,7 @@ class Admin:
             count = self._counts([topic]).get(topic)
         if count is None:
             message = f"topic {topic} does not exist: run `meterline topics apply`"
-            raise Stop(message)
+            raise KafkaFatalError(message)
         return count
 
     def group_lag(self, group: str, topic: str) -> Mapping[int, int] | None:
@@ -148,7 +153,7 @@ class Admin:
         """Store where a group without members begins to read.
 
         Raises:
-            Stop: refused; a group that has members commits for itself.
+            KafkaFatalError: refused; a group that has members commits for itself.
         """
         wanted = {
             DriverPartition(each.topic, each.partition): OffsetAndMetadata(offset, "", -1)
@@ -168,7 +173,7 @@ class Admin:
         for partition, error in answer.items():
             if error is not driver.NoError:
                 message = f"{doing}: {partition.topic}: {error.__name__}; stop its workers first"
-                raise Stop(message)
+                raise KafkaFatalError(message)
 
     def held(self, topic: str) -> Mapping[int, int]:
         """Records that a topic holds, by partition."""
@@ -249,14 +254,14 @@ class Admin:
         except driver.IncompatibleBrokerVersion as error:
             # The embedded broker: its topics live only as long as it does.
             message = f"{doing}: this broker cannot; start it anew, or use Apache Kafka"
-            raise Stop(message) from error
+            raise KafkaFatalError(message) from error
         except driver.KafkaError as error:
             raise door_error(error, doing) from error
         deadline = time.monotonic() + TOPIC_READY_SECONDS_MAX
         while self._counts([name]).get(name, 0) < wanted:
             if time.monotonic() > deadline:
                 message = f"{doing}: not seen within {TOPIC_READY_SECONDS_MAX:g} s"
-                raise BrokerUnavailable(message)
+                raise BrokerUnavailableError(message)
             time.sleep(TOPIC_READY_POLL_SECONDS)
         return [TopicChange(name, TopicAction.PARTITIONS_GROWN, f"{present} -> {wanted}")]
 
@@ -273,7 +278,7 @@ class Admin:
         answer = self._driver.alter_configs([resource], raise_on_unknown=False)["topic"][name]
         if answer != "OK":
             message = f"setting the configuration of {name} ({detail}): {answer}"
-            raise Stop(message)
+            raise KafkaFatalError(message)
         return [TopicChange(name, TopicAction.CONFIG_CHANGED, detail)]
 
     def _topic_config(self, name: str) -> dict[str, str]:
@@ -321,7 +326,7 @@ class Admin:
             while any(consumer.highwater(each) is None for each in partitions):
                 if time.monotonic() > deadline:
                     message = f"no answer about the end of {topic} within {ENDS_SECONDS_MAX:g} s"
-                    raise BrokerUnavailable(message)
+                    raise BrokerUnavailableError(message)
                 consumer.poll(timeout_ms=ENDS_STEP_MS)
             ends = {each.partition: consumer.highwater(each) for each in partitions}
         return ends, {each.partition: offset for each, offset in beginnings.items()}

@@ -12,7 +12,7 @@ from kafka.net.inet import KafkaNetSocket
 from typing_extensions import override
 
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.errors import BrokerUnavailable, Stop, mapped
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError, mapped
 
 # One request to a live broker takes milliseconds; longer means that the broker is gone.
 REQUEST_TIMEOUT_MS = 10_000
@@ -51,7 +51,7 @@ def common_options(config: KafkaConfig) -> dict[str, Any]:
     """The driver's settings that hold for producer, consumer and admin."""
     if not config.addresses:
         message = "no Kafka address: set bootstrap to host:port"
-        raise Stop(message)
+        raise KafkaFatalError(message)
     return {
         "bootstrap_servers": config.addresses,
         "client_id": config.client_id,
@@ -72,10 +72,10 @@ def _security_options(config: KafkaConfig) -> dict[str, Any]:
                 f"{name!r} is no Kafka security setting: write security_protocol, or one of the "
                 f"client's sasl_* and ssl_* settings"
             )
-            raise Stop(message)
+            raise KafkaFatalError(message)
     if options.get("security_protocol", "PLAINTEXT") not in _SECURITY_PROTOCOLS:
         message = f"security_protocol must be one of {', '.join(_SECURITY_PROTOCOLS)}"
-        raise Stop(message)
+        raise KafkaFatalError(message)
     if "ssl_check_hostname" in options:
         options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() == "true"
     return options
@@ -92,8 +92,8 @@ def start_client(
     `network_class` is the driver's own, or a subclass of it.
 
     Raises:
-        BrokerUnavailable: no broker answered within the settings' `bootstrap_seconds`.
-        Stop: the settings cannot work.
+        BrokerUnavailableError: no broker answered within the settings' `bootstrap_seconds`.
+        KafkaFatalError: the settings cannot work.
     """
     opened: list[Any] = []
 
@@ -117,7 +117,7 @@ def start_client(
                     f"{config.bootstrap_seconds:g} s: start the broker, or correct the address or the "
                     f"security settings"
                 )
-                raise BrokerUnavailable(message) from error
+                raise BrokerUnavailableError(message) from error
     except BaseException:
         # The driver leaves its sockets and its thread behind when its constructor fails.
         for client in opened:

@@ -19,24 +19,26 @@ from types import MappingProxyType
 
 from kafka import errors as driver
 
+from meterline.schemas.errors import MeterlineError
 
-class KafkaClientError(Exception):
+
+class KafkaClientError(MeterlineError):
     """Anything that goes wrong at this door; the message is one line."""
 
 
-class BrokerUnavailable(KafkaClientError):  # noqa: N818 - named for what the caller can do
+class BrokerUnavailableError(KafkaClientError):
     """Try again later."""
 
 
-class MessageRefused(KafkaClientError):  # noqa: N818 - named for what the caller can do
+class MessageRefusedError(KafkaClientError):
     """Drop the message or make it a dead letter: the same bytes will be refused again."""
 
 
-class Rebalanced(KafkaClientError):  # noqa: N818 - named for what the caller can do
+class RebalancedError(KafkaClientError):
     """Forget what is not committed and poll on: the group gave the partitions away."""
 
 
-class Stop(KafkaClientError):  # noqa: N818 - named for what the caller can do
+class KafkaFatalError(KafkaClientError):
     """Stop the process; the message says what a person has to do."""
 
 
@@ -113,14 +115,14 @@ _Rule = tuple[type[KafkaClientError], str]
 
 def _rules() -> Mapping[str, _Rule]:
     rows: tuple[tuple[str, type[KafkaClientError], str], ...] = (
-        (_REFUSED, MessageRefused, ""),
-        (_REBALANCED, Rebalanced, ""),
-        (_UNAVAILABLE, BrokerUnavailable, ""),
-        (_STOP_ACCESS, Stop, _ACCESS_HELP),
-        (_STOP_TOPIC, Stop, _TOPIC_HELP),
-        (_STOP_FENCED, Stop, _FENCED_HELP),
-        (_STOP_DATA, Stop, _DATA_HELP),
-        (_STOP_OTHER, Stop, _OTHER_HELP),
+        (_REFUSED, MessageRefusedError, ""),
+        (_REBALANCED, RebalancedError, ""),
+        (_UNAVAILABLE, BrokerUnavailableError, ""),
+        (_STOP_ACCESS, KafkaFatalError, _ACCESS_HELP),
+        (_STOP_TOPIC, KafkaFatalError, _TOPIC_HELP),
+        (_STOP_FENCED, KafkaFatalError, _FENCED_HELP),
+        (_STOP_DATA, KafkaFatalError, _DATA_HELP),
+        (_STOP_OTHER, KafkaFatalError, _OTHER_HELP),
     )
     return MappingProxyType(
         {name: (kind, advice) for names, kind, advice in rows for name in names.split()}
@@ -162,10 +164,10 @@ def _rule_of(error: BaseException) -> _Rule:
             if ancestor is type(error) or not getattr(error, "retriable", False):
                 return kind, advice
     if getattr(error, "retriable", False) or isinstance(error, OSError):
-        return BrokerUnavailable, ""
+        return BrokerUnavailableError, ""
     if isinstance(error, ValueError | TypeError):
-        return MessageRefused, ""
-    return Stop, _OTHER_HELP
+        return MessageRefusedError, ""
+    return KafkaFatalError, _OTHER_HELP
 
 
 @contextmanager

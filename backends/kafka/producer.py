@@ -16,9 +16,9 @@ from typing_extensions import override
 from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.errors import (
-    BrokerUnavailable,
+    BrokerUnavailableError,
     KafkaClientError,
-    Stop,
+    KafkaFatalError,
     door_error,
     mapped,
 )
@@ -98,8 +98,8 @@ class Producer:
             send_block_seconds: the longest that `send` waits, for space and for metadata each.
 
         Raises:
-            BrokerUnavailable: no broker answers.
-            Stop: the settings cannot work.
+            BrokerUnavailableError: no broker answers.
+            KafkaFatalError: the settings cannot work.
         """
         self._buffer_bytes = buffer_bytes
         self._send_block_seconds = send_block_seconds
@@ -149,10 +149,10 @@ class Producer:
         quick and must not send.
 
         Raises:
-            BrokerUnavailable: the buffer stayed full or the topic's metadata could not be had
+            BrokerUnavailableError: the buffer stayed full or the topic's metadata could not be had
                 within the bound.
             MessageRefused: larger than REQUEST_BYTES_MAX, or no such partition.
-            Stop: closed, or the broker forbids it.
+            KafkaFatalError: closed, or the broker forbids it.
         """
         size = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
         held = _Held(self._take(size, topic), size, topic, on_done)
@@ -161,10 +161,10 @@ class Producer:
                 future = self._driver.send(
                     topic, value=value, key=key, partition=partition, timestamp_ms=timestamp_ms
                 )
-        except BrokerUnavailable as error:
+        except BrokerUnavailableError as error:
             self._give_back(held, None)
             message = f"{error}; is the broker up, and was `meterline topics apply` run?"
-            raise BrokerUnavailable(message) from error.__cause__
+            raise BrokerUnavailableError(message) from error.__cause__
         except BaseException:
             self._give_back(held, None)
             raise
@@ -175,13 +175,13 @@ class Producer:
         """Wait until everything sent before this call is answered.
 
         Raises:
-            BrokerUnavailable: not done within the time; what is unsent stays buffered and its
+            BrokerUnavailableError: not done within the time; what is unsent stays buffered and its
                 error, if any, is for the next flush.
             KafkaClientError: the first error of sends since the last flush.
         """
         if not self._wait_answered(timeout_seconds):
             message = f"the broker did not acknowledge everything within {timeout_seconds:g} s"
-            raise BrokerUnavailable(message)
+            raise BrokerUnavailableError(message)
         with self._state:
             error, self._first_error = self._first_error, None
         if error is not None:
@@ -213,7 +213,7 @@ class Producer:
     def _take(self, size: int, topic: str) -> int:
         if self._closed:
             message = f"sending to {topic}: the producer is closed"
-            raise Stop(message)
+            raise KafkaFatalError(message)
         with self._state:
             free = self._state.wait_for(
                 # A single record larger than the buffer passes alone rather than never.
@@ -225,7 +225,7 @@ class Producer:
                     f"sending to {topic}: {self._held_bytes} bytes wait for the broker, "
                     f"at most {self._buffer_bytes}"
                 )
-                raise BrokerUnavailable(message)
+                raise BrokerUnavailableError(message)
             self._held_bytes += size
             self._unanswered[self._generation] += 1
             return self._generation

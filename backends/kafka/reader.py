@@ -21,7 +21,7 @@ from meterline.backends.kafka.consuming import (
     poll_driver,
     records_of,
 )
-from meterline.backends.kafka.errors import BrokerUnavailable, Stop, mapped
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError, mapped
 from meterline.backends.kafka.gaps import GapWatch
 
 # One step of reading to the end: short, so that the end is noticed soon after it is known.
@@ -37,8 +37,8 @@ class TopicReader:
         """Start at the beginning of every partition.
 
         Raises:
-            BrokerUnavailable: no broker answers.
-            Stop: a topic does not exist, or the settings cannot work.
+            BrokerUnavailableError: no broker answers.
+            KafkaFatalError: a topic does not exist, or the settings cannot work.
         """
         self._config = config
         self._topics = tuple(topics)
@@ -55,7 +55,7 @@ class TopicReader:
         again, and mixed with `poll`: it goes on where the last left off.
 
         Raises:
-            BrokerUnavailable: the end was not reached within the time.
+            BrokerUnavailableError: the end was not reached within the time.
         """
         deadline = time.monotonic() + timeout_seconds
         if self._started:
@@ -68,7 +68,7 @@ class TopicReader:
                     f"did not read {', '.join(self._topics)} to the end within "
                     f"{timeout_seconds:g} s: is the broker up?"
                 )
-                raise BrokerUnavailable(message)
+                raise BrokerUnavailableError(message)
             yield from self.poll(min(STEP_SECONDS_MAX, timeout_seconds))
             for partition in self._driver.assignment():
                 end = self._driver.highwater(partition)
@@ -140,7 +140,7 @@ class TopicReader:
             numbers = consumer.partitions_for_topic(topic)
             if not numbers:
                 message = f"topic {topic} does not exist: run `meterline topics apply`"
-                raise Stop(message)
+                raise KafkaFatalError(message)
             found += [DriverPartition(topic, number) for number in sorted(numbers)]
         return found
 

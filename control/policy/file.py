@@ -32,6 +32,7 @@ from meterline.control.policy.plan import (
     plan,
 )
 from meterline.control.policy.yaml_tree import Path, YamlTree, read_yaml
+from meterline.schemas.errors import MeterlineError
 
 __all__ = [
     "ChangeAction",
@@ -77,7 +78,7 @@ class PolicyFault:
         return "".join(each if each.isprintable() else "?" for each in text)
 
 
-class PolicyFileError(ValueError):
+class PolicyFileError(MeterlineError, ValueError):
     """A policy file that cannot be used; `faults` are all that was found, in the file's order."""
 
     def __init__(self, source: str, faults: tuple[PolicyFault, ...]) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from threading import Event
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.metrics import Meter, NoMeter
 from meterline.schemas.usage import UsageEvent
 
@@ -19,7 +20,7 @@ LATE_HOURS = 46
 """Late events go back at most so far: with a day's change of clock still below two days."""
 
 
-class ReplayError(RuntimeError):
+class ReplayError(MeterlineError, RuntimeError):
     """A replay that cannot start or did not send everything; one line that says what to do."""
 
 

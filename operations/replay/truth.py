@@ -16,6 +16,7 @@ import msgspec
 import xxhash
 
 from meterline.pricing.catalogue import Catalogue
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
 from meterline.schemas.scopes import scopes_of
 from meterline.schemas.usage import UsageEvent
@@ -24,7 +25,7 @@ FORMAT = 1
 """Version of the truth file."""
 
 
-class TruthError(ValueError):
+class TruthError(MeterlineError, ValueError):
     """A truth file that cannot be read."""
 
 

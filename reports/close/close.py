@@ -66,6 +66,7 @@ from meterline.reports.currency import NO_EXCHANGE, Exchange, NoRateError, excha
 from meterline.reports.focus.prices import prices_of, read_models, tier_floors
 from meterline.reports.totals import StreamTotals, read_stream_totals
 from meterline.schemas.audit import AuditEntry
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import PolicyObject
 from meterline.schemas.scopes import ScopeType
@@ -77,7 +78,7 @@ reopening its month."""
 _SCOPES = (ScopeType.ORGANISATION, ScopeType.DEPARTMENT, ScopeType.PROJECT, ScopeType.KEY)
 
 
-class CloseError(Exception):
+class CloseError(MeterlineError):
     """A month cannot be closed or reopened; the message says why."""
 
 

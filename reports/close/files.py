@@ -39,6 +39,7 @@ from meterline.reports.focus.datasets import (
     billing_period_bytes,
     write_cost_and_usage,
 )
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import rfc3339
 
@@ -48,7 +49,7 @@ MANIFEST_FORMAT = 2
 _HASH_CHUNK_BYTES = 1 << 20
 
 
-class FilesError(Exception):
+class FilesError(MeterlineError):
     """Files of a closed month are not what its manifest says; the message says which."""
 
 

@@ -19,9 +19,9 @@ import structlog
 from meterline.backends.clickhouse import Client, InsertColumn
 from meterline.backends.webhook import (
     WebhookAnswer,
-    WebhookForbidden,
+    WebhookForbiddenError,
     WebhookRequest,
-    WebhookUnreachable,
+    WebhookUnreachableError,
 )
 from meterline.reports.close.booking_lines import read_sums
 from meterline.reports.close.core.statement import state
@@ -180,7 +180,7 @@ def _attempt(doors: PushDependencies, target: PushTarget, payload: Payload) -> t
     )
     try:
         answer = doors.post(request).result(ANSWER_SECONDS_MAX)
-    except (WebhookUnreachable, WebhookForbidden) as error:
+    except (WebhookUnreachableError, WebhookForbiddenError) as error:
         # A forbidden address is mended in policy, and then the next round goes through.
         _log.warning("erp.push_failed", key=payload.key, reason=str(error))
         return 0, 0

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from meterline.backends.clickhouse import Client, InsertColumn
 from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.tables import PRICE_CATALOGUES
 
 _COLUMNS = [InsertColumn(*column) for column in PRICE_CATALOGUES.columns]
 
 
-class UnknownVersionError(Exception):
+class UnknownVersionError(MeterlineError):
     """The message names the versions that are known."""
 
 

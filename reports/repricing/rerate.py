@@ -28,6 +28,7 @@ from meterline.reports.repricing.core.scenario import Request, event_of
 from meterline.reports.repricing.slices import Slice, read_slices
 from meterline.reports.totals import Query
 from meterline.schemas.audit import AuditEntry
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import NanoUsd, nano_from_usd, usd_text
 from meterline.schemas.tables import NANO_USD_LIMIT, PRICE_ADJUSTMENTS
 
@@ -48,7 +49,7 @@ _COPIED = tuple(
 _COLUMNS = [InsertColumn(*column) for column in PRICE_ADJUSTMENTS.columns]
 
 
-class RerateError(Exception):
+class RerateError(MeterlineError):
     """Events cannot be re-rated; the message says why."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from meterline.backends.kafka.config import Record, TopicPartition
+from meterline.schemas.errors import MeterlineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ Insert = Callable[[Sequence[Entry]], str | None]
 """Insert entries; None if they are stored, else why they are refused."""
 
 
-class TooManyRefusedError(Exception):
+class TooManyRefusedError(MeterlineError):
     """More messages refused than bad messages explain: something else is wrong."""
 
 

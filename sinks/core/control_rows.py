@@ -14,6 +14,7 @@ from meterline.schemas.audit import decode_audit
 from meterline.schemas.codec import decode_usage
 from meterline.schemas.dead_letter import DeadLetter, decode_dead_letter
 from meterline.schemas.delivery import decode_delivery
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.reasons import RETRACTED
 from meterline.schemas.scopes import UNASSIGNED, ScopeError, parse_scope
 from meterline.schemas.spend import SnapshotError, SnapshotKey, Totals, decode_snapshot
@@ -35,7 +36,7 @@ from meterline.sinks.core.versions import Position, retraction_version, totals_v
 Row: TypeAlias = tuple[Any, ...]
 
 
-class RecordError(ValueError):
+class RecordError(MeterlineError, ValueError):
     """A record that nobody of ours wrote; the text says what is wrong with it."""
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.usage import EVENTS_PER_BATCH_MAX
 
 INDEX_BITS: Final = 9
@@ -39,7 +40,7 @@ _MARK_OFFSET_BITS: Final = 40
 assert EVENTS_PER_BATCH_MAX <= 2**INDEX_BITS
 
 
-class PositionError(ValueError):
+class PositionError(MeterlineError, ValueError):
     """A place in the log that no version can be made of."""
 
 

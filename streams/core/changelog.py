@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.spend import SnapshotError
 from meterline.streams.core.entries import Entry, EntryKey, Range, decode_entry
@@ -41,7 +42,7 @@ class _Tag(msgspec.Struct, array_like=True, frozen=True):
 _tag_decoder = msgspec.json.Decoder(_Tag)
 
 
-class EpochError(RuntimeError):
+class EpochError(MeterlineError, RuntimeError):
     """The changelog is of a later generation of the log than this worker was told."""
 
 

@@ -12,11 +12,11 @@ import stamina
 from meterline.backends.clickhouse import (
     READ_ATTEMPTS_MAX,
     ClickHouseConfig,
+    ClickHouseFatalError,
+    ClickHouseRefusedError,
+    ClickHouseUnavailableError,
     Client,
     InsertColumn,
-    Refused,
-    Stop,
-    Unavailable,
 )
 from meterline.embedded.clickhouse import start_clickhouse
 from tests.servers import running_clickhouse
@@ -116,7 +116,7 @@ def test_rows_that_do_not_fit_are_refused(
     )
     types = {each.name: each for each in MONEY}
     before = count(client, name)
-    with pytest.raises(Refused):
+    with pytest.raises(ClickHouseRefusedError):
         client.insert(name, [types[column]], [values])
     client.insert(name, [types["id"]], [["good"]])
     assert count(client, name) == before + 1
@@ -128,19 +128,19 @@ def test_rows_that_do_not_fit_are_refused(
 )
 def test_wrong_schema_stops(client: Client, sql: str) -> None:
     """A missing table or column stops the caller and names the remedy."""
-    with pytest.raises(Stop, match="meterline migrate"):
+    with pytest.raises(ClickHouseFatalError, match="meterline migrate"):
         client.query(sql)
 
 
 def test_missing_column_of_an_insert_stops(client: Client, table: str) -> None:
     """An insert into a column that is not there is no poison row: it stops."""
-    with pytest.raises(Stop, match="meterline migrate"):
+    with pytest.raises(ClickHouseFatalError, match="meterline migrate"):
         client.insert(table, [InsertColumn("nope", "String")], [["a"]])
 
 
 def test_wrong_sql_is_refused(client: Client) -> None:
     """A syntax error is Refused and carries ClickHouse's code."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ClickHouseRefusedError) as caught:
         client.query("SELEKT 1")
     assert caught.value.code == 62
 
@@ -151,13 +151,14 @@ def test_unreachable_is_unavailable(unused_port: int) -> None:
     with (
         stamina.set_testing(True, attempts=READ_ATTEMPTS_MAX),
         pytest.raises(
-            Unavailable, match=f"127.0.0.1:{unused_port}.*start it, or correct host and port"
+            ClickHouseUnavailableError,
+            match=f"127.0.0.1:{unused_port}.*start it, or correct host and port",
         ),
     ):
         nobody.query("SELECT 1")
-    with pytest.raises(Unavailable):
+    with pytest.raises(ClickHouseUnavailableError):
         nobody.ping()
-    with pytest.raises(Unavailable):
+    with pytest.raises(ClickHouseUnavailableError):
         nobody.insert("t", MONEY[:1], [["a"]])
 
 
@@ -176,7 +177,7 @@ def test_another_server_stops() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         client = Client(ClickHouseConfig("127.0.0.1", listener.getsockname()[1]))
-        with pytest.raises(Stop, match="this may be no ClickHouse"):
+        with pytest.raises(ClickHouseFatalError, match="this may be no ClickHouse"):
             client.ping()
         thread.join()
 
@@ -187,7 +188,7 @@ def test_reconnects_after_a_restart(tmp_path: Path) -> None:
     client = Client(ClickHouseConfig("127.0.0.1", server.port))
     client.ping()
     server.stop()
-    with pytest.raises(Unavailable):
+    with pytest.raises(ClickHouseUnavailableError):
         client.ping()
     server = start_clickhouse(tmp_path, server.port)
     try:

@@ -13,7 +13,7 @@ import pytest
 
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, TopicPartition
-from meterline.backends.kafka.errors import BrokerUnavailable, KafkaClientError
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaClientError
 from meterline.backends.kafka.producer import Producer
 from meterline.embedded.kafka import start_kafka
 from meterline.schemas.topics import TOPICS, Topic
@@ -50,7 +50,7 @@ def test_a_producer_goes_on_after_its_messages_expired_under_way(tmp_path: Path)
             producer.send(Topic.USAGE_EVENTS, b"k", b"v", on_done=answers.put)
             time.sleep(0.3)
             server.kill()
-            assert isinstance(answers.get(timeout=PATIENCE_SECONDS), BrokerUnavailable)
+            assert isinstance(answers.get(timeout=PATIENCE_SECONDS), BrokerUnavailableError)
             server = start_kafka(tmp_path / "kafka", server.port)
             deadline = time.monotonic() + PATIENCE_SECONDS
             while (answer := send()) is not None:

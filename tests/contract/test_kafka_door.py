@@ -19,11 +19,11 @@ from meterline.backends.kafka import client
 from meterline.backends.kafka.admin import Admin, TopicAction
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition, embedded_kafka
 from meterline.backends.kafka.errors import (
-    BrokerUnavailable,
+    BrokerUnavailableError,
     KafkaClientError,
-    MessageRefused,
-    Rebalanced,
-    Stop,
+    KafkaFatalError,
+    MessageRefusedError,
+    RebalancedError,
 )
 from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
@@ -212,7 +212,7 @@ def test_an_oversize_message_is_refused_and_holds_no_buffer(
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config))
     answers: list[KafkaClientError | None] = []
-    with pytest.raises(MessageRefused):
+    with pytest.raises(MessageRefusedError):
         producer.send(topic, b"k", b"x" * 1_200_000, on_done=answers.append)
     assert producer.held_bytes == 0
     assert answers == []
@@ -228,9 +228,9 @@ def test_the_brokers_refusal_reaches_on_done_and_the_next_flush_once(
     producer = closing(Producer(cluster.config))
     answers: list[KafkaClientError | None] = []
     producer.send(topic, b"k", b"x" * 5_000, on_done=answers.append)
-    with pytest.raises(MessageRefused, match=topic):
+    with pytest.raises(MessageRefusedError, match=topic):
         producer.flush(PATIENCE_SECONDS)
-    assert [type(answer) for answer in answers] == [MessageRefused]
+    assert [type(answer) for answer in answers] == [MessageRefusedError]
     producer.flush(PATIENCE_SECONDS)
 
 
@@ -240,7 +240,7 @@ def test_a_partition_that_does_not_exist_is_refused(
     """A partition beyond the topic's raises MessageRefused."""
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config))
-    with pytest.raises(MessageRefused, match="99"):
+    with pytest.raises(MessageRefusedError, match="99"):
         producer.send(topic, b"k", b"v", partition=99)
 
 
@@ -249,7 +249,7 @@ def test_a_closed_producer_says_so(cluster: Cluster) -> None:
     producer = Producer(cluster.config)
     producer.close()
     producer.close()
-    with pytest.raises(Stop, match="closed"):
+    with pytest.raises(KafkaFatalError, match="closed"):
         producer.send("any", b"k", b"v")
 
 
@@ -267,10 +267,10 @@ def test_on_done_hears_that_the_broker_died(closing: Closing) -> None:
     answers: list[KafkaClientError | None] = []
     started = time.monotonic()
     producer.send(topic, b"k", b"after", on_done=answers.append)
-    with pytest.raises(BrokerUnavailable):
+    with pytest.raises(BrokerUnavailableError):
         producer.flush(PATIENCE_SECONDS)
     assert time.monotonic() - started < 10
-    assert [type(answer) for answer in answers] == [BrokerUnavailable]
+    assert [type(answer) for answer in answers] == [BrokerUnavailableError]
 
 
 def test_a_flush_that_is_not_done_in_time_says_so_and_keeps_the_records(closing: Closing) -> None:
@@ -285,7 +285,7 @@ def test_a_flush_that_is_not_done_in_time_says_so_and_keeps_the_records(closing:
     finally:
         server.kill()
     producer.send(topic, b"k", b"during")
-    with pytest.raises(BrokerUnavailable, match=r"within 0\.2 s"):
+    with pytest.raises(BrokerUnavailableError, match=r"within 0\.2 s"):
         producer.flush(0.2)
     assert producer.held_bytes > 0
     revived = start_broker(server.port)
@@ -310,11 +310,11 @@ def test_a_broker_that_takes_its_time_is_waited_for_at_rest(closing: Closing) ->
         producer.flush(PATIENCE_SECONDS)
         process.suspend()
         producer.send(topic, b"k", b"under way", partition=0)
-        with pytest.raises(BrokerUnavailable):
+        with pytest.raises(BrokerUnavailableError):
             producer.flush(0.2)
         producer.send(topic, b"k", b"waits for its turn", partition=1)
         used = time.process_time()
-        with pytest.raises(BrokerUnavailable):
+        with pytest.raises(BrokerUnavailableError):
             producer.flush(2.0)
         assert time.process_time() - used < 0.5
         process.resume()
@@ -340,7 +340,7 @@ def test_sending_blocks_for_a_bounded_time_when_the_broker_is_away() -> None:
     for _ in range(sent_before_full):
         producer.send(topic, b"k", b"x" * 1_000, on_done=answers.append)
     started = time.monotonic()
-    with pytest.raises(BrokerUnavailable, match="20000"):
+    with pytest.raises(BrokerUnavailableError, match="20000"):
         producer.send(topic, b"k", b"x" * 1_000, on_done=answers.append)
     assert 0.2 <= time.monotonic() - started < 2
     assert producer.held_bytes <= 20_000
@@ -501,7 +501,7 @@ def test_a_member_that_was_put_out_cannot_commit(
     """A commit for a group that the member is not in is Rebalanced: poll on, it comes again."""
     topic = cluster.topic(unique, partitions=1)
     consumer = closing(GroupConsumer(cluster.config, unique, [topic]))
-    with pytest.raises(Rebalanced):
+    with pytest.raises(RebalancedError):
         consumer.commit({TopicPartition(topic, 0): 1})
 
 
@@ -621,14 +621,14 @@ def test_a_reader_takes_in_partitions_that_a_topic_has_grown(
 def sends_to(producer: Producer, topic: str, partition: int) -> bool:
     try:
         producer.send(topic, b"k", b"v", partition=partition)
-    except MessageRefused:
+    except MessageRefusedError:
         return False
     return True
 
 
 def test_a_topic_that_does_not_exist_stops_the_reader_with_advice(cluster: Cluster) -> None:
     """An unknown topic is Stop, and the message says how topics are made."""
-    with pytest.raises(Stop, match="meterline topics apply"):
+    with pytest.raises(KafkaFatalError, match="meterline topics apply"):
         TopicReader(cluster.config, ["never-made"])
 
 
@@ -642,7 +642,7 @@ def test_the_end_is_waited_for_no_longer_than_asked(closing: Closing) -> None:
     finally:
         server.kill()
     started = time.monotonic()
-    with pytest.raises(BrokerUnavailable, match="gone"):
+    with pytest.raises(BrokerUnavailableError, match="gone"):
         list(reader.read_to_end(1.0))
     assert time.monotonic() - started < 5
 
@@ -690,7 +690,7 @@ def test_apply_grows_partitions_and_never_shrinks_them(
     spec = TopicSpec(topic_name(unique), "", "", 0)
     admin.apply([spec], usage_partitions=2, replication_factor=1)
     if cluster.kind == "tansu":
-        with pytest.raises(Stop, match="2 to 5 partitions: this broker cannot"):
+        with pytest.raises(KafkaFatalError, match="2 to 5 partitions: this broker cannot"):
             admin.apply([spec], usage_partitions=5, replication_factor=1)
         return
     (change,) = admin.apply([spec], usage_partitions=5, replication_factor=1)
@@ -707,7 +707,7 @@ def test_a_topic_that_the_cluster_refuses_stops_with_its_name(
         pytest.skip("the embedded broker takes any configuration")
     admin = closing(Admin(cluster.config))
     spec = TopicSpec(topic_name(unique), "", "", 1, {"retention.ms": "long"})
-    with pytest.raises(Stop, match=f"creating {unique}"):
+    with pytest.raises(KafkaFatalError, match=f"creating {unique}"):
         admin.apply([spec], usage_partitions=1, replication_factor=1)
 
 
@@ -749,7 +749,7 @@ def test_an_unreachable_broker_is_told_in_one_line_within_the_bound(
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         started = time.monotonic()
-        with pytest.raises(BrokerUnavailable) as caught:
+        with pytest.raises(BrokerUnavailableError) as caught:
             start(KafkaConfig(address, bootstrap_seconds=0.5))
     assert time.monotonic() - started < 5
     assert address in str(caught.value)
@@ -773,7 +773,7 @@ def test_settings_that_cannot_work_stop_without_showing_secrets(
 ) -> None:
     """Wrong settings are Stop, name the setting, and never quote a security value."""
     for start in (Admin, Producer, lambda each: GroupConsumer(each, "g", ["t"])):
-        with pytest.raises(Stop) as caught:
+        with pytest.raises(KafkaFatalError) as caught:
             start(config)
         assert says in str(caught.value)
         assert "hunter2" not in str(caught.value)

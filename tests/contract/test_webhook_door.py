@@ -15,9 +15,9 @@ from meterline.backends.webhook import (
     RESPONSE_BYTES_MAX,
     WebhookAnswer,
     WebhookClient,
-    WebhookForbidden,
+    WebhookForbiddenError,
     WebhookRequest,
-    WebhookUnreachable,
+    WebhookUnreachableError,
     signing_secret,
 )
 from tests.webhook_receiver import SECRET, Answer, Receiver, running_receiver
@@ -103,7 +103,7 @@ def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, door: WebhookClie
     hanging = door.post(request(receiver.url("/hang", Answer(hang=True))))
     assert door.post(request(receiver.url("/quick"))).result(ANSWER_SECONDS_MAX).status == 204
     assert not hanging.done()
-    with pytest.raises(WebhookUnreachable, match="within 1 s"):
+    with pytest.raises(WebhookUnreachableError, match="within 1 s"):
         hanging.result(ANSWER_SECONDS_MAX)
 
 
@@ -127,7 +127,7 @@ def test_a_long_answer_is_cut(receiver: Receiver, door: WebhookClient) -> None:
 )
 def test_private_addresses_are_refused(door: WebhookClient, url: str) -> None:
     """A URL cannot make us talk to our own network, and the refusal does not show its path."""
-    with pytest.raises(WebhookForbidden) as refused:
+    with pytest.raises(WebhookForbiddenError) as refused:
         door.post(request(url, private=False)).result(ANSWER_SECONDS_MAX)
     assert "hook" not in str(refused.value)
     assert "meta-data" not in str(refused.value)
@@ -147,7 +147,7 @@ def test_a_name_that_leads_to_us_is_refused(
         return await door._exchange(client, httpx.URL(given.url), {}, given)
 
     future = door._thread.start(exchange())
-    with pytest.raises(WebhookForbidden, match="not public"):
+    with pytest.raises(WebhookForbiddenError, match="not public"):
         future.result(ANSWER_SECONDS_MAX)
     assert receiver.of("/guarded") == []
 
@@ -169,12 +169,12 @@ def test_unusable_urls_are_refused(
 ) -> None:
     """What cannot be right is refused before anything is sent."""
     refused = door.post(request(url, private=private)).exception(ANSWER_SECONDS_MAX)
-    assert isinstance(refused, WebhookForbidden), because
+    assert isinstance(refused, WebhookForbiddenError), because
 
 
 def test_nobody_listening_is_worth_another_try(door: WebhookClient) -> None:
     """A refused connection may be a restart."""
-    with pytest.raises(WebhookUnreachable, match=r"no answer from 127\.0\.0\.1"):
+    with pytest.raises(WebhookUnreachableError, match=r"no answer from 127\.0\.0\.1"):
         door.post(request("http://127.0.0.1:9/secret-path")).result(ANSWER_SECONDS_MAX)
 
 
@@ -190,7 +190,7 @@ def test_nobody_listening_is_worth_another_try(door: WebhookClient) -> None:
 )
 def test_weak_secrets_are_refused_and_not_shown(secret: str, because: str) -> None:
     """The library checks no length; we do, and no message quotes the secret."""
-    with pytest.raises(WebhookForbidden) as refused:
+    with pytest.raises(WebhookForbiddenError) as refused:
         signing_secret(secret)
     assert not secret or secret not in str(refused.value), because
 

@@ -9,7 +9,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from meterline.backends.clickhouse import Client, InsertColumn, Refused
+from meterline.backends.clickhouse import ClickHouseRefusedError, Client, InsertColumn
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.audit.core.chain import Break, verify
 from meterline.reports.audit.export import (
@@ -149,7 +149,7 @@ def test_per_key(store: Client) -> None:
 def test_failure_in_the_middle_is_an_error(store: Client) -> None:
     """A stream that the server breaks off is not taken for a whole file."""
     sql = "SELECT throwIf(number = 3000000), toString(number) FROM numbers(4000000)"
-    with pytest.raises(Refused, match="throwIf"):
+    with pytest.raises(ClickHouseRefusedError, match="throwIf"):
         for _ in store.stream(sql, {}, "CSV"):
             pass
 

@@ -9,7 +9,7 @@ import pytest
 
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
-from meterline.backends.kafka.errors import Stop
+from meterline.backends.kafka.errors import KafkaFatalError
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.control.policy.file import compile_policy, parse_policy, plan
@@ -139,7 +139,10 @@ def test_a_record_that_is_no_policy_is_healed_by_the_next_apply(
 
 def test_without_the_topic_the_reader_is_told_what_to_do() -> None:
     """A cluster without topics is Stop with the command that makes them."""
-    with running_broker() as bootstrap, pytest.raises(Stop, match="meterline topics apply"):
+    with (
+        running_broker() as bootstrap,
+        pytest.raises(KafkaFatalError, match="meterline topics apply"),
+    ):
         read_policies(
             embedded_kafka(bootstrap),
             PATIENCE_SECONDS,

@@ -130,9 +130,12 @@ def _gate_ends_leases_early(patch: Patch) -> None:
     """A relay whose clock is ahead ends live leases."""
     patch.setattr("meterline.relay.core.effective_limits.CLOCK_SKEW_MS", 0)
     patch.setattr(
-        "meterline.relay.core.effective_limits.lease_ended", lambda command, now: now >= command.expires_at_ms
+        "meterline.relay.core.effective_limits.lease_ended",
+        lambda command, now: now >= command.expires_at_ms,
     )
-    patch.setattr("meterline.relay.gate.lease_ended", lambda command, now: now >= command.expires_at_ms)
+    patch.setattr(
+        "meterline.relay.gate.lease_ended", lambda command, now: now >= command.expires_at_ms
+    )
 
 
 def _alerts_forgotten(patch: Patch) -> None:

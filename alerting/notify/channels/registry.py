@@ -31,12 +31,13 @@ from meterline.alerting.notify.responses import attempted_by, done, mailed_by
 from meterline.backends.mail import MailRequest, SmtpClient
 from meterline.backends.webhook import (
     WebhookClient,
-    WebhookForbidden,
+    WebhookForbiddenError,
     WebhookRequest,
     signing_secret,
 )
 from meterline.schemas.alert import Alert, Severity
 from meterline.schemas.delivery import DeliveryOutcome
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.policy import NotifyPolicy
 from meterline.schemas.policy_notify import (
     AlertmanagerChannel,
@@ -77,7 +78,7 @@ class Channel(Protocol):
         """
 
 
-class MissingSecret(Exception):  # noqa: N818 - named for what the caller can do
+class MissingSecretError(MeterlineError):
     """A secret that policy names is not set, or unusable: an operator can set it."""
 
 
@@ -94,7 +95,7 @@ class Doors:
         found = (self.secrets(name) or "").strip()
         if not found:
             message = f"{name} is not set in the notify worker's environment"
-            raise MissingSecret(message)
+            raise MissingSecretError(message)
         return found
 
 
@@ -150,7 +151,7 @@ class _PolicyChannel(ABC, Generic[Policy]):
         """
         try:
             return self._begin(job, firing, now_ms)
-        except MissingSecret as error:
+        except MissingSecretError as error:
             return done(Attempt(DeliveryOutcome.RETRY, error=str(error)))
 
     @abstractmethod
@@ -188,9 +189,9 @@ class SignedWebhookChannel(_HttpChannel[WebhookChannel]):
         if policy.secret_env:
             try:
                 secret = signing_secret(self._doors.secrets(policy.secret_env) or "")
-            except WebhookForbidden as error:
+            except WebhookForbiddenError as error:
                 message = f"{policy.secret_env}: {error}"
-                raise MissingSecret(message) from error
+                raise MissingSecretError(message) from error
         url = policy.url or self._doors.secret(policy.url_env)
         return _Post(url, body_of(job.alert), secret=secret)
 

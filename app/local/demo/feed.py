@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from meterline.backends.kafka.config import KafkaConfig, Record
-from meterline.backends.kafka.errors import BrokerUnavailable
+from meterline.backends.kafka.errors import BrokerUnavailableError
 from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.topics import Topic
 
@@ -98,7 +98,7 @@ class Feed:
         reader = TopicReader(self._kafka, [topic.value for topic in TOPICS])
         try:
             while not self._stop.is_set():
-                with contextlib.suppress(BrokerUnavailable):
+                with contextlib.suppress(BrokerUnavailableError):
                     for record in reader.poll(POLL_SECONDS):
                         self._put(record)
         finally:

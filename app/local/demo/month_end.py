@@ -16,7 +16,6 @@ from pathlib import Path
 from rich.table import Table
 
 from meterline.app.clock import now_ms
-from meterline.app.failures import UserError
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings
 from meterline.app.wiring import kafka_config
 from meterline.operations.close import close_doors
@@ -26,6 +25,7 @@ from meterline.relay.client import RelayClient
 from meterline.relay.settings import RelaySettings, SpoolSettings
 from meterline.reports.close.close import CloseResult, Outcome, close_month
 from meterline.reports.close.core.months import Month, month_before, month_of
+from meterline.schemas.errors import UserError
 from meterline.schemas.metrics import NoMeter
 
 EVENTS = 3_000

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from meterline.app.failures import UserError
 from meterline.app.local.demo.feed import Fact, Feed, RelayReport
 from meterline.backends.kafka.config import Record
 from meterline.schemas.alert import Alert, AlertStatus, decode_alert
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
 from meterline.schemas.scopes import parse_scope
 from meterline.schemas.throttle import (

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.usage import TIME_MS_MIN
 
@@ -20,7 +21,7 @@ _HELP = (
 )
 
 
-class PeriodError(ValueError):
+class ReportPeriodError(MeterlineError, ValueError):
     """A period that cannot be read; the message says what can."""
 
 
@@ -53,7 +54,7 @@ def read_period(text: str, calendar: Calendar, now_ms: int) -> Period:
         now_ms: now, UTC ms.
 
     Raises:
-        PeriodError: none of these.
+        ReportPeriodError: none of these.
     """
     today = calendar.window(WindowKind.DAY, now_ms)
     month = calendar.window(WindowKind.MONTH, now_ms)
@@ -85,9 +86,9 @@ def _written_out(text: str, calendar: Calendar) -> Period:
                 return Period(text, first.start_ms, last.end_ms)
     except (ValueError, OverflowError) as error:
         message = f"{text!r} is no period: {error}; {_HELP}"
-        raise PeriodError(message) from error
+        raise ReportPeriodError(message) from error
     message = f"{text!r} is no period; {_HELP}"
-    raise PeriodError(message)
+    raise ReportPeriodError(message)
 
 
 def _noon_ms(day: date, calendar: Calendar) -> int:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from meterline.reports.attribution.core.period import Granularity, Period
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.scopes import ScopeType
 
@@ -32,7 +33,7 @@ AXES_MAX = 8
 TAG_PREFIX = "tag:"
 
 
-class QuestionError(ValueError):
+class QuestionError(MeterlineError, ValueError):
     """A question that cannot be asked; the message says what to change."""
 
 

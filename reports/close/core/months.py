@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.periods import Calendar, WindowKind
 
@@ -16,7 +17,7 @@ _NAME = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])")
 _NOON = timedelta(hours=12)
 
 
-class PeriodError(ValueError):
+class MonthError(MeterlineError, ValueError):
     """A text that names no month."""
 
 
@@ -42,12 +43,12 @@ def month_named(name: str, time_zone: str) -> Month:
     """The month of a name such as 2026-10.
 
     Raises:
-        PeriodError: it is not written so.
+        MonthError: it is not written so.
     """
     found = _NAME.fullmatch(name)
     if found is None:
         message = f"{name!r} is not a month: write 2026-10"
-        raise PeriodError(message)
+        raise MonthError(message)
     noon = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC) + _NOON
     # Noon UTC of the second day lies inside the month in every time zone.
     return month_of(int((noon + timedelta(days=1)).timestamp()) * 1000, time_zone)

@@ -20,10 +20,11 @@ from meterline.reports.close.core.statement import (
     OrganisationStatement,
 )
 from meterline.reports.close.inputs import FrozenInputs
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import usd_text
 
 
-class JournalError(Exception):
+class JournalError(MeterlineError):
     """A journal that does not balance: nothing is written."""
 
 

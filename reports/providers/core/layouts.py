@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meterline.schemas.errors import MeterlineError
+
 CENTS_PER_USD = 100
 
 
-class ExportError(ValueError):
+class ExportError(MeterlineError, ValueError):
     """An export that cannot be read; the message says what to do."""
 
 

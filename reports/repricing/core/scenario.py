@@ -9,6 +9,7 @@ from typing import NamedTuple
 from meterline.pricing.catalogue import Catalogue
 from meterline.pricing.names import fold
 from meterline.pricing.rate_card import RateCard
+from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import NanoUsd
 from meterline.schemas.usage import UsageEvent
 
@@ -18,7 +19,7 @@ SWAPS_MAX = 50
 """Models replaced at once; a person names a handful."""
 
 
-class ScenarioError(ValueError):
+class ScenarioError(MeterlineError, ValueError):
     """A scenario that cannot be priced; the message says why."""
 
 

@@ -9,14 +9,17 @@ import typer
 from typer.testing import CliRunner
 
 from meterline.app.cli import COMMANDS, cli
-from meterline.app.failures import UserError, explain
+from meterline.app.errors import explain
+from meterline.schemas.errors import UserError
 
 HEAVY = ("kafka", "aiokafka", "faust", "clickhouse_connect", "httpx", "pyarrow", "matplotlib")
 
 
 def test_a_start_loads_no_driver() -> None:
     """What takes a second of processor time in every process is left to those that need it."""
-    script = f"import sys, app.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    script = (
+        f"import sys, meterline.app.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )

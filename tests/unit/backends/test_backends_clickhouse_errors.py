@@ -12,9 +12,9 @@ from meterline.backends.clickhouse import (
     UNAVAILABLE_CODES,
     ClickHouseConfig,
     ClickHouseError,
-    Refused,
-    Stop,
-    Unavailable,
+    ClickHouseFatalError,
+    ClickHouseRefusedError,
+    ClickHouseUnavailableError,
     door_error,
 )
 
@@ -31,20 +31,20 @@ def made(kind: type[BaseException]) -> BaseException:
 
 
 WITHOUT_CODE: dict[type[BaseException], type[ClickHouseError]] = {
-    driver.ClickHouseError: Refused,
-    driver.Warning: Refused,
-    driver.Error: Refused,
-    driver.InterfaceError: Refused,
-    driver.DatabaseError: Refused,
-    driver.DataError: Refused,
-    driver.OperationalError: Unavailable,
-    driver.IntegrityError: Refused,
-    driver.InternalError: Unavailable,
-    driver.ProgrammingError: Refused,
-    driver.NotSupportedError: Stop,
-    driver.StreamClosedError: Unavailable,
-    driver.StreamCompleteException: Unavailable,
-    driver.StreamFailureError: Unavailable,
+    driver.ClickHouseError: ClickHouseRefusedError,
+    driver.Warning: ClickHouseRefusedError,
+    driver.Error: ClickHouseRefusedError,
+    driver.InterfaceError: ClickHouseRefusedError,
+    driver.DatabaseError: ClickHouseRefusedError,
+    driver.DataError: ClickHouseRefusedError,
+    driver.OperationalError: ClickHouseUnavailableError,
+    driver.IntegrityError: ClickHouseRefusedError,
+    driver.InternalError: ClickHouseUnavailableError,
+    driver.ProgrammingError: ClickHouseRefusedError,
+    driver.NotSupportedError: ClickHouseFatalError,
+    driver.StreamClosedError: ClickHouseUnavailableError,
+    driver.StreamCompleteException: ClickHouseUnavailableError,
+    driver.StreamFailureError: ClickHouseUnavailableError,
 }
 
 
@@ -67,15 +67,15 @@ def test_class_without_code(kind: type[BaseException], expected: type[ClickHouse
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (transport.HTTPError("broken"), Unavailable),
-        (ConnectionRefusedError("no"), Unavailable),
-        (TimeoutError("late"), Unavailable),
-        (struct.error("range"), Refused),
-        (OverflowError("too large"), Refused),
-        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate"), Refused),
-        (AttributeError("'int' has no attribute 'encode'"), Refused),
-        (TypeError("None"), Refused),
-        (KeyError("k"), Refused),
+        (transport.HTTPError("broken"), ClickHouseUnavailableError),
+        (ConnectionRefusedError("no"), ClickHouseUnavailableError),
+        (TimeoutError("late"), ClickHouseUnavailableError),
+        (struct.error("range"), ClickHouseRefusedError),
+        (OverflowError("too large"), ClickHouseRefusedError),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogate"), ClickHouseRefusedError),
+        (AttributeError("'int' has no attribute 'encode'"), ClickHouseRefusedError),
+        (TypeError("None"), ClickHouseRefusedError),
+        (KeyError("k"), ClickHouseRefusedError),
     ],
 )
 def test_other_errors(error: BaseException, expected: type[ClickHouseError]) -> None:
@@ -86,13 +86,13 @@ def test_other_errors(error: BaseException, expected: type[ClickHouseError]) -> 
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        *((code, Unavailable) for code in sorted(UNAVAILABLE_CODES)),
-        *((code, Stop) for code in sorted(STOP_CODES)),
-        (27, Refused),  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
-        (53, Refused),  # TYPE_MISMATCH
-        (62, Refused),  # SYNTAX_ERROR
-        (131, Refused),  # TOO_LARGE_STRING_SIZE
-        (9_999, Refused),  # a code of a newer server
+        *((code, ClickHouseUnavailableError) for code in sorted(UNAVAILABLE_CODES)),
+        *((code, ClickHouseFatalError) for code in sorted(STOP_CODES)),
+        (27, ClickHouseRefusedError),  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        (53, ClickHouseRefusedError),  # TYPE_MISMATCH
+        (62, ClickHouseRefusedError),  # SYNTAX_ERROR
+        (131, ClickHouseRefusedError),  # TOO_LARGE_STRING_SIZE
+        (9_999, ClickHouseRefusedError),  # a code of a newer server
     ],
 )
 def test_code_decides(code: int, expected: type[ClickHouseError]) -> None:
@@ -107,7 +107,13 @@ def test_no_code_is_in_two_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [(403, Stop), (404, Stop), (301, Stop), (502, Unavailable)]
+    ("status", "expected"),
+    [
+        (403, ClickHouseFatalError),
+        (404, ClickHouseFatalError),
+        (301, ClickHouseFatalError),
+        (502, ClickHouseUnavailableError),
+    ],
 )
 def test_http_status(status: int, expected: type[ClickHouseError]) -> None:
     """An answer that is none of ClickHouse's: a busy proxy is retried, another server is not."""

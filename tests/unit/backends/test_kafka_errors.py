@@ -12,11 +12,11 @@ from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.errors import (
     ERROR_TEXT_LENGTH_MAX,
     RULES,
-    BrokerUnavailable,
+    BrokerUnavailableError,
     KafkaClientError,
-    MessageRefused,
-    Rebalanced,
-    Stop,
+    KafkaFatalError,
+    MessageRefusedError,
+    RebalancedError,
     door_error,
     mapped,
 )
@@ -42,10 +42,10 @@ def test_every_driver_error_is_mapped_by_name_or_by_its_own_word(kind: type[Exce
     """No error class of the driver falls through to the rule for unknown errors."""
     assert kind.__name__ in RULES or getattr(kind, "retriable", False)
     assert type(door_error(_instance(kind), "sending")) in (
-        BrokerUnavailable,
-        MessageRefused,
-        Rebalanced,
-        Stop,
+        BrokerUnavailableError,
+        MessageRefusedError,
+        RebalancedError,
+        KafkaFatalError,
     )
 
 
@@ -57,19 +57,19 @@ def test_every_rule_names_an_error_that_the_driver_has() -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (driver.KafkaTimeoutError(), BrokerUnavailable),
-        (driver.NotLeaderForPartitionError(), BrokerUnavailable),
-        (driver.KafkaConnectionError(), BrokerUnavailable),
-        (ConnectionRefusedError("refused"), BrokerUnavailable),
-        (driver.MessageSizeTooLargeError(), MessageRefused),
-        (ValueError("Unrecognized partition 9"), MessageRefused),
-        (driver.CommitFailedError(), Rebalanced),
-        (driver.TopicAuthorizationFailedError(), Stop),
-        (driver.ProducerFencedError(), Stop),
-        (driver.UnknownTopicOrPartitionError(), Stop),
-        (driver.for_code(9_999)(), BrokerUnavailable),
-        (RuntimeError("NetworkSelector closed!"), Stop),
-        (type("NewKafkaError", (driver.KafkaError,), {})("?"), Stop),
+        (driver.KafkaTimeoutError(), BrokerUnavailableError),
+        (driver.NotLeaderForPartitionError(), BrokerUnavailableError),
+        (driver.KafkaConnectionError(), BrokerUnavailableError),
+        (ConnectionRefusedError("refused"), BrokerUnavailableError),
+        (driver.MessageSizeTooLargeError(), MessageRefusedError),
+        (ValueError("Unrecognized partition 9"), MessageRefusedError),
+        (driver.CommitFailedError(), RebalancedError),
+        (driver.TopicAuthorizationFailedError(), KafkaFatalError),
+        (driver.ProducerFencedError(), KafkaFatalError),
+        (driver.UnknownTopicOrPartitionError(), KafkaFatalError),
+        (driver.for_code(9_999)(), BrokerUnavailableError),
+        (RuntimeError("NetworkSelector closed!"), KafkaFatalError),
+        (type("NewKafkaError", (driver.KafkaError,), {})("?"), KafkaFatalError),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
@@ -91,11 +91,11 @@ def test_the_message_is_one_short_line_that_says_what_to_do() -> None:
 def test_a_mapped_block_keeps_the_cause_and_passes_door_errors_through() -> None:
     """The driver's error is the cause, and an error that is ours already is not wrapped again."""
     cause = driver.RequestTimedOutError()
-    with pytest.raises(BrokerUnavailable) as caught, mapped("reading"):
+    with pytest.raises(BrokerUnavailableError) as caught, mapped("reading"):
         raise cause
     assert caught.value.__cause__ is cause
-    own = Stop("stop")
-    with pytest.raises(Stop) as passed, mapped("reading"):
+    own = KafkaFatalError("stop")
+    with pytest.raises(KafkaFatalError) as passed, mapped("reading"):
         raise own
     assert passed.value is own
 

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from meterline.app.commands.manual import read_until
-from meterline.app.failures import UserError
 from meterline.control.manual import (
     Order,
     audit_entry,
@@ -17,6 +16,7 @@ from meterline.control.manual import (
     set_throttle,
 )
 from meterline.control.policy.plan import plan
+from meterline.schemas.errors import UserError
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
 from meterline.schemas.periods import HOUR_MS, parse_rfc3339
 from meterline.schemas.policy import Budget, PolicyObject, ScopePolicy, object_id

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from meterline.alerting.core.backtest import Slice, begin
-from meterline.app.failures import UserError
 from meterline.operations.backtest import (
     Expected,
     answer,
@@ -20,6 +19,7 @@ from meterline.operations.backtest import (
 )
 from meterline.operations.chart import draw
 from meterline.pricing.catalogue import load_catalogue
+from meterline.schemas.errors import UserError
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import HOUR_MS, MINUTE_MS, parse_rfc3339
 from meterline.schemas.policy import Budget, RuleSet, ScopePolicy

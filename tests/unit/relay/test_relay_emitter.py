@@ -16,7 +16,12 @@ import pytest
 
 from meterline.relay.emitter import EmitOutcome, Emitter
 from meterline.relay.partitioning import murmur2
-from meterline.relay.settings import EmitterSettings, RelaySettings, SettingsError, SpoolSettings
+from meterline.relay.settings import (
+    EmitterSettings,
+    RelaySettings,
+    RelaySettingsError,
+    SpoolSettings,
+)
 from meterline.relay.spool import Spool
 from meterline.schemas.metrics import Metric
 from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, MESSAGE_BYTES_MAX, UsageEvent
@@ -435,13 +440,13 @@ def test_wrong_partition_count_is_repaired(tmp_path: Path) -> None:
 )
 def test_settings_name_their_fault(tmp_path: Path, field: str, wrong: int) -> None:
     """A setting that cannot work is refused by name."""
-    with pytest.raises(SettingsError, match=field):
+    with pytest.raises(RelaySettingsError, match=field):
         relay_settings(tmp_path, emitter=EmitterSettings(**{field: wrong}))
 
 
 def test_settings_name_all_faults(tmp_path: Path) -> None:
     """All faults are told at once."""
-    with pytest.raises(SettingsError, match=r"relay_id.*linger_ms"):
+    with pytest.raises(RelaySettingsError, match=r"relay_id.*linger_ms"):
         RelaySettings(
             "a/b",
             relay_settings(tmp_path).kafka,

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meterline.reports.attribution.answer import Answer, Line, project, stale_of, with_policies
-from meterline.reports.attribution.core.period import Granularity, Period, PeriodError, read_period
+from meterline.reports.attribution.core.period import (
+    Granularity,
+    Period,
+    ReportPeriodError,
+    read_period,
+)
 from meterline.reports.attribution.core.question import (
     Attribution,
     QuestionError,
@@ -63,7 +68,7 @@ def test_periods_are_whole_billing_days(text: str, start: str, end: str) -> None
 )
 def test_other_words_are_no_period(text: str) -> None:
     """What is no period is refused with what one may write."""
-    with pytest.raises(PeriodError, match="write current_month"):
+    with pytest.raises(ReportPeriodError, match="write current_month"):
         read_period(text, UTC, NOW_MS)
 
 

@@ -1,0 +1,45 @@
+"""The error boundary of the command line: every expected failure becomes a line and an exit code.
+
+    MeterlineError   its message (`schemas.errors`)
+    EmbeddedError    its message: the embedded servers know nothing of ours, and have their own root
+    OSError          what to do about a full disk, a taken port, a missing permission
+Anything else is a defect and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from meterline.embedded.errors import EmbeddedError
+from meterline.schemas.errors import describe
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def explain(error: BaseException) -> str | None:
+    """The text for an operator, one fault a line; None for a defect."""
+    return str(error) if isinstance(error, EmbeddedError) else describe(error)
+
+
+@contextmanager
+def error_boundary() -> Iterator[None]:
+    """Turn an expected failure into its line on standard error and exit code 1."""
+    try:
+        yield
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        for part in text.splitlines():
+            _errors.print(f"[bold red]error:[/] {_escape(part)}")
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
