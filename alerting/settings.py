@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meterline.schemas.groups import Group
+
 
 class CrashPoint(StrEnum):
     """Places between two effects where a test may kill the process."""
@@ -34,7 +36,7 @@ class AlertingSettings:
     """The longest wait for records: bounds how late a timer fires. Records end the wait."""
     start_timeout_seconds: float = 120
     """The longest that reading the topics at the start may take."""
-    streams_group: str = "meterline-streams"
+    streams_group: str = Group.STREAMS.value
     """Consumer group of the streams workers, whose lag is looked at."""
     flush_timeout_seconds: float = 35
     """Longer than the producer's own delivery timeout, so that its error is the one heard."""
@@ -46,7 +48,7 @@ class AlertingSettings:
 class NotifySettings:
     """How the notify worker runs."""
 
-    group: str = "meterline-notify"
+    group: str = Group.NOTIFY.value
     poll_seconds: float = 0.25
     start_timeout_seconds: float = 120
     flush_timeout_seconds: float = 35

@@ -13,10 +13,10 @@ from meterline.backends.clickhouse import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.producer import Producer
 from meterline.control.store import read_policies
-from meterline.operations.status import LAG_GROUPS
 from meterline.pricing.catalogue import load_catalogue
 from meterline.reports.close.close import CloseDependencies
 from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.groups import readers_of
 from meterline.schemas.policy import PolicyObject
 from meterline.schemas.topics import Topic
 
@@ -62,15 +62,16 @@ def lag(settings: Settings) -> Sequence[str]:
     """Workers that have not taken in everything that is in usage.events now."""
     admin = Admin(kafka_config(settings, "close"))
     found: list[str] = []
+    topic = Topic.USAGE_EVENTS
     try:
-        for name, (group, topic) in LAG_GROUPS.items():
-            behind = admin.group_lag(group, topic.value)
+        for spec in readers_of(topic):
+            behind = admin.group_lag(spec.group, topic)
             if behind is None:  # it never committed: everything there is waits for it
-                behind = admin.held(topic.value)
+                behind = admin.held(topic)
             waiting = {number: count for number, count in behind.items() if count}
             if waiting:
                 parts = ", ".join(f"partition {number}: {n:,}" for number, n in waiting.items())
-                found.append(f"{name} is behind in {topic.value} ({parts} messages)")
+                found.append(f"{spec.worker} is behind in {topic.value} ({parts} messages)")
     finally:
         admin.close()
     return found

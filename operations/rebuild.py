@@ -29,7 +29,6 @@ from typing import Any
 
 import msgspec
 
-from meterline.alerting.settings import NotifySettings
 from meterline.app.settings import Settings
 from meterline.app.wiring import kafka_config
 from meterline.app.workers import streams_settings
@@ -42,6 +41,7 @@ from meterline.reports import bootstrap as store
 from meterline.reports.totals import windows_between
 from meterline.schemas.audit import AuditEntry, encode_audit
 from meterline.schemas.errors import UserError
+from meterline.schemas.groups import Group
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.scopes import ScopeType
@@ -254,7 +254,7 @@ def _skip_alerts(kafka: KafkaConfig) -> None:
         reader.close()
     admin = Admin(kafka)
     try:
-        admin.set_offsets(NotifySettings().group, {TopicPartition(Topic.ALERTS, 0): last + 1})
+        admin.set_offsets(Group.NOTIFY, {TopicPartition(Topic.ALERTS, 0): last + 1})
     finally:
         admin.close()
 

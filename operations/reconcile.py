@@ -51,6 +51,7 @@ from meterline.reports.reconciliation import (
 from meterline.reports.totals import WindowScope, windows_between
 from meterline.schemas.audit import AuditEntry, encode_audit
 from meterline.schemas.errors import UserError
+from meterline.schemas.groups import Group
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.spend import (
@@ -62,7 +63,6 @@ from meterline.schemas.spend import (
     newer,
 )
 from meterline.schemas.topics import Topic
-from meterline.sinks.settings import SinkSettings
 from meterline.streams.core.bootstrap import BOOTSTRAP_OFFSET
 from meterline.streams.core.changelog import newest_states
 from meterline.streams.core.entries import Retention
@@ -262,12 +262,11 @@ def _settle(reader: TopicReader, table: SnapshotTable) -> None:
 
 def _await_sink(kafka: KafkaConfig, cuts: Sequence[Cut], deadline: float) -> None:
     """Everything that the streams counted and refused must be stored."""
-    group = SinkSettings().group
     admin = Admin(kafka)
     try:
         while True:
-            stored = admin.committed(group, Topic.USAGE_EVENTS)
-            letters = admin.group_lag(group, Topic.DEAD_LETTERS) or {}
+            stored = admin.committed(Group.SINK, Topic.USAGE_EVENTS)
+            letters = admin.group_lag(Group.SINK, Topic.DEAD_LETTERS) or {}
             missing = sum(
                 max(0, cut.offset + 1 - stored.get(partition, 0))
                 for partition, cut in enumerate(cuts)

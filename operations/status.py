@@ -25,21 +25,16 @@ from meterline.reports.totals import (
     read_last_event_ms,
 )
 from meterline.schemas.errors import collecting
+from meterline.schemas.groups import readers_of
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.scopes import ScopeType, parse_scope
 from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleError, decode_command
 from meterline.schemas.topics import Topic
-from meterline.sinks.settings import SinkSettings
-from meterline.streams.settings import StreamsSettings
 
 # A person waits for the answer; what takes longer is down.
 READ_SECONDS = 10
-LAG_GROUPS = {
-    "streams": (StreamsSettings(bootstrap="").app_id, Topic.USAGE_EVENTS),
-    "sink": (SinkSettings().group, Topic.USAGE_EVENTS),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +143,9 @@ def _lag(settings: Settings) -> dict[str, int | None]:
     admin = Admin(kafka_config(settings, "status"))
     try:
         found: dict[str, int | None] = {}
-        for name, (group, topic) in LAG_GROUPS.items():
-            behind = admin.group_lag(group, topic.value)
-            found[name] = None if behind is None else sum(behind.values())
+        for spec in readers_of(Topic.USAGE_EVENTS):
+            behind = admin.group_lag(spec.group, Topic.USAGE_EVENTS)
+            found[spec.worker] = None if behind is None else sum(behind.values())
         return found
     finally:
         admin.close()

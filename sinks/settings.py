@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from meterline.schemas.groups import Group, group_spec
 from meterline.schemas.topics import Topic
 from meterline.sinks.core.batch import FlushPolicy
 
@@ -20,22 +21,11 @@ SPEND_POLICY = FlushPolicy(rows_max=20_000, bytes_max=8_000_000, age_ms_max=1_00
 # Alerts, commands, letters and audits are few and people wait for them.
 CONTROL_POLICY = FlushPolicy(rows_max=5_000, bytes_max=8_000_000, age_ms_max=400)
 
-TOPICS: tuple[Topic, ...] = (
-    Topic.USAGE_EVENTS,
-    Topic.SPEND_SNAPSHOTS,
-    Topic.ALERTS,
-    Topic.THROTTLE_COMMANDS,
-    Topic.THROTTLE_ACKS,
-    Topic.DEAD_LETTERS,
-    Topic.AUDIT_LOG,
-    Topic.DELIVERIES,
-    Topic.POLICIES,
-)
-
 
 def _policies() -> Mapping[Topic, FlushPolicy]:
     special = {Topic.USAGE_EVENTS: USAGE_POLICY, Topic.SPEND_SNAPSHOTS: SPEND_POLICY}
-    return MappingProxyType({topic: special.get(topic, CONTROL_POLICY) for topic in TOPICS})
+    topics = group_spec(Group.SINK).topics
+    return MappingProxyType({topic: special.get(topic, CONTROL_POLICY) for topic in topics})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,7 @@ class SinkSettings:
 
     epoch: int = 0
     """Generation of the Kafka log; raised by one when a broker lost its data."""
-    group: str = "meterline-sink"
+    group: str = Group.SINK.value
     """Consumer group: more processes of the same group share the partitions."""
     policies: Mapping[Topic, FlushPolicy] = field(default_factory=_policies)
     poll_records_max: int = 100

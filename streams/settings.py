@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meterline.backends.kafka.config import embedded_kafka
+from meterline.schemas.groups import Group
 from meterline.schemas.topics import Topic
 from meterline.streams.core.entries import Retention
 from meterline.streams.core.ledger import LedgerPolicy
@@ -29,7 +30,7 @@ class StreamsSettings:
     bootstrap: str
     """HOST:PORT, several separated by commas."""
     security: KafkaSecurity = field(default_factory=KafkaSecurity)
-    app_id: str = "meterline-streams"
+    app_id: str = Group.STREAMS.value
     """Consumer group, shared by all streams workers of a pipeline."""
     partitions: int = 4
     """Partitions of usage.events, and so of spend.snapshots."""

@@ -58,6 +58,7 @@ from meterline.schemas.delivery import (
     delivery_key,
     encode_delivery,
 )
+from meterline.schemas.groups import Group, group_spec
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.policy import PolicyRecordError, decode_policy
 from meterline.schemas.throttle import ThrottleError, decode_command
@@ -179,7 +180,7 @@ class _Notifier:
         return GroupConsumer(
             kafka,
             self._settings.group,
-            (Topic.ALERTS,),
+            group_spec(Group.NOTIFY).topics,
             on_revoked=self._revoked,
             on_assigned=self._assigned,
         )

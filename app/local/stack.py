@@ -50,9 +50,9 @@ from meterline.embedded.protocol import answers_kafka
 from meterline.embedded.supervisor import Supervisor
 from meterline.operations.rebuild import is_needed, rebuild
 from meterline.schemas.errors import UserError
+from meterline.schemas.groups import Group
 from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet
 from meterline.schemas.topics import KEPT_TOPICS, Topic
-from meterline.sinks.settings import SinkSettings
 
 STATE_FILE = "workers.json"
 LOG_FILE = "pipeline.log"
@@ -145,7 +145,6 @@ class Stack:
         """What the embedded broker holds and ClickHouse does not would be lost with the broker."""
         if self.options.kafka != "tansu":
             return
-        group = SinkSettings().group
         deadline = time.monotonic() + SINK_SECONDS_MAX
         with contextlib.suppress(KafkaClientError):
             admin = Admin(
@@ -153,7 +152,7 @@ class Stack:
             )
             try:
                 for topic in (Topic.USAGE_EVENTS, *KEPT_TOPICS):
-                    while sum((admin.group_lag(group, topic) or {}).values()):
+                    while sum((admin.group_lag(Group.SINK, topic) or {}).values()):
                         if time.monotonic() > deadline:
                             self._say("the sink is behind: some events are lost with the broker")
                             return
