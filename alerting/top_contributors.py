@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-from meterline.backends.clickhouse import ClickHouseError, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.errors import ClickHouseError
 from meterline.schemas.alert import Alert, AlertStatus, Driver
 from meterline.schemas.money import divide_half_even, nano_from_usd
 from meterline.schemas.periods import HOUR_MS

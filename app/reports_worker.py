@@ -18,8 +18,8 @@ from meterline.app.clock import now_ms
 from meterline.app.settings import Settings, secret
 from meterline.app.telemetry import PrometheusMeter
 from meterline.app.wiring import clickhouse_config
-from meterline.backends.clickhouse import Client
-from meterline.backends.webhook import WebhookClient
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.webhook.client import WebhookClient
 from meterline.operations.close import close_doors, closes_directory, read_policy_objects
 from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
 from meterline.reports.close.close import CloseBusyError, Outcome, close_month

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.audit.store import seal
 from meterline.reports.repricing.catalogue_archive import keep
 from meterline.schemas.clock import Clock

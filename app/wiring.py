@@ -11,7 +11,7 @@ from types import FrameType
 import stamina
 
 from meterline.app.settings import BrokerKind, Settings
-from meterline.backends.clickhouse import ClickHouseConfig
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.pricing.catalogue import Catalogue, load_catalogue
 

@@ -47,7 +47,7 @@ def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
 def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
     """Store topics until SIGTERM, and keep day roll-up and audit chain up to date beside it."""
     from meterline.app.sink_maintenance import Upkeep  # noqa: PLC0415 - loads the driver
-    from meterline.backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
+    from meterline.backends.clickhouse.client import Client  # noqa: PLC0415 - loads the driver
     from meterline.sinks.consumer import run_sink  # noqa: PLC0415 - loads the drivers
     from meterline.sinks.rollup import run_rollup  # noqa: PLC0415 - loads the driver
     from meterline.sinks.settings import SinkSettings  # noqa: PLC0415 - loads the drivers
@@ -85,7 +85,7 @@ def start_alerts(settings: Settings, meter: PrometheusMeter) -> int:
     from meterline.alerting.consumer import run_alerts  # noqa: PLC0415 - loads the driver
     from meterline.alerting.settings import AlertingSettings  # noqa: PLC0415 - loads the driver
     from meterline.alerting.top_contributors import ClickHouseStore  # noqa: PLC0415 - loads the driver
-    from meterline.backends.clickhouse import Client  # noqa: PLC0415 - loads the driver
+    from meterline.backends.clickhouse.client import Client  # noqa: PLC0415 - loads the driver
 
     config = clickhouse_config(settings)
     store = ClickHouseStore(Client(config))

@@ -37,7 +37,8 @@ from benchmarks.attribution_data import (
     mark_changes,
 )
 from benchmarks.report import Figure, Target, finish
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.reports.attribution.answer import ask
 from meterline.reports.attribution.core.period import read_period

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 
 START_MS = 1_782_864_000_000  # 2026-07-01T00:00Z
 DAYS = 92

@@ -24,7 +24,8 @@ from typing import Any
 import psutil
 
 from benchmarks.report import Figure, Target, finish
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.embedded.processes import ServerProcess

@@ -21,7 +21,7 @@ from meterline.app.clock import now_ms
 from meterline.app.local.stack import Stack, StackOptions
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations.status import gather
 from meterline.relay.client import RelayClient
 from meterline.relay.settings import RelaySettings, SpoolSettings

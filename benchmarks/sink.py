@@ -22,7 +22,8 @@ import msgspec
 
 from benchmarks.report import Figure, Target, finish, json_argument
 from meterline.app.telemetry import set_up_logging
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.backends.kafka.producer import Producer

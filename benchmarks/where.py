@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from benchmarks.report import Figure, Target, finish, json_argument
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.operations.event_trace import read_receipt
 from meterline.schemas.periods import Calendar

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from meterline.alerting.core.backtest import Backtest, Slice, begin
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.operations.chart import Mark, Scene
 from meterline.pricing.catalogue import Catalogue

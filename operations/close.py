@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meterline.app.settings import CLOSES_DIRECTORY, Settings
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.producer import Producer
 from meterline.control.store import read_policies

@@ -13,7 +13,7 @@ import structlog
 
 from meterline.app.settings import Settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.operations.reconcile import ReconcileReport, month_of, reconcile

@@ -25,7 +25,7 @@ import msgspec
 from meterline.app.settings import Settings
 from meterline.app.wiring import kafka_config
 from meterline.app.workers import streams_settings
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, Record
 from meterline.backends.kafka.producer import Producer

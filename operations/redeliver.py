@@ -14,7 +14,8 @@ from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import attempted_by
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.producer import Producer
-from meterline.backends.webhook import WebhookClient, WebhookRequest
+from meterline.backends.webhook.client import WebhookClient
+from meterline.backends.webhook.messages import WebhookRequest
 from meterline.reports.deliveries import DeliveryRow
 from meterline.schemas.alert import Alert, decode_alert
 from meterline.schemas.audit import AuditEntry, encode_audit

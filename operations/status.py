@@ -13,7 +13,7 @@ from typing import Any
 from meterline.app.local.stack import STATE_FILE
 from meterline.app.settings import Settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.reader import TopicReader
 from meterline.control.store import read_policies

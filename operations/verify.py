@@ -20,7 +20,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.reader import TopicReader
 from meterline.operations.replay.truth import Sums, Truth, WindowKey, read_truth

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 
 # Renewals of one lease repeat every few minutes: this many reach back over two days of them.
 COMMANDS_MAX = 1_000

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.totals import SCOPES_OF_EVENT, WindowScope
 from meterline.schemas.money import NanoUsd, nano_from_usd
 from meterline.schemas.periods import WindowKind

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.totals import SCOPES_OF_EVENT, Query
 from meterline.schemas.money import NanoUsd
 from meterline.schemas.periods import HOUR_MS, MINUTE_MS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.schemas.money import NanoUsd, nano_from_usd
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.scopes import ScopeType

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.errors import BrokerUnavailableError, RebalancedError
 from meterline.backends.kafka.group import GroupConsumer

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.tables import TableName
 

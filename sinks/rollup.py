@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import structlog
 
-from meterline.backends.clickhouse import ClickHouseError, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.errors import ClickHouseError
 from meterline.schemas.clock import Clock
 from meterline.schemas.periods import DAY_MS, HOUR_MS
 

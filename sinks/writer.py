@@ -10,12 +10,9 @@ from typing import TypeAlias
 
 import structlog
 
-from meterline.backends.clickhouse import (
-    ClickHouseRefusedError,
-    ClickHouseUnavailableError,
-    Client,
-    InsertColumn,
-)
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
+from meterline.backends.clickhouse.errors import ClickHouseRefusedError, ClickHouseUnavailableError
 from meterline.backends.kafka.config import Record
 from meterline.backends.kafka.errors import BrokerUnavailableError, MessageRefusedError
 from meterline.backends.kafka.producer import Producer

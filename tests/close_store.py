@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.pricing.catalogue import Catalogue, load_catalogue
 from meterline.reports.close.close import CloseDependencies

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.metrics import NoMeter

@@ -7,8 +7,12 @@ from concurrent.futures import Future
 import structlog
 
 from meterline.alerting.notify.core.retry_schedule import Attempt, outcome_of
-from meterline.backends.mail import MailAnswer, SmtpForbiddenError, SmtpUnreachableError
-from meterline.backends.webhook import WebhookAnswer, WebhookForbiddenError, WebhookUnreachableError
+from meterline.backends.mail.messages import MailAnswer, SmtpForbiddenError, SmtpUnreachableError
+from meterline.backends.webhook.messages import (
+    WebhookAnswer,
+    WebhookForbiddenError,
+    WebhookUnreachableError,
+)
 from meterline.schemas.delivery import DeliveryOutcome
 
 _log = structlog.get_logger()

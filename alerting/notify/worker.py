@@ -47,8 +47,8 @@ from meterline.backends.kafka.errors import (
 from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
-from meterline.backends.mail import SmtpClient
-from meterline.backends.webhook import WebhookClient
+from meterline.backends.mail.client import SmtpClient
+from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.alert import AlertError, decode_alert
 from meterline.schemas.clock import Clock
 from meterline.schemas.delivery import (

@@ -21,7 +21,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import write_audit
 from meterline.reports.attribution.core.period import Period, ReportPeriodError, read_period
 from meterline.reports.audit.core.chain import Root, roots, verify, verify_roots

@@ -15,7 +15,7 @@ from meterline.app.commands.output import print_json
 from meterline.app.commands.times import time_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations import backtest
 from meterline.operations import chart as picture
 from meterline.schemas.alert import AlertStatus

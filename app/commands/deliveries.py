@@ -17,7 +17,7 @@ from meterline.app.commands.output import print_json
 from meterline.app.commands.times import duration_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations.redeliver import Replayed, Target, alerts_of, ask_again, send_to
 from meterline.reports.deliveries import (
     FAILED,

@@ -13,7 +13,7 @@ from meterline.app.commands.output import print_json, side_by_side
 from meterline.app.commands.times import time_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.control import manual as manual_control
 from meterline.operations.explain import Explained, answer, chain_of, explain_scope, past_objects
 from meterline.reports.decisions import StoredAlert, read_alerts, read_commands, read_objects

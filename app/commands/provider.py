@@ -17,7 +17,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.pricing.names import seller_name
 from meterline.reports.attribution.core.period import Period, ReportPeriodError, read_period
 from meterline.reports.providers.core.exports import RECORDS_MAX, ProviderRow, days_of, read_export

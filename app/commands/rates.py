@@ -17,7 +17,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.pricing.importer import ImportUnavailableError, import_catalogue
 from meterline.pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
 from meterline.reports.repricing.catalogue_archive import read_versions

@@ -13,7 +13,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations.drift_alert import tell
 from meterline.operations.reconcile import ReconcileReport, month_of
 from meterline.operations.reconcile import reconcile as run

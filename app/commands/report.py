@@ -19,7 +19,7 @@ from meterline.app.commands.options import DataDir
 from meterline.app.errors import explain
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.control.store import read_policies
 from meterline.reports.attribution.answer import Answer, ask, with_peaks, with_policies
 from meterline.reports.attribution.core.period import Granularity, ReportPeriodError, read_period

@@ -16,7 +16,7 @@ from meterline.app.commands.output import print_json
 from meterline.app.commands.report import SCREEN_ROWS_MAX, waiting
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import write_audit
 from meterline.pricing.catalogue import Catalogue, catalogue_files, load_catalogue
 from meterline.reports.attribution.core.period import ReportPeriodError, read_period

@@ -14,7 +14,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.control.policy.file import parse_policy
 from meterline.operations.asyncapi import asyncapi_document

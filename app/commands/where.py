@@ -12,7 +12,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.operations.event_trace import Receipt, read_receipt
 from meterline.reports.event_trace import Outcome
 from meterline.schemas.periods import Calendar, rfc3339

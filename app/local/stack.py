@@ -37,7 +37,7 @@ from meterline.app.settings import (
     base_environment,
 )
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.errors import KafkaClientError
 from meterline.control.store import publish, read_policies

@@ -18,12 +18,8 @@ from kafka.structs import OffsetAndMetadata
 from meterline.backends.kafka.client import common_options, start_client
 from meterline.backends.kafka.config import KafkaConfig, TopicPartition
 from meterline.backends.kafka.consuming import consumer_options
-from meterline.backends.kafka.errors import (
-    BrokerUnavailableError,
-    KafkaFatalError,
-    door_error,
-    mapped,
-)
+from meterline.backends.kafka.error_mapping import client_error, mapped
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError
 from meterline.schemas.topics import TopicSpec
 
 # Creating a topic on KRaft takes well under a second; this is for a loaded cluster.
@@ -239,7 +235,7 @@ class Admin:
             error = driver.for_code(row["error_code"])
             # Another process was quicker: what it made is checked by the next apply.
             if error not in (driver.NoError, driver.TopicAlreadyExistsError):
-                raise door_error(error(row.get("error_message") or ""), f"creating {row['name']}")
+                raise client_error(error(row.get("error_message") or ""), f"creating {row['name']}")
         self._driver.wait_for_topics(missing, timeout_ms=int(TOPIC_READY_SECONDS_MAX * 1000))
         return [
             TopicChange(name, TopicAction.CREATED, f"{counts[name]} partitions") for name in missing
@@ -256,7 +252,7 @@ class Admin:
             message = f"{doing}: this broker cannot; start it anew, or use Apache Kafka"
             raise KafkaFatalError(message) from error
         except driver.KafkaError as error:
-            raise door_error(error, doing) from error
+            raise client_error(error, doing) from error
         deadline = time.monotonic() + TOPIC_READY_SECONDS_MAX
         while self._counts([name]).get(name, 0) < wanted:
             if time.monotonic() > deadline:

@@ -12,7 +12,8 @@ from kafka.net.inet import KafkaNetSocket
 from typing_extensions import override
 
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError, mapped
+from meterline.backends.kafka.error_mapping import mapped
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError
 
 # One request to a live broker takes milliseconds; longer means that the broker is gone.
 REQUEST_TIMEOUT_MS = 10_000

@@ -23,7 +23,7 @@ from meterline.backends.kafka.consuming import (
     records_of,
     to_driver,
 )
-from meterline.backends.kafka.errors import mapped
+from meterline.backends.kafka.error_mapping import mapped
 from meterline.backends.kafka.gaps import GapWatch
 
 # A member that does not poll for this long is taken for dead: longer than the longest insert

@@ -15,12 +15,11 @@ from typing_extensions import override
 
 from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
 from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.error_mapping import client_error, mapped
 from meterline.backends.kafka.errors import (
     BrokerUnavailableError,
     KafkaClientError,
     KafkaFatalError,
-    door_error,
-    mapped,
 )
 
 # The driver has no bound of its own. 64 MiB are a minute of 10,000 events a second in batches.
@@ -258,7 +257,7 @@ class Producer:
             self._give_back(held, None)
 
     def _failed(self, held: _Held, cause: BaseException) -> None:
-        error = door_error(cause, f"sending to {held.topic}")
+        error = client_error(cause, f"sending to {held.topic}")
         error.__cause__ = cause
         try:
             if held.on_done is not None:

@@ -21,7 +21,8 @@ from meterline.backends.kafka.consuming import (
     poll_driver,
     records_of,
 )
-from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError, mapped
+from meterline.backends.kafka.error_mapping import mapped
+from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError
 from meterline.backends.kafka.gaps import GapWatch
 
 # One step of reading to the end: short, so that the end is noticed soon after it is known.

@@ -25,7 +25,7 @@ from meterline.app.clock import now_ms
 from meterline.app.commands.policy import planned
 from meterline.app.settings import Settings
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.control.store import publish, read_policies
 from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.truth import RunFacts, Truth, write_truth

@@ -18,7 +18,9 @@ from benchmarks.outages_suite.load import (
 )
 from benchmarks.report import Figure, Target
 from meterline.app.clock import now_ms
-from meterline.backends.clickhouse import ClickHouseConfig, ClickHouseError, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
+from meterline.backends.clickhouse.errors import ClickHouseError
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.embedded.broker import start_broker

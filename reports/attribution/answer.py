@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.attribution.core.period import Granularity
 from meterline.reports.attribution.core.question import Attribution, Dimension, Source, windows_of
 from meterline.reports.attribution.core.sql import Cell, Stale, build, build_peaks, build_stale

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.tabular import FORMULA_STARTS
 from meterline.reports.totals import Query

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.core.months import Month
 from meterline.reports.totals import Query, Total
 from meterline.schemas.money import NanoUsd, nano_from_usd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.core.months import Month, cut_off_ms, month_before, month_of
 from meterline.reports.close.ledger import PeriodLedger, PeriodState
 from meterline.schemas.finance import FinancePolicy

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.booking_lines import read_days, read_sums
 from meterline.reports.close.core.bill import OrganisationBill, as_json, bills
 from meterline.reports.close.core.statement import OrganisationStatement, state

@@ -16,8 +16,9 @@ from enum import StrEnum
 import msgspec
 import structlog
 
-from meterline.backends.clickhouse import Client, InsertColumn
-from meterline.backends.webhook import (
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
+from meterline.backends.webhook.messages import (
     WebhookAnswer,
     WebhookForbiddenError,
     WebhookRequest,

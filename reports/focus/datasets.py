@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.csv_file import csv_bytes
 from meterline.reports.close.inputs import FrozenInputs
 from meterline.reports.focus.focus_rows import COLUMNS, ISSUER, RowMaker

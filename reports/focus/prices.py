@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
 from meterline.pricing.rating import Tariff, TariffPeriod
 from meterline.reports.close.core.months import day_start_ms

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.reports.providers.core.exports import Kind, ProviderRow
 from meterline.reports.providers.core.variance import Cell, Contributor, Counts
 from meterline.schemas.money import nano_from_usd

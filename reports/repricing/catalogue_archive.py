@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.pricing.catalogue import Catalogue, build_catalogue
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.tables import PRICE_CATALOGUES

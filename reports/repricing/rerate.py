@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.repricing.charged_usage import CHARGED_EVENTS

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.attribution.core.question import Axis
 from meterline.reports.attribution.core.sql import axis_expression

@@ -14,8 +14,8 @@ from meterline.alerting.notify.core.messages import incident_key, message_id
 from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import mail_outcome_of
-from meterline.backends.mail import SmtpClient
-from meterline.backends.webhook import WebhookClient
+from meterline.backends.mail.client import SmtpClient
+from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.policy import NotifyPolicy

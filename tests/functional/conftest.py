@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.sinks.migrate import migrate
 from tests.servers import running_clickhouse
 

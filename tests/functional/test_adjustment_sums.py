@@ -15,7 +15,8 @@ from focus_data_toolkit.model.validator import lint_focus_1_4_structure
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.pricing.catalogue import Catalogue, build_catalogue
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.close.close import Outcome, close_month, reopen_month

@@ -15,7 +15,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.reports.attribution.core.roles import TABLES, VIEWS, statements
 from meterline.sinks.migrate import migrate
 from tests.close_store import october_events, store_events

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.backends.kafka.config import Record
 from meterline.reports.attribution.answer import Answer, ask, with_peaks
 from meterline.reports.attribution.core.period import Granularity, Period

@@ -9,7 +9,9 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseRefusedError, Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
+from meterline.backends.clickhouse.errors import ClickHouseRefusedError
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.audit.core.chain import Break, verify
 from meterline.reports.audit.export import (

@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.operations.backtest import RulesFile, run_stored
 from meterline.operations.explain import chain_of, explain_scope, past_objects
 from meterline.reports.decisions import read_alerts, read_commands, read_objects

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.close import CloseError, Outcome, close_month, reopen_month
 from meterline.reports.close.files import check_files
 from meterline.reports.close.ledger import PeriodState, read_ledger

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
-from meterline.backends.webhook import WebhookClient
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
+from meterline.backends.webhook.client import WebhookClient
 from meterline.reports.close.close import Outcome, close_month
 from meterline.reports.close.inputs import mapping_of
 from meterline.reports.close.ledger import read_ledger

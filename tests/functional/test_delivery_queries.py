@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig, InsertColumn
 from meterline.reports.deliveries import FAILED, DeliveryHistory, NewestDeliveries, delivery_rows
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, encode_delivery
 from meterline.schemas.tables import DELIVERIES

@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 from meterline.app.cli import cli
 from meterline.app.clock import now_ms
 from meterline.app.settings import BrokerKind, Runtime
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.control.policy.file import compile_policy, parse_policy, plan

@@ -5,7 +5,8 @@ from datetime import date
 
 import pytest
 
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.reports.providers.core.exports import Kind, ProviderRow
 from meterline.reports.providers.core.layouts import ExportError
 from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from meterline.app.clock import now_ms
-from meterline.backends.clickhouse import ClickHouseConfig, Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig, InsertColumn
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, Record, embedded_kafka
 from meterline.backends.kafka.producer import Producer

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from meterline.app.clock import now_ms
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.control.policy.file import compile_policy, parse_policy, plan

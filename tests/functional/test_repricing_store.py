@@ -2,7 +2,7 @@
 
 import pytest
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
 from meterline.reports.attribution.core.period import Period
 from meterline.reports.attribution.core.question import read_axis

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
 from meterline.reports.attribution.answer import ask
 from meterline.reports.attribution.core.period import Period

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from meterline.alerting.top_contributors import ClickHouseStore
-from meterline.backends.clickhouse import ClickHouseConfig, Client
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.schemas.alert import Driver
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from meterline.backends.clickhouse import Client, InsertColumn
+from meterline.backends.clickhouse.client import Client
+from meterline.backends.clickhouse.config import InsertColumn
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.tables import TABLES, TableName

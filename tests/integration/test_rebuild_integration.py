@@ -13,7 +13,7 @@ import pytest
 from meterline.app.clock import now_ms
 from meterline.app.settings import load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader

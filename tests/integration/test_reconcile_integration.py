@@ -12,7 +12,7 @@ from typing_extensions import override
 from meterline.app.clock import now_ms
 from meterline.app.settings import load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.producer import Producer
 from meterline.operations.drift_alert import DriftWatch
 from meterline.relay.lanes import encode_batch

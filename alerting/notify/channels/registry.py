@@ -28,9 +28,10 @@ from meterline.alerting.notify.core.rate_limit import (
 )
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import attempted_by, done, mailed_by
-from meterline.backends.mail import MailRequest, SmtpClient
-from meterline.backends.webhook import (
-    WebhookClient,
+from meterline.backends.mail.client import SmtpClient
+from meterline.backends.mail.messages import MailRequest
+from meterline.backends.webhook.client import WebhookClient
+from meterline.backends.webhook.messages import (
     WebhookForbiddenError,
     WebhookRequest,
     signing_secret,

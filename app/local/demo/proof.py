@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meterline.app.settings import Settings
 from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse import Client
+from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.periods import WindowKind

@@ -7,22 +7,20 @@ import pytest
 from clickhouse_connect.driver import exceptions as driver
 from urllib3 import exceptions as transport
 
-from meterline.backends.clickhouse import (
-    STOP_CODES,
-    UNAVAILABLE_CODES,
-    ClickHouseConfig,
+from meterline.backends.clickhouse.config import ClickHouseConfig
+from meterline.backends.clickhouse.error_mapping import STOP_CODES, UNAVAILABLE_CODES, client_error
+from meterline.backends.clickhouse.errors import (
     ClickHouseError,
     ClickHouseFatalError,
     ClickHouseRefusedError,
     ClickHouseUnavailableError,
-    door_error,
 )
 
 CONFIG = ClickHouseConfig(host="ch.test", port=8123, password="s3cret-word")
 
 
 def mapped(error: BaseException) -> ClickHouseError:
-    return door_error(error, "inserting into t", CONFIG)
+    return client_error(error, "inserting into t", CONFIG)
 
 
 def made(kind: type[BaseException]) -> BaseException:

@@ -6,7 +6,7 @@ import pytest
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
 
-from meterline.backends.clickhouse import _column_type
+from meterline.backends.clickhouse.columns import column_type
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from meterline.backends.clickhouse import _column_type
 def test_labels_are_written_as_the_driver_writes_them(values: list[str]) -> None:
     """Our dictionary of a LowCardinality column gives the driver's bytes, under the same type."""
     name = "LowCardinality(String)"
-    ours, theirs = _column_type(name), get_from_name(name)
+    ours, theirs = column_type(name), get_from_name(name)
     context = InsertContext("t", ["c"], [theirs], data=[values], column_oriented=True)
     written, expected = bytearray(), bytearray()
     ours.write_column(values, written, context)
@@ -42,7 +42,7 @@ def test_an_array_is_written_as_the_list_of_its_numbers(
     name: str, code: str, values: list[int]
 ) -> None:
     """A column of numbers given as an array has the bytes that the driver makes of a list."""
-    kind = _column_type(name)
+    kind = column_type(name)
     context = InsertContext("t", ["c"], [kind], data=[values], column_oriented=True)
     from_list, from_array = bytearray(), bytearray()
     kind.write_column(values, from_list, context)
@@ -53,7 +53,7 @@ def test_an_array_is_written_as_the_list_of_its_numbers(
 
 def test_an_array_of_another_size_is_an_error() -> None:
     """Numbers of the wrong width are not sent: they would be read as other numbers."""
-    kind = _column_type("Int64")
+    kind = column_type("Int64")
     context = InsertContext("t", ["c"], [kind], data=[[1]], column_oriented=True)
     with pytest.raises(ValueError, match="4 bytes"):
         kind.write_column(array("i", [1]), bytearray(), context)

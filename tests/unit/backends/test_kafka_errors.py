@@ -9,16 +9,18 @@ from kafka import errors as driver
 from kafka.consumer.fetcher import RecordTooLargeError
 
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.errors import (
+from meterline.backends.kafka.error_mapping import (
     ERROR_TEXT_LENGTH_MAX,
     RULES,
+    client_error,
+    mapped,
+)
+from meterline.backends.kafka.errors import (
     BrokerUnavailableError,
     KafkaClientError,
     KafkaFatalError,
     MessageRefusedError,
     RebalancedError,
-    door_error,
-    mapped,
 )
 
 DRIVER_ERRORS = sorted(
@@ -41,7 +43,7 @@ def _instance(kind: type[Exception]) -> Exception:
 def test_every_driver_error_is_mapped_by_name_or_by_its_own_word(kind: type[Exception]) -> None:
     """No error class of the driver falls through to the rule for unknown errors."""
     assert kind.__name__ in RULES or getattr(kind, "retriable", False)
-    assert type(door_error(_instance(kind), "sending")) in (
+    assert type(client_error(_instance(kind), "sending")) in (
         BrokerUnavailableError,
         MessageRefusedError,
         RebalancedError,
@@ -77,18 +79,18 @@ def test_an_error_becomes_what_the_caller_can_do(
     error: Exception, expected: type[KafkaClientError]
 ) -> None:
     """Errors that pass are for a retry, those of the message for a dead letter, others stop."""
-    assert type(door_error(error, "sending to usage.events")) is expected
+    assert type(client_error(error, "sending to usage.events")) is expected
 
 
 def test_the_message_is_one_short_line_that_says_what_to_do() -> None:
     """Whatever the driver quotes, the message stays one line with the advice at its end."""
-    error = door_error(driver.SaslAuthenticationFailedError("a\nb" * 1000), "connecting")
+    error = client_error(driver.SaslAuthenticationFailedError("a\nb" * 1000), "connecting")
     assert "\n" not in str(error)
     assert len(str(error)) < ERROR_TEXT_LENGTH_MAX + 150
     assert str(error).endswith("check the client's security settings and its ACLs on the broker")
 
 
-def test_a_mapped_block_keeps_the_cause_and_passes_door_errors_through() -> None:
+def test_a_mapped_block_keeps_the_cause_and_passes_client_errors_through() -> None:
     """The driver's error is the cause, and an error that is ours already is not wrapped again."""
     cause = driver.RequestTimedOutError()
     with pytest.raises(BrokerUnavailableError) as caught, mapped("reading"):

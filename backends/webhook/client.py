@@ -1,11 +1,4 @@
-"""The door to webhook receivers: signed, guarded, bounded HTTP POSTs over httpx.
-
-Errors:
-    WebhookError
-    ├── WebhookUnreachable   no answer: try again later
-    └── WebhookForbidden     must not be sent: the address is not allowed, or the URL or secret is
-                             unusable
-An answer, whatever its status, is not an error: the caller decides what it means.
+"""Sends webhooks.
 
 Guard against requests into our own network (SSRF), unless a channel allows private addresses:
 https on port 443 only, and httpx-secure checks and pins the address that is connected. Always: no
@@ -15,13 +8,10 @@ redirects, no proxy from the environment, no user name in the URL, a bounded res
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import concurrent.futures
 import email.utils
 import re
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +20,13 @@ from httpx_secure import SSRFProtectionError, httpx_ssrf_protection
 from standardwebhooks import Webhook
 
 from meterline.backends.loop_thread import LoopThread
-from meterline.schemas.errors import MeterlineError
+from meterline.backends.webhook.messages import (
+    WebhookAnswer,
+    WebhookForbiddenError,
+    WebhookRequest,
+    WebhookUnreachableError,
+    signing_secret,
+)
 
 # An answer is a status; its body is read only to let the connection be used again.
 RESPONSE_BYTES_MAX = 64 * 1024
@@ -40,51 +36,6 @@ CODE_LENGTH_MAX = 40
 USER_AGENT = "meterline"
 _HTTPS_PORT = 443
 _CODE = re.compile(rb"[a-z]+(_[a-z]+)+")
-_SECRET_PREFIX = "whsec_"  # noqa: S105 - the standard's prefix, not a secret
-_SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64  # Standard Webhooks 1.0.0
-
-
-class WebhookError(MeterlineError):
-    """Anything that goes wrong at this door; the message names no secret and no URL path."""
-
-
-class WebhookUnreachableError(WebhookError):
-    """No answer: try again later."""
-
-
-class WebhookForbiddenError(WebhookError):
-    """Must not be sent; no retry helps."""
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookRequest:
-    """One attempt to deliver one message."""
-
-    url: str = field(repr=False)
-    """May carry a token, so it is never shown."""
-    message_id: str
-    """The webhook-id: the same in every attempt."""
-    body: bytes
-    at_ms: int
-    """The time of this attempt: signed, so that a receiver can refuse old ones."""
-    secret: str = field(default="", repr=False)
-    """whsec_ and base64 of 24 to 64 bytes; empty sends without a signature."""
-    allow_private_address: bool = False
-    bearer: str = field(default="", repr=False)
-    """A token for the Authorization header; empty for none."""
-    idempotency_key: str = ""
-    """For receivers that book what they get; empty for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookAnswer:
-    """What the receiver said."""
-
-    status: int
-    retry_after_seconds: int | None = None
-    code: str = ""
-    """An error code such as Slack's `channel_is_archived`: the body, where it is one plain word.
-    Anything else of a body is dropped, because it may quote what we sent."""
 
 
 class WebhookClient:
@@ -158,25 +109,6 @@ class WebhookClient:
             )
             self._clients[guarded] = httpx_ssrf_protection(client) if guarded else client
         return self._clients[guarded]
-
-
-def signing_secret(text: str) -> str:
-    """Check a secret.
-
-    Raises:
-        WebhookForbiddenError: not whsec_ and base64 of 24 to 64 bytes.
-    """
-    try:
-        size = len(base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True))
-    except (binascii.Error, ValueError):
-        size = 0
-    if not text.startswith(_SECRET_PREFIX) or not _SECRET_BYTES_MIN <= size <= _SECRET_BYTES_MAX:
-        message = (
-            f"the signing secret must be {_SECRET_PREFIX} and base64 of {_SECRET_BYTES_MIN} to "
-            f"{_SECRET_BYTES_MAX} bytes"
-        )
-        raise WebhookForbiddenError(message)
-    return text
 
 
 async def _in_time(work: Coroutine[Any, Any, WebhookAnswer], seconds: float) -> WebhookAnswer:

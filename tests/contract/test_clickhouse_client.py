@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 import stamina
 
-from meterline.backends.clickhouse import (
-    READ_ATTEMPTS_MAX,
-    ClickHouseConfig,
+from meterline.backends.clickhouse.client import READ_ATTEMPTS_MAX, Client
+from meterline.backends.clickhouse.config import ClickHouseConfig, InsertColumn
+from meterline.backends.clickhouse.errors import (
     ClickHouseFatalError,
     ClickHouseRefusedError,
     ClickHouseUnavailableError,
-    Client,
-    InsertColumn,
 )
 from meterline.embedded.clickhouse import start_clickhouse
 from tests.servers import running_clickhouse

@@ -11,10 +11,9 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from meterline.backends.webhook import (
-    RESPONSE_BYTES_MAX,
+from meterline.backends.webhook.client import RESPONSE_BYTES_MAX, WebhookClient
+from meterline.backends.webhook.messages import (
     WebhookAnswer,
-    WebhookClient,
     WebhookForbiddenError,
     WebhookRequest,
     WebhookUnreachableError,

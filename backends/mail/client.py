@@ -1,12 +1,6 @@
-"""The door to mail servers: bounded SMTP sessions over aiosmtplib.
+"""Sends mails.
 
-Errors:
-    MailError
-    ├── MailUnreachable   no usable answer: try again later
-    └── MailForbidden     must not be sent: the server's address is not public
-
-A server's answer, whatever its code, is not an error: the caller decides what it means.
-Guard against requests into our own network, unless a channel allows it: every address of the
+Guard against sessions into our own network, unless a channel allows it: every address of the
 server's name must be public, and the connection goes to the address that was checked.
 STARTTLS is required where it is asked for: a server that does not offer it gets nothing.
 """
@@ -18,54 +12,18 @@ import concurrent.futures
 import ipaddress
 import socket
 import ssl
-from dataclasses import dataclass, field
-from typing import Literal
 
 import aiosmtplib
 
 from meterline.backends.loop_thread import LoopThread
-from meterline.schemas.errors import MeterlineError
+from meterline.backends.mail.messages import (
+    MailAnswer,
+    MailRequest,
+    SmtpForbiddenError,
+    SmtpUnreachableError,
+)
 
-TlsMode = Literal["starttls", "tls", "none"]
 _OK = 250
-
-
-class SmtpError(MeterlineError):
-    """Anything that goes wrong at this door; the message names no secret."""
-
-
-class SmtpUnreachableError(SmtpError):
-    """No usable answer: try again later."""
-
-
-class SmtpForbiddenError(SmtpError):
-    """Must not be sent; no retry helps."""
-
-
-@dataclass(frozen=True, slots=True)
-class MailRequest:
-    """One attempt to hand one mail to one server."""
-
-    host: str
-    port: int
-    tls: TlsMode
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes = field(repr=False)
-    """The whole mail, headers included."""
-    username: str = ""
-    password: str = field(default="", repr=False)
-    allow_private_address: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class MailAnswer:
-    """What the server said: 250, or the code of its refusal, and which command it was about."""
-
-    code: int
-    about: str = ""
-    refused: tuple[str, ...] = ()
-    """Recipients that were refused while others were not."""
 
 
 class SmtpClient:
