@@ -47,7 +47,7 @@ from meterline.alerting.core.state import (
 from meterline.alerting.core.takeover import ForeignAlerts
 from meterline.alerting.core.totals import WindowKey
 from meterline.alerting.health_checks import HealthCheckThread
-from meterline.alerting.settings import AlertingSettings, CrashPoint, crash_if
+from meterline.alerting.settings import AlertingSettings
 from meterline.alerting.top_contributors import Store, explained
 from meterline.backends.kafka.config import KafkaConfig, Record
 from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaClientError
@@ -56,6 +56,7 @@ from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.alert import Alert, AlertError, decode_alert, encode_alert
 from meterline.schemas.clock import Clock
 from meterline.schemas.errors import MeterlineError
+from meterline.schemas.failpoints import AlertingFailpoint, Failpoints
 from meterline.schemas.manual import subject_of
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import WindowKind
@@ -91,6 +92,7 @@ class Doors:
     producer: Producer
     clock: Clock
     meter: Meter
+    failpoints: Failpoints[AlertingFailpoint]
     store: Store | None = None
     """ClickHouse, for who drove an alert; without it that is not told."""
 
@@ -137,7 +139,8 @@ def _run(
     clock, meter, store = outside
     # A command must not wait for company: the linger of a throttle is somebody's money.
     producer = Producer(kafka, linger_ms=0)
-    doors = Doors(producer, clock, meter, store)
+    failpoints = Failpoints(settings.crash_at, AlertingFailpoint)
+    doors = Doors(producer, clock, meter, failpoints, store)
     probes = HealthCheckThread(kafka, settings.streams_group, clock)
     try:
         reader = TopicReader(kafka, _FOLLOWED)
@@ -332,7 +335,7 @@ def _carry_out(
                 alerts.append(alert)
     if not effects:
         return
-    crash_if(settings.crash_at, CrashPoint.BEFORE_COMMANDS)
+    doors.failpoints.hit(AlertingFailpoint.BEFORE_COMMANDS)
     # 1. Commands: durable before anybody is told of them.
     if commands:
         _publish(settings, doors, Topic.THROTTLE_COMMANDS, commands)
@@ -351,20 +354,22 @@ def _publish(
 ) -> None:
     """Send and flush; the same records again if the broker was away, a bounded number of times."""
     is_commands = topic is Topic.THROTTLE_COMMANDS
-    sent = CrashPoint.COMMANDS_SENT if is_commands else CrashPoint.ALERTS_SENT
-    durable = CrashPoint.COMMANDS_DURABLE if is_commands else CrashPoint.ALERTS_DURABLE
+    sent = AlertingFailpoint.COMMANDS_SENT if is_commands else AlertingFailpoint.ALERTS_SENT
+    durable = (
+        AlertingFailpoint.COMMANDS_DURABLE if is_commands else AlertingFailpoint.ALERTS_DURABLE
+    )
     for attempt in range(1, PUBLISH_ATTEMPTS_MAX + 1):
         try:
             for key, value in records:
                 doors.producer.send(topic, key, value)
-            crash_if(settings.crash_at, sent)
+            doors.failpoints.hit(sent)
             doors.producer.flush(settings.flush_timeout_seconds)
             break
         except BrokerUnavailableError as error:
             _log.warning("alerts.publish_failed", topic=topic, attempt=attempt, reason=str(error))
             if attempt == PUBLISH_ATTEMPTS_MAX:
                 raise
-    crash_if(settings.crash_at, durable)
+    doors.failpoints.hit(durable)
 
 
 def _report(doors: Doors, effects: Sequence[Effect]) -> None:

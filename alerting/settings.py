@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 
 from meterline.schemas.groups import Group
-
-
-class CrashPoint(StrEnum):
-    """Places between two effects where a test may kill the process."""
-
-    BEFORE_COMMANDS = "alerts.before_commands"
-    COMMANDS_SENT = "alerts.commands_sent"
-    """Handed to the driver, not acknowledged."""
-    COMMANDS_DURABLE = "alerts.commands_durable"
-    ALERTS_SENT = "alerts.alerts_sent"
-    ALERTS_DURABLE = "alerts.alerts_durable"
-    MESSAGE_DURABLE = "notify.message_durable"
-    """A group's message is written down and not yet sent."""
-    BEFORE_DELIVERY = "notify.before_delivery"
-    DELIVERED = "notify.delivered"
-    """The receiver has it, the delivery log does not."""
-    DELIVERY_DURABLE = "notify.delivery_durable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +20,7 @@ class AlertingSettings:
     flush_timeout_seconds: float = 35
     """Longer than the producer's own delivery timeout, so that its error is the one heard."""
     crash_at: str = ""
-    """Test only: a CrashPoint, or `NAME:N`, at which the process kills itself."""
+    """Test only: an `AlertingFailpoint`, or `NAME:N`, at which the process kills itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +42,4 @@ class NotifySettings:
     """Undelivered messages in memory, over all channels; the worker reads no more alerts while
     there are as many. Every one of them is also in the delivery log."""
     crash_at: str = ""
-    """Test only: a CrashPoint, or `NAME:N`, at which the process kills itself."""
-
-
-_passed: Counter[CrashPoint] = Counter()
-
-
-def crash_if(crash_at: str, point: CrashPoint) -> None:
-    """Die as by kill -9 if a test asked for this point: `NAME`, or `NAME:N` for the Nth pass."""
-    if not crash_at:
-        return
-    name, _, times = crash_at.partition(":")
-    if name == point:
-        _passed[point] += 1
-        if _passed[point] == int(times or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+    """Test only: an `AlertingFailpoint`, or `NAME:N`, at which the process kills itself."""

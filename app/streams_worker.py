@@ -42,7 +42,7 @@ def run_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Mete
         tells a supervisor to start it again (70: failed, 75: fenced itself).
 
     Raises:
-        UnknownCrashPointError: `settings.crash_at` names no crash point.
+        UnknownFailpointError: `settings.crash_at` names no failpoint.
     """
     gc.set_threshold(*GC_THRESHOLDS)
     settings.data_dir.mkdir(parents=True, exist_ok=True)

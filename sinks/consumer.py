@@ -27,13 +27,14 @@ from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.clock import Clock
 from meterline.schemas.errors import MeterlineError
+from meterline.schemas.failpoints import Failpoints, SinkFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.topics import Topic
 from meterline.sinks.core.batch import Batch, FlushReason, flush_reason
 from meterline.sinks.core.usage_rows import Rate
 from meterline.sinks.handlers import shapes
 from meterline.sinks.settings import SinkSettings
-from meterline.sinks.writer import CrashPoints, Writer
+from meterline.sinks.writer import Writer
 
 _log = structlog.get_logger("sink")
 
@@ -82,7 +83,7 @@ class Sink:
         self._settings = settings
         self._parts = parts
         self._stop = stop
-        self._crash = CrashPoints(settings.crash_at)
+        self._failpoints = Failpoints(settings.crash_at, SinkFailpoint)
         self._shapes = shapes(settings.epoch, parts.rate)
         self._batches = {topic: Batch(topic.value) for topic in settings.policies}
         # Polled and not yet in a batch: one poll's records, and at most one poll's more that a
@@ -94,7 +95,7 @@ class Sink:
             parts.client,
             lambda: Producer(kafka),
             parts.meter,
-            self._crash,
+            self._failpoints,
         )
         self._thread = ThreadPoolExecutor(1, "sink-writer")
         self._writing: _Writing | None = None
@@ -197,7 +198,7 @@ class Sink:
         self._writing = None
         writing.done.result()
         self._commit(writing.batch.offsets)
-        self._crash.reach("after_commit")
+        self._failpoints.hit(SinkFailpoint.AFTER_COMMIT)
         topic, batch = writing.topic, writing.batch
         self._parts.meter.count(Metric.MESSAGES, len(batch.entries), reason=topic.value)
         self._parts.meter.gauge(Metric.LAST_FLUSH_MS, self._parts.clock())

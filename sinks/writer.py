@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -18,6 +15,7 @@ from meterline.backends.kafka.errors import BrokerUnavailableError, MessageRefus
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
 from meterline.schemas.errors import MeterlineError
+from meterline.schemas.failpoints import Failpoints, SinkFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import Topic
@@ -45,36 +43,6 @@ class SinkError(MeterlineError):
     """The sink cannot go on; the message says what to do."""
 
 
-CRASH_POINTS = ("before_insert", "after_insert", "after_dead_letters", "after_commit")
-
-
-class UnknownCrashPointError(MeterlineError, ValueError):
-    """A crash point that no code passes: the test would prove nothing."""
-
-
-class CrashPoints:
-    """Test only: kills this process at a named effect, the Nth time it is reached."""
-
-    def __init__(self, crash_at: str) -> None:
-        """Take `NAME` or `NAME:N`; empty for never.
-
-        Raises:
-            UnknownCrashPointError: no such point, or not a count after the colon.
-        """
-        self._name, _, count = crash_at.partition(":")
-        if crash_at and (self._name not in CRASH_POINTS or (count and not count.isdigit())):
-            message = f"no crash point {crash_at!r}; there are {', '.join(CRASH_POINTS)}"
-            raise UnknownCrashPointError(message)
-        self._left = int(count or 1)
-        self.reached: Counter[str] = Counter()
-
-    def reach(self, name: str) -> None:
-        """Die here, if this is the place."""
-        self.reached[name] += 1
-        if self._name and name == self._name and self.reached[name] == self._left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 class Backoff:
     """Waits that double between two bounds."""
 
@@ -99,7 +67,7 @@ class Writer:
         client: Client,
         producer: Callable[[], Producer],
         meter: Meter,
-        crash: CrashPoints,
+        failpoints: Failpoints[SinkFailpoint],
     ) -> None:
         """Connect to nothing yet.
 
@@ -108,14 +76,14 @@ class Writer:
             client: the store.
             producer: opens the producer of dead letters, when the first is needed.
             meter: where rows and retries are counted.
-            crash: test only.
+            failpoints: test only.
         """
         self._settings = settings
         self._client = client
         self._open_producer = producer
         self._producer: Producer | None = None
         self._meter = meter
-        self._crash = crash
+        self._failpoints = failpoints
 
     def write(self, batch: Batch, shape: Shape, hold: Hold) -> None:
         """Store a batch; when it returns, its offsets may be committed.
@@ -132,17 +100,17 @@ class Writer:
             SinkError: more is refused than bad messages explain.
             ClickHouseError, KafkaClientError: Stop only.
         """
-        self._crash.reach("before_insert")
+        self._failpoints.hit(SinkFailpoint.BEFORE_INSERT)
         entries = list(batch.entries.values())
         poison = list(batch.poison)
         if entries:
             poison += self._insert(entries, shape, hold)
         if isinstance(shape, DeadLetterHandler):
             self._tell_unreadable(shape)
-        self._crash.reach("after_insert")
+        self._failpoints.hit(SinkFailpoint.AFTER_INSERT)
         if poison:
             self._send_letters(poison, hold)
-            self._crash.reach("after_dead_letters")
+            self._failpoints.hit(SinkFailpoint.AFTER_DEAD_LETTERS)
 
     def close(self) -> None:
         """Let the connections go."""

@@ -15,11 +15,11 @@ from yarl import URL
 
 from meterline.schemas.clock import Clock
 from meterline.schemas.codec import decode_usage
+from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import Calendar
 from meterline.streams.core.changelog import LedgerFactory
 from meterline.streams.core.ledger import Outcome, PartitionLedger, Rate
-from meterline.streams.failpoints import crash_point
 from meterline.streams.flusher import FAILED_STATUS, Flusher, end_process
 from meterline.streams.recovery import BulkRecovery
 from meterline.streams.settings import KafkaSecurity, StreamsSettings
@@ -81,7 +81,7 @@ def build_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Me
         meter: where the metrics go.
 
     Raises:
-        UnknownCrashPointError: `settings.crash_at` names no crash point.
+        UnknownFailpointError: `settings.crash_at` names no failpoint.
     """
     app = SpendApp(settings, **_faust_options(settings))
     calendar = Calendar(settings.time_zone)
@@ -103,7 +103,8 @@ def build_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Me
         stall_ms=settings.recovery_stall_ms,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
     )
-    flusher = Flusher(settings, table.replica, clock, meter, crash_point(settings.crash_at))
+    failpoints = Failpoints(settings.crash_at, StreamsFailpoint)
+    flusher = Flusher(settings, table.replica, clock, meter, failpoints)
     _add_agent(app, table, flusher, settings)
     _follow_rebalances(table, flusher, meter)
     return Streams(app, table, flusher)

@@ -25,9 +25,9 @@ import structlog
 
 from meterline.schemas.clock import Clock
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter
+from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.streams.core.ledger import FlushRecords, Outcome, PartitionLedger, Record
-from meterline.streams.failpoints import CrashPoint
 from meterline.streams.settings import StreamsSettings
 
 log = structlog.get_logger()
@@ -89,14 +89,14 @@ class Flusher:
         table: Ledgers,
         clock: Clock,
         meter: Meter,
-        crash: CrashPoint,
+        failpoints: Failpoints[StreamsFailpoint],
     ) -> None:
         """Set up; `run` does the work."""
         self._settings = settings
         self._table = table
         self._clock = clock
         self._meter = meter
-        self._crash = crash
+        self._failpoints = failpoints
         self._pending: list[Acknowledge] = []
         self._letters: list[DeadLetter] = []
         self._tally: Counter[tuple[Metric, str]] = Counter()
@@ -190,31 +190,31 @@ class Flusher:
         self._room.set()
         settings = self._settings
         if letters:
-            self._crash("flush.before_letters")
+            self._failpoints.hit(StreamsFailpoint.BEFORE_DEAD_LETTERS)
             rows = [(letter.key().encode(), encode_dead_letter(letter)) for letter in letters]
             await writer.write_keyed(settings.dead_letter_topic, rows)  # 1
         if taken:
-            self._crash("flush.before_entries")
+            self._failpoints.hit(StreamsFailpoint.BEFORE_ENTRIES)
             entries = {part: flush.entries for part, flush in taken.items() if flush.entries}
             await self._write_entries(writer, entries)  # 2
-            self._crash("flush.after_entries")
+            self._failpoints.hit(StreamsFailpoint.AFTER_ENTRIES)
             states: dict[int, Sequence[Record]] = {
                 part: [flush.state] for part, flush in taken.items()
             }
             await writer.write(settings.snapshot_topic, states)  # 3
-            self._crash("flush.after_state")
+            self._failpoints.hit(StreamsFailpoint.AFTER_STATE)
         for event in pending:  # 4, in the order of the log
             event.ack()
         if pending:
-            self._crash("flush.after_ack")
+            self._failpoints.hit(StreamsFailpoint.AFTER_ACK)
         self._flushing = False
         self._report(taken, tally)
 
     async def _write_entries(self, writer: Writer, entries: Mapping[int, Sequence[Record]]) -> None:
         topic = self._settings.snapshot_topic
-        if self._settings.crash_at.startswith("flush.amid_entries"):
+        if self._failpoints.is_armed(StreamsFailpoint.PARTIAL_ENTRIES):
             await writer.write(topic, {p: rows[::2] for p, rows in entries.items()})
-            self._crash("flush.amid_entries")
+            self._failpoints.hit(StreamsFailpoint.PARTIAL_ENTRIES)
         if entries:
             await writer.write(topic, entries)
 

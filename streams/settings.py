@@ -76,7 +76,7 @@ class StreamsSettings:
     retention: Retention = field(default_factory=Retention)
 
     crash_at: str = ""
-    """Test only: name of a crash point (`streams.failpoints`) at which the process kills itself."""
+    """Test only: a `StreamsFailpoint`, or `NAME:N`, at which the process kills itself."""
 
     def ledger_policy(self) -> LedgerPolicy:
         """What the ledgers need of it."""

@@ -32,7 +32,7 @@ def start_sink(
 
 
 def main() -> None:
-    """Run until SIGTERM or the crash point."""
+    """Run until SIGTERM or the failpoint."""
     arguments = json.loads(sys.argv[1])
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -30,10 +30,10 @@ from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.dead_letter import DeadLetter, decode_dead_letter
+from meterline.schemas.failpoints import StreamsFailpoint
 from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
 from meterline.schemas.topics import Topic, TopicSpec, topic_spec
 from meterline.schemas.usage import UsageEvent
-from meterline.streams.failpoints import CRASH_POINTS, CRASH_STATUS
 from meterline.streams.flusher import FENCED_STATUS
 from tests.servers import running_broker
 from tests.streams_model import Sums, batch, sums, truth
@@ -299,11 +299,11 @@ def _die(rig: Rig, kind: str, drawn: random.Random) -> None:
         worker.kill()
         worker.wait(10)
         rig.workers.remove(worker)
-        point = f"{drawn.choice(CRASH_POINTS)}:{drawn.randrange(1, 20)}"
+        point = f"{drawn.choice(list(StreamsFailpoint))}:{drawn.randrange(1, 20)}"
         worker = rig.start(crash_at=point)
         with contextlib.suppress(subprocess.TimeoutExpired):
             # A point that is not reached (no dead letters, no partition) is an ordinary death.
-            assert worker.wait(8) == CRASH_STATUS
+            assert worker.wait(8) == -signal.SIGKILL
     worker.kill()
     worker.wait(10)
     rig.workers.remove(worker)

@@ -23,7 +23,7 @@ def start_worker(options: dict[str, object]) -> subprocess.Popen[bytes]:
 
 
 def main() -> None:
-    """Run until SIGTERM or the crash point."""
+    """Run until SIGTERM or the failpoint."""
     options = json.loads(sys.argv[1])
     options["data_dir"] = Path(options["data_dir"])
     settings = StreamsSettings(**options)

@@ -37,7 +37,7 @@ from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.policy_snapshot import Knowledge
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import done
-from meterline.alerting.settings import CrashPoint, NotifySettings, crash_if
+from meterline.alerting.settings import NotifySettings
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.errors import (
     BrokerUnavailableError,
@@ -58,6 +58,7 @@ from meterline.schemas.delivery import (
     delivery_key,
     encode_delivery,
 )
+from meterline.schemas.failpoints import AlertingFailpoint, Failpoints
 from meterline.schemas.groups import Group, group_spec
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.policy import PolicyRecordError, decode_policy
@@ -137,6 +138,7 @@ class _Notifier:
         self._settings = settings
         self._clock = clock
         self._meter = meter
+        self._failpoints = Failpoints(settings.crash_at, AlertingFailpoint)
         timeout = settings.request_timeout_seconds
         self._doors = Doors(
             WebhookClient(timeout, settings.ca_file), SmtpClient(timeout, settings.ca_file), secrets
@@ -318,13 +320,13 @@ class _Notifier:
         if not deliveries:
             return
         self._publish(topics, deliveries)
-        crash_if(self._settings.crash_at, CrashPoint.MESSAGE_DURABLE)
+        self._failpoints.hit(AlertingFailpoint.MESSAGE_DURABLE)
         self._desk.recorded(deliveries)
 
     def _send(self) -> None:
         now_ms = self._clock()
         for job in self._desk.outbox.take_due(now_ms):
-            crash_if(self._settings.crash_at, CrashPoint.BEFORE_DELIVERY)
+            self._failpoints.hit(AlertingFailpoint.BEFORE_DELIVERY)
             channel = self._channels.get(job.channel)
             if channel is None:
                 refused = Attempt(DeliveryOutcome.REFUSED, error="the channel was removed")
@@ -339,10 +341,10 @@ class _Notifier:
     def _record(self, topics: _Topics, answered: list[_Sending]) -> None:
         if not answered:
             return
-        crash_if(self._settings.crash_at, CrashPoint.DELIVERED)
+        self._failpoints.hit(AlertingFailpoint.DELIVERED)
         outcomes = [(one, self._records(one)) for one in answered]
         self._publish(topics, [each for _, records in outcomes for each in records])
-        crash_if(self._settings.crash_at, CrashPoint.DELIVERY_DURABLE)
+        self._failpoints.hit(AlertingFailpoint.DELIVERY_DURABLE)
         self._sending = [one for one in self._sending if one not in answered]
         for one, records in outcomes:
             self._desk.recorded(records)

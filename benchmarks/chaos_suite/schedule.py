@@ -13,8 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from meterline.alerting.settings import CrashPoint
-from meterline.streams import failpoints as crash
+from meterline.schemas.failpoints import AlertingFailpoint, StreamsFailpoint
 
 RELAY_POINTS = (
     "relay.before_spool",
@@ -31,7 +30,7 @@ command, nobody was told yet); `relay_faults` kills there."""
 # `after_dead_letters` needs rows that ClickHouse refuses, which this load has none of; the sink's
 # own functional test kills there.
 SINK_POINTS = ("before_insert", "after_insert", "after_commit")
-STREAMS_POINTS = tuple(point for point in crash.CRASH_POINTS if point != "flush.before_letters")
+STREAMS_POINTS = tuple(point.value for point in StreamsFailpoint if point != "flush.before_letters")
 PASSES_MAX = 12
 """A crash point kills at its Nth pass, N drawn up to this: a second or two of the load."""
 RARE_PASSES_MAX = 1
@@ -94,8 +93,8 @@ def ways_to_die(kafka: str) -> dict[str, list[Death]]:
         (Way.PAUSE, ""),
         *((Way.CRASH, point) for point in (*STREAMS_POINTS, "flush.before_letters")),
     ]
-    alerts = [point.value for point in CrashPoint if point.value.startswith("alerts.")]
-    notify = [point.value for point in CrashPoint if point.value.startswith("notify.")]
+    alerts = [point.value for point in AlertingFailpoint if point.value.startswith("alerts.")]
+    notify = [point.value for point in AlertingFailpoint if point.value.startswith("notify.")]
     ways: dict[str, list[Death]] = {
         "relay-1": [kill, *((Way.CRASH, point) for point in RELAY_POINTS[::2])],
         "relay-2": [kill, *((Way.CRASH, point) for point in RELAY_POINTS[1::2])],

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from meterline.alerting.consumer import EXIT_FENCED, EXIT_OK, run_alerts
-from meterline.alerting.settings import AlertingSettings, CrashPoint
+from meterline.alerting.settings import AlertingSettings
 from meterline.backends.kafka.config import embedded_kafka
+from meterline.schemas.failpoints import AlertingFailpoint
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.policy import Budget, Limits, ScopePolicy
@@ -111,14 +112,16 @@ def test_garbage_on_the_topics_is_passed_over(log: Log) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        CrashPoint.BEFORE_COMMANDS,
-        CrashPoint.COMMANDS_SENT,
-        CrashPoint.COMMANDS_DURABLE,
-        CrashPoint.ALERTS_SENT,
-        CrashPoint.ALERTS_DURABLE,
+        AlertingFailpoint.BEFORE_COMMANDS,
+        AlertingFailpoint.COMMANDS_SENT,
+        AlertingFailpoint.COMMANDS_DURABLE,
+        AlertingFailpoint.ALERTS_SENT,
+        AlertingFailpoint.ALERTS_DURABLE,
     ],
 )
-def test_killed_between_effects_nothing_is_missed_or_renamed(log: Log, point: CrashPoint) -> None:
+def test_killed_between_effects_nothing_is_missed_or_renamed(
+    log: Log, point: AlertingFailpoint
+) -> None:
     """After kill -9 at any point the restarted worker says what is missing, under the same id."""
     log.spend(RESEARCH, "92")
     with running_process("alerts", log.config, point) as killed:
@@ -135,7 +138,7 @@ def test_killed_between_effects_nothing_is_missed_or_renamed(log: Log, point: Cr
     versions = [command.version for command in log.commands if command.scope == RESEARCH]
     assert versions == sorted(versions)
     written = Counter(alert.id for alert in log.alerts)
-    repeats = 2 if point is CrashPoint.ALERTS_SENT else 1
+    repeats = 2 if point is AlertingFailpoint.ALERTS_SENT else 1
     assert max(written.values()) <= repeats, "only an alert in flight may be written twice"
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX
 from meterline.alerting.notify.worker import EXIT_OK, run_notify
-from meterline.alerting.settings import CrashPoint, NotifySettings
+from meterline.alerting.settings import NotifySettings
 from meterline.schemas.alert import Alert
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
+from meterline.schemas.failpoints import AlertingFailpoint
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.policy import NotifyPolicy
 from meterline.schemas.policy_notify import Route, Silence, SlackChannel, WebhookChannel
@@ -267,10 +268,14 @@ def test_garbage_on_the_topics_is_passed_over(log: Log, receiver: Receiver) -> N
 
 @pytest.mark.parametrize(
     "point",
-    [CrashPoint.BEFORE_DELIVERY, CrashPoint.DELIVERED, CrashPoint.DELIVERY_DURABLE],
+    [
+        AlertingFailpoint.BEFORE_DELIVERY,
+        AlertingFailpoint.DELIVERED,
+        AlertingFailpoint.DELIVERY_DURABLE,
+    ],
 )
 def test_killed_between_steps_nothing_is_lost(
-    log: Log, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, point: CrashPoint
+    log: Log, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, point: AlertingFailpoint
 ) -> None:
     """After kill -9 every alert arrives; one that arrives twice has the same webhook-id."""
     monkeypatch.setenv("HOOK_SECRET", SECRET)
@@ -281,7 +286,7 @@ def test_killed_between_steps_nothing_is_lost(
     with running_process("notify", log.config):
         log.until(lambda: DeliveryOutcome.DELIVERED in outcomes(log, "ops"), "the delivery")
     # Killed before the first send it arrives once; later it may have been on its way already.
-    most = 1 if point is CrashPoint.BEFORE_DELIVERY else 2
+    most = 1 if point is AlertingFailpoint.BEFORE_DELIVERY else 2
     assert 1 <= len(receiver.of("/ops")) <= most
     assert len({request.headers["webhook-id"] for request in receiver.of("/ops")}) == 1
 
@@ -306,10 +311,14 @@ def test_a_waiting_message_survives_a_kill(
 
 @pytest.mark.parametrize(
     "point",
-    [CrashPoint.MESSAGE_DURABLE, CrashPoint.DELIVERED, CrashPoint.DELIVERY_DURABLE],
+    [
+        AlertingFailpoint.MESSAGE_DURABLE,
+        AlertingFailpoint.DELIVERED,
+        AlertingFailpoint.DELIVERY_DURABLE,
+    ],
 )
 def test_a_group_killed_between_steps_keeps_its_message(
-    log: Log, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, point: CrashPoint
+    log: Log, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, point: AlertingFailpoint
 ) -> None:
     """After kill -9 every alert of a group arrives, and what arrives twice has the same id."""
     monkeypatch.setenv("SLACK_URL", slack(receiver, "/chat"))

@@ -1,9 +1,10 @@
-"""Bounds, waits and crash points."""
+"""Bounds, waits and failpoints."""
 
 import pytest
 
 from meterline.backends.kafka.config import Record
 from meterline.schemas.dead_letter import decode_dead_letter, encode_dead_letter
+from meterline.schemas.failpoints import Failpoints, SinkFailpoint, UnknownFailpointError
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
 from meterline.schemas.usage import MESSAGE_BYTES_MAX
@@ -11,7 +12,7 @@ from meterline.sinks.core.batch import Poison
 from meterline.sinks.core.usage_rows import RatedEvent
 from meterline.sinks.handlers import shapes
 from meterline.sinks.settings import SinkSettings
-from meterline.sinks.writer import Backoff, CrashPoints, UnknownCrashPointError, letter_of
+from meterline.sinks.writer import Backoff, letter_of
 
 
 def unused(_: object) -> RatedEvent:
@@ -40,10 +41,10 @@ def test_backoff_doubles_to_its_bound() -> None:
 
 def test_no_crash_unless_asked() -> None:
     """Without a name no effect kills the process."""
-    points = CrashPoints("")
-    for name in ("before_insert", "after_insert", ""):
-        points.reach(name)
-    CrashPoints("after_insert:2").reach("after_insert")
+    failpoints = Failpoints("", SinkFailpoint)
+    for name in SinkFailpoint:
+        failpoints.hit(name)
+    Failpoints("after_insert:2", SinkFailpoint).hit(SinkFailpoint.AFTER_INSERT)
 
 
 @pytest.mark.parametrize(("original", "expected"), [(None, b"value"), (b"one", b"one"), (b"", b"")])
@@ -63,8 +64,8 @@ def test_letter_of_the_largest_message_fits() -> None:
     assert len(encode_dead_letter(letter_of(Poison(record, -1, "d")))) < DEAD_LETTER_BYTES_MAX
 
 
-def test_an_unknown_crash_point_is_refused() -> None:
-    """A misspelt point would never be reached, and its test would prove nothing."""
+def test_an_unknown_failpoint_is_refused() -> None:
+    """A misspelt name would never be reached, and its test would prove nothing."""
     for crash_at in ("before_lunch", "after_insert:soon"):
-        with pytest.raises(UnknownCrashPointError, match=crash_at):
-            CrashPoints(crash_at)
+        with pytest.raises(UnknownFailpointError, match=crash_at):
+            Failpoints(crash_at, SinkFailpoint)
