@@ -22,13 +22,13 @@ from meterline.backends.clickhouse.client import Client
 from meterline.backends.webhook.client import WebhookClient
 from meterline.operations.close import close_doors, closes_directory, read_policy_objects
 from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
-from meterline.reports.close.close import CloseBusyError, Outcome, close_month
+from meterline.reports.close.close import CloseBusyError, CloseOutcome, close_month
 from meterline.reports.close.close_due import due_months
 from meterline.reports.close.inputs import mapping_of
 from meterline.reports.close.ledger import read_ledger
 from meterline.reports.erp.pull import ExportServer
 from meterline.reports.erp.push import PushDependencies, PushReport, push_closed
-from meterline.reports.scheduler import Every, Job, Monthly, Scheduler
+from meterline.reports.scheduler import Every, Monthly, ScheduledJob, Scheduler
 from meterline.schemas.metrics import Metric
 
 CLOSE_RETRY_SECONDS = 900
@@ -56,10 +56,10 @@ def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Even
     hour, minute = map(int, policy.close_time.split(":"))
     close = functools.partial(close_due, settings)
     jobs = [
-        Job("close", Monthly(policy.close_day, hour, minute), close),
-        Job("close-retry", Every(CLOSE_RETRY_SECONDS), close, at_start=True),
-        Job("reconcile", Every(EVERY_SECONDS), DriftWatch(settings, meter)),
-        Job(
+        ScheduledJob("close", Monthly(policy.close_day, hour, minute), close),
+        ScheduledJob("close-retry", Every(CLOSE_RETRY_SECONDS), close, at_start=True),
+        ScheduledJob("reconcile", Every(EVERY_SECONDS), DriftWatch(settings, meter)),
+        ScheduledJob(
             "push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop), at_start=True
         ),
     ]
@@ -95,7 +95,7 @@ def close_due(settings: Settings, at_ms: int) -> None:
             except CloseBusyError:
                 _log.info("close.busy", period=month.name)
                 return
-            if result.outcome is Outcome.REFUSED:
+            if result.outcome is CloseOutcome.REFUSED:
                 reasons = [str(each) for each in result.blockers]
                 _log.warning("close.refused", period=month.name, reasons=reasons)
             else:

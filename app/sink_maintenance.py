@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.audit.store import seal
-from meterline.reports.repricing.catalogue_archive import keep
+from meterline.reports.repricing.catalogue_archive import archive_catalogue
 from meterline.schemas.clock import Clock
 
 
@@ -23,5 +23,5 @@ class Upkeep:
         """One round; ClickHouseError: the next round does it."""
         seal(client)
         if not self._kept:
-            keep(client, self._files, self._clock())
+            archive_catalogue(client, self._files, self._clock())
             self._kept = True

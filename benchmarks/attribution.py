@@ -40,10 +40,15 @@ from benchmarks.report import Figure, Target, finish
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.embedded.clickhouse import start_clickhouse
-from meterline.reports.attribution.answer import ask
+from meterline.reports.attribution.answer import run_attribution
 from meterline.reports.attribution.core.period import read_period
-from meterline.reports.attribution.core.question import Attribution, Source, read_axis, read_filter
-from meterline.reports.audit.export import Export, ExportFormat, export_text
+from meterline.reports.attribution.core.question import (
+    Attribution,
+    AttributionSource,
+    read_axis,
+    read_filter,
+)
+from meterline.reports.audit.export import AuditExport, ExportFormat, export_text
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.periods import DAY_MS, Calendar
 from meterline.sinks.migrate import migrate
@@ -178,7 +183,7 @@ SELECT department_, model_, sum(cost) FROM (
 
 def answered(client: Client, question: Attribution) -> dict[tuple[str, ...], int]:
     """The same from attribution."""
-    return {line.group: line.cost_nano_usd for line in ask(client, question).lines}
+    return {line.group: line.cost_nano_usd for line in run_attribution(client, question).lines}
 
 
 def bytes_per_event(client: Client) -> tuple[float, float]:
@@ -214,7 +219,7 @@ def export_figures(client: Client) -> list[Figure]:
     """Rows of one month to CSV in a second, and how much memory that took here."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    size = sum(len(piece) for piece in export_text(client, Export(AUGUST), ExportFormat.CSV))
+    size = sum(len(piece) for piece in export_text(client, AuditExport(AUGUST), ExportFormat.CSV))
     seconds = time.perf_counter() - began
     [(rows,)] = client.query(
         "SELECT count() FROM usage_events FINAL WHERE toYYYYMM(event_time) = 202608"
@@ -247,20 +252,22 @@ def run(bench: Bench, events: int, ids: Ids) -> list[Figure]:
         for peer in PEERS:
             client.command(peer.create)
             client.command(peer.fill)
-    raw = Attribution(AUGUST, UTC, BY_DEPARTMENT_AND_MODEL.by, source=Source.USAGE_EVENTS)
-    unmerged = bench.figures("raw_final_unmerged", lambda: ask(client, raw), 2)
+    raw = Attribution(
+        AUGUST, UTC, BY_DEPARTMENT_AND_MODEL.by, source=AttributionSource.USAGE_EVENTS
+    )
+    unmerged = bench.figures("raw_final_unmerged", lambda: run_attribution(client, raw), 2)
     size, size_without_id = bytes_per_event(client)
     dense, dense_without_id = dense_bytes_per_event(client, ids)
     truth = plainly(client)
-    assert ask(client, BY_DEPARTMENT_AND_MODEL).source is Source.USAGE_DAYS
-    assert ask(client, ONE_KEY).source is Source.SPEND_WINDOWS
+    assert run_attribution(client, BY_DEPARTMENT_AND_MODEL).source is AttributionSource.USAGE_DAYS
+    assert run_attribution(client, ONE_KEY).source is AttributionSource.SPEND_WINDOWS
     exact = truth == answered(client, BY_DEPARTMENT_AND_MODEL) == answered(client, raw)
     figures = [
         Figure("events", [events], ""),
-        *bench.figures("rollup", lambda: ask(client, BY_DEPARTMENT_AND_MODEL)),
-        *bench.figures("raw_final", lambda: ask(client, raw)),
+        *bench.figures("rollup", lambda: run_attribution(client, BY_DEPARTMENT_AND_MODEL)),
+        *bench.figures("raw_final", lambda: run_attribution(client, raw)),
         *unmerged,
-        *bench.figures("one_key", lambda: ask(client, ONE_KEY)),
+        *bench.figures("one_key", lambda: run_attribution(client, ONE_KEY)),
         Figure("exact", [int(exact)], ""),
         Figure("bytes_per_event", [size], "bytes"),
         Figure("bytes_per_event_without_id", [size_without_id], "bytes"),

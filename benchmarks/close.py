@@ -30,7 +30,7 @@ from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.embedded.processes import ServerProcess
 from meterline.pricing.catalogue import load_catalogue
-from meterline.reports.close.close import CloseDependencies, Outcome, close_month
+from meterline.reports.close.close import CloseDependencies, CloseOutcome, close_month
 from meterline.sinks.migrate import migrate
 
 EVENTS = 30_000_000
@@ -114,7 +114,7 @@ def close_here(port: int, root: Path) -> None:
     begun = time.monotonic()
     result = close_month(doors, "2026-10", CUT_OFF_MS, actor="benchmark")
     seconds = time.monotonic() - begun
-    assert result.outcome is Outcome.CLOSED, result.blockers
+    assert result.outcome is CloseOutcome.CLOSED, result.blockers
     ((lines,),) = client.query("SELECT count() FROM closed_lines")
     manifest = json.loads((root / "2026-10" / "r1" / "manifest.json").read_bytes())
     focus = next(each for each in manifest["files"] if "cost-and-usage" in each["path"])

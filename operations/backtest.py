@@ -14,7 +14,7 @@ from meterline.backends.clickhouse.client import Client
 from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.operations.chart import Mark, Scene
 from meterline.pricing.catalogue import Catalogue
-from meterline.reports.spend_slices import SliceQuery, read_slices
+from meterline.reports.spend_slices import SliceQuery, read_spend_slices
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.codec import decode_usage
 from meterline.schemas.errors import UserError
@@ -73,7 +73,7 @@ def run_stored(
 
 
 def _slices(client: Client, question: SliceQuery) -> Iterator[Slice]:
-    return (Slice(*each) for each in read_slices(client, question))
+    return (Slice(*each) for each in read_spend_slices(client, question))
 
 
 def run_file(path: Path, given: RulesFile, catalogue: Catalogue) -> Backtest:

@@ -9,15 +9,15 @@ from typing import Any
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.event_trace import (
     Arrival,
+    ArrivalOutcome,
     EventRow,
     FiredAlert,
-    Outcome,
     ShardTotal,
     arrivals,
     read_batches,
+    read_dead_letters,
     read_event_rows,
     read_fired,
-    read_letters,
     read_shard_totals,
 )
 from meterline.reports.totals import WindowScope
@@ -97,10 +97,10 @@ def read_receipt(client: Client, event_id: str, calendar: Calendar) -> Receipt:
     """
     begun = time.monotonic()
     rows = read_event_rows(client, event_id)
-    letters = read_letters(client, event_id)
+    letters = read_dead_letters(client, event_id)
     batches = read_batches(client, ((row.batch_version, row.partition) for row in rows))
     came = tuple(arrivals(rows, letters, batches))
-    counted = next((one for one in came if one.outcome is Outcome.COUNTED), None)
+    counted = next((one for one in came if one.outcome is ArrivalOutcome.COUNTED), None)
     if counted is None:
         status = "refused" if came else "unknown"
         return Receipt(event_id, status, came, seconds=round(time.monotonic() - begun, 3))

@@ -291,7 +291,7 @@ def _read_totals(
         # The one that holds the bound ends after it, so it is the first that is kept.
         first = calendar.window(kind, since_ms)
         windows = windows_between(calendar, kind, first.start_ms, ends.event_ms + 1)
-        for row in store.read_opening_sums(client, windows, policy.epoch):
+        for row in store.read_bootstrap_sums(client, windows, policy.epoch):
             partition = _partition(row.partition, partitions)
             key = SnapshotKey(row.scope, kind.value, row.start_ms, str(partition))
             end_ms = calendar.window(kind, row.start_ms).end_ms

@@ -32,14 +32,14 @@ from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.operations.rebuild import PUBLISH_SECONDS_MAX, READ_SECONDS_MAX
 from meterline.reports.reconciliation import (
-    Compared,
-    Cut,
+    AppliedOffset,
     Drift,
     LaneGap,
     Side,
     Sums,
+    TotalsBySource,
     behind,
-    compare,
+    find_drift,
     left_over,
     missing_batches,
     read_event_sums,
@@ -126,7 +126,7 @@ class ReconcileReport:
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    compared: Compared
+    compared: TotalsBySource
     events: int
     cost_nano_usd: int
 
@@ -138,13 +138,15 @@ class SnapshotTable:
         """Keep the windows that begin in the period."""
         self.newest: dict[SnapshotKey, Totals] = {}
         self._period = period
-        self._cuts = dict.fromkeys(range(partitions), Cut(0, BOOTSTRAP_OFFSET))
-        self._ahead: dict[int, Cut] = {}
+        self._cuts = dict.fromkeys(range(partitions), AppliedOffset(0, BOOTSTRAP_OFFSET))
+        self._ahead: dict[int, AppliedOffset] = {}
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records in, in the order of the log."""
         for partition, state in newest_states(records).items():
-            self._cuts[partition] = max(self._cuts.get(partition, Cut(*state)), Cut(*state))
+            self._cuts[partition] = max(
+                self._cuts.get(partition, AppliedOffset(*state)), AppliedOffset(*state)
+            )
         for record in records:
             snapshot = decode_snapshot(record.key, record.value)
             if snapshot is None:
@@ -154,7 +156,7 @@ class SnapshotTable:
                 self.newest.pop(key, None)
                 continue
             if key.shard == str(record.partition):
-                tag = Cut(totals.epoch, totals.offset)
+                tag = AppliedOffset(totals.epoch, totals.offset)
                 self._ahead[record.partition] = max(self._ahead.get(record.partition, tag), tag)
             begins_in = self._period.start_ms <= key.start_ms < self._period.end_ms
             present = self.newest.get(key)
@@ -167,7 +169,7 @@ class SnapshotTable:
         return all(tag <= self._cuts[partition] for partition, tag in self._ahead.items())
 
     @property
-    def cuts(self) -> list[Cut]:
+    def cuts(self) -> list[AppliedOffset]:
         """By partition."""
         return [self._cuts[partition] for partition in sorted(self._cuts)]
 
@@ -210,7 +212,7 @@ def reconcile(
     while behind(sides.compared) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
         sides = _read_sides(settings, client, period, now_ms, table)
-    found = compare(sides.compared)  # 4
+    found = find_drift(sides.compared)  # 4
     gaps = read_lane_gaps(client, period.start_ms, period.end_ms)
     repaired = _repair(settings, kafka, sides.compared, found, now_ms) if mend and found else 0
     return ReconcileReport(
@@ -260,7 +262,7 @@ def _settle(reader: TopicReader, table: SnapshotTable) -> None:
         table.take(reader.poll(POLL_SECONDS))
 
 
-def _await_sink(kafka: KafkaConfig, cuts: Sequence[Cut], deadline: float) -> None:
+def _await_sink(kafka: KafkaConfig, cuts: Sequence[AppliedOffset], deadline: float) -> None:
     """Everything that the streams counted and refused must be stored."""
     admin = Admin(kafka)
     try:
@@ -307,7 +309,7 @@ def _read_sides(
     keys = events.keys() | stored | {window_of(key) for key in streams}
     ends = {key: calendar.window(key.kind, key.start_ms).end_ms for key in keys}
     kept = {key for key in keys if ends[key] + retention.of(key.kind) > now_ms}
-    compared = Compared(streams, windows, events, ends, kept, table.cuts)
+    compared = TotalsBySource(streams, windows, events, ends, kept, table.cuts)
     month = [
         sums
         for key, sums in events.items()
@@ -350,7 +352,7 @@ def _difference(calendar: Calendar, drift: Drift) -> Difference:
 
 
 def _repair(
-    settings: Settings, kafka: KafkaConfig, sides: Compared, found: list[Drift], now_ms: int
+    settings: Settings, kafka: KafkaConfig, sides: TotalsBySource, found: list[Drift], now_ms: int
 ) -> int:
     """Make the totals right; how many windows were replaced."""
     if len(found) > REPAIRS_MAX:
@@ -383,7 +385,7 @@ def _repair(
 
 def _records(
     settings: Settings,
-    sides: Compared,
+    sides: TotalsBySource,
     drift: Drift,
     wrong_copies: set[SnapshotKey],
     now_ms: int,

@@ -121,7 +121,7 @@ GROUP BY start_ms, scope, source_partition"""  # noqa: S608 - constants; values 
         )
 
 
-def read_opening_sums(
+def read_bootstrap_sums(
     client: Client, windows: Sequence[Window], epoch: int
 ) -> Iterator[BootstrapSum]:
     """Totals of all scopes in the windows, from the raw events.

@@ -20,7 +20,7 @@ from meterline.schemas.periods import WindowKind
 ARRIVALS_MAX = 1_000
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """A place in the log; places of one partition are in order."""
 
     epoch: int
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class EventRow(NamedTuple):
     """One stored row of the event."""
 
-    place: Place
+    place: LogPosition
     partition: int
     is_deleted: bool
     identity: tuple[str, ...]
@@ -48,10 +48,10 @@ class EventRow(NamedTuple):
     model: str
 
 
-class LetterRow(NamedTuple):
+class DeadLetterRow(NamedTuple):
     """One dead letter that names the event."""
 
-    place: Place
+    place: LogPosition
     partition: int
     reason: str
     detail: str
@@ -66,13 +66,13 @@ class BatchRow(NamedTuple):
     lane: str
     seq: int
     partition: int
-    place: Place
+    place: LogPosition
     """Of its first event."""
     version: int
     received_ms: int
 
 
-class Outcome(StrEnum):
+class ArrivalOutcome(StrEnum):
     """What became of one arrival."""
 
     COUNTED = "counted"
@@ -85,9 +85,9 @@ class Outcome(StrEnum):
 class Arrival(NamedTuple):
     """One time that the event came in."""
 
-    outcome: Outcome
+    outcome: ArrivalOutcome
     partition: int
-    place: Place
+    place: LogPosition
     received_ms: int
     lane: str
     seq: int
@@ -143,7 +143,7 @@ LIMIT {{limit:UInt32}}""",  # noqa: S608 - constants; values are bound
     )
     return [
         EventRow(
-            Place(*row[0:3]),
+            LogPosition(*row[0:3]),
             row[3],
             bool(row[4]),
             tuple(row[5:9]),
@@ -158,7 +158,7 @@ LIMIT {{limit:UInt32}}""",  # noqa: S608 - constants; values are bound
     ]
 
 
-def read_letters(client: Client, event_id: str) -> list[LetterRow]:
+def read_dead_letters(client: Client, event_id: str) -> list[DeadLetterRow]:
     """The dead letters that name an id.
 
     Raises:
@@ -171,7 +171,7 @@ def read_letters(client: Client, event_id: str) -> list[LetterRow]:
         "ORDER BY source_epoch, source_offset, source_index LIMIT {limit:UInt32}",
         {"event_id": event_id, "limit": ARRIVALS_MAX},
     )
-    return [LetterRow(Place(*row[0:3]), *row[3:]) for row in rows]
+    return [DeadLetterRow(LogPosition(*row[0:3]), *row[3:]) for row in rows]
 
 
 def read_batches(client: Client, places: Iterable[tuple[int, int]]) -> list[BatchRow]:
@@ -205,7 +205,8 @@ LIMIT {limit:UInt32}""",
         },
     )
     return [
-        BatchRow(row[0], row[1], row[2], Place(row[3], row[4], 0), row[5], row[6]) for row in rows
+        BatchRow(row[0], row[1], row[2], LogPosition(row[3], row[4], 0), row[5], row[6])
+        for row in rows
     ]
 
 
@@ -284,7 +285,7 @@ def read_fired(
 
 
 def arrivals(
-    rows: Sequence[EventRow], letters: Sequence[LetterRow], batches: Sequence[BatchRow]
+    rows: Sequence[EventRow], letters: Sequence[DeadLetterRow], batches: Sequence[BatchRow]
 ) -> list[Arrival]:
     """Every known arrival of the event, in the order they came. Pure.
 
@@ -294,9 +295,9 @@ def arrivals(
     """
     refused = {(letter.partition, letter.place): letter for letter in letters}
     by_place = {(batch.partition, batch.version): batch for batch in batches}
-    found: dict[tuple[int, Place], Arrival] = {
+    found: dict[tuple[int, LogPosition], Arrival] = {
         at: Arrival(
-            Outcome.REFUSED,
+            ArrivalOutcome.REFUSED,
             letter.partition,
             letter.place,
             letter.received_ms,
@@ -313,7 +314,7 @@ def arrivals(
         at = (row.partition, row.place)
         if row.is_deleted or at in refused or at in taken_back or at in found:
             continue
-        outcome = Outcome.DUPLICATE if row.identity in counted else Outcome.COUNTED
+        outcome = ArrivalOutcome.DUPLICATE if row.identity in counted else ArrivalOutcome.COUNTED
         counted.add(row.identity)
         batch = by_place.get((row.partition, row.batch_version))
         lane, seq = (batch.lane, batch.seq) if batch else ("", 0)
@@ -323,7 +324,7 @@ def arrivals(
         if (batch.partition, batch.place.epoch, batch.place.offset) not in known:
             at = (batch.partition, batch.place)
             found[at] = Arrival(
-                Outcome.DUPLICATE,
+                ArrivalOutcome.DUPLICATE,
                 batch.partition,
                 batch.place,
                 batch.received_ms,

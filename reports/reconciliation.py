@@ -24,7 +24,7 @@ from meterline.schemas.periods import Window, WindowKind
 from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
 
 
-class Cut(NamedTuple):
+class AppliedOffset(NamedTuple):
     """Up to which place of its partition a shard has counted."""
 
     epoch: int
@@ -93,7 +93,7 @@ Shards = Mapping[SnapshotKey, Totals]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class TotalsBySource:
     """What is laid side by side."""
 
     streams: Shards
@@ -103,7 +103,7 @@ class Compared:
     """End of each window."""
     kept: Collection[WindowScope]
     """Those that the streams still keep."""
-    cuts: Sequence[Cut]
+    cuts: Sequence[AppliedOffset]
     """By partition."""
 
 
@@ -112,7 +112,7 @@ class EventSums:
     """Sums of raw events up to the cuts, by scope and window of one kind."""
 
     windows: Sequence[Window]
-    cuts: Sequence[Cut]
+    cuts: Sequence[AppliedOffset]
     """By partition; partitions beyond these are of an older log and counted whole."""
 
     def build(self) -> Query:
@@ -141,7 +141,7 @@ GROUP BY start_ms, scope"""  # noqa: S608 - constants; values are bound
 
 
 def read_event_sums(
-    client: Client, windows: Sequence[Window], cuts: Sequence[Cut]
+    client: Client, windows: Sequence[Window], cuts: Sequence[AppliedOffset]
 ) -> dict[WindowScope, Sums]:
     """Sums of the raw events in consecutive windows of one kind.
 
@@ -214,7 +214,7 @@ ORDER BY lane, seq""",  # noqa: S608 - constants; values are bound
     return [LaneGap(*row) for row in rows]
 
 
-def compare(sides: Compared) -> list[Drift]:
+def find_drift(sides: TotalsBySource) -> list[Drift]:
     """Every total that differs, the streams' own first. Pure."""
     streams, windows = by_window(sides.streams), by_window(sides.windows)
     found: list[Drift] = []
@@ -242,7 +242,7 @@ def compare(sides: Compared) -> list[Drift]:
     return found
 
 
-def left_over(sides: Compared) -> list[SnapshotKey]:
+def left_over(sides: TotalsBySource) -> list[SnapshotKey]:
     """Stored totals that the streams, as far as they were read, do not have."""
     return [
         key
@@ -258,7 +258,7 @@ def left_over(sides: Compared) -> list[SnapshotKey]:
     ]
 
 
-def behind(sides: Compared) -> list[SnapshotKey]:
+def behind(sides: TotalsBySource) -> list[SnapshotKey]:
     """The streams' totals whose copy is older, missing, or of the same age and different."""
     late = []
     for key, totals in sides.streams.items():

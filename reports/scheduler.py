@@ -49,7 +49,7 @@ class Every:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ScheduledJob:
     """One job."""
 
     name: str
@@ -63,7 +63,7 @@ class Job:
 
 
 # The store keeps names, not functions; this process knows what they stand for.
-_RUNNING: dict[str, tuple[Job, Clock]] = {}
+_RUNNING: dict[str, tuple[ScheduledJob, Clock]] = {}
 
 
 def run_job(key: str) -> None:
@@ -80,7 +80,9 @@ def run_job(key: str) -> None:
 class Scheduler:
     """Jobs of one store; one scheduler at a time."""
 
-    def __init__(self, store: Path, jobs: Sequence[Job], clock: Clock, time_zone: str) -> None:
+    def __init__(
+        self, store: Path, jobs: Sequence[ScheduledJob], clock: Clock, time_zone: str
+    ) -> None:
         """Nothing runs before `start`.
 
         Args:
@@ -159,7 +161,7 @@ class Scheduler:
                 **self._first(job),
             )
 
-    def _first(self, job: Job) -> dict[str, datetime]:
+    def _first(self, job: ScheduledJob) -> dict[str, datetime]:
         if not job.at_start:
             return {}
         return {"next_run_time": datetime.fromtimestamp(self._clock() / 1000, UTC)}

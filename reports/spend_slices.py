@@ -76,7 +76,7 @@ GROUP BY start_ms, scope
 ORDER BY start_ms, scope"""  # noqa: S608 - only fixed text is put in; values are bound
 
 
-def read_slices(client: Client, question: SliceQuery) -> Iterator[SpendSlice]:
+def read_spend_slices(client: Client, question: SliceQuery) -> Iterator[SpendSlice]:
     """All slices in the order of time, a day per query.
 
     Raises:

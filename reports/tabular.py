@@ -22,7 +22,7 @@ from meterline.schemas.periods import rfc3339
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-class Format(StrEnum):
+class TableFormat(StrEnum):
     """File formats."""
 
     CSV = "csv"
@@ -30,7 +30,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds; None is an empty cell in each."""
 
     TEXT = "text"
@@ -43,11 +43,11 @@ class Kind(StrEnum):
     """Parts per million; percent with four places in files."""
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """One column."""
 
     name: str
-    kind: Kind = Kind.TEXT
+    kind: ColumnKind = ColumnKind.TEXT
 
 
 def guarded(text: str) -> str:
@@ -61,35 +61,37 @@ def percent_text(ppm: int) -> str:
     return f"{sign}{abs(ppm) // 10_000}.{abs(ppm) % 10_000:04d}"
 
 
-def cell_text(kind: Kind, value: Any) -> str:
+def cell_text(kind: ColumnKind, value: Any) -> str:
     """A value as text, not guarded; empty for None."""
     if value is None:
         return ""
     match kind:
-        case Kind.MONEY:
+        case ColumnKind.MONEY:
             return usd_text(value)
-        case Kind.TIME:
+        case ColumnKind.TIME:
             return rfc3339(value)
-        case Kind.PPM:
+        case ColumnKind.PPM:
             return percent_text(value)
-        case Kind.TEXT | Kind.COUNT:
+        case ColumnKind.TEXT | ColumnKind.COUNT:
             return str(value)
 
 
 def write_table(
-    form: Format, columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: BinaryIO
+    form: TableFormat, columns: Sequence[TableColumn], rows: Iterable[Sequence[Any]], file: BinaryIO
 ) -> None:
     """Write all rows; the same rows give the same bytes."""
     match form:
-        case Format.CSV:
+        case TableFormat.CSV:
             _write_csv(columns, rows, file)
-        case Format.JSON:
+        case TableFormat.JSON:
             _write_json(columns, rows, file)
-        case Format.PARQUET:
+        case TableFormat.PARQUET:
             _write_parquet(columns, rows, file)
 
 
-def _write_csv(columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: BinaryIO) -> None:
+def _write_csv(
+    columns: Sequence[TableColumn], rows: Iterable[Sequence[Any]], file: BinaryIO
+) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow([column.name for column in columns])
@@ -97,7 +99,7 @@ def _write_csv(columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: B
         cells = [cell_text(column.kind, each) for column, each in zip(columns, row, strict=True)]
         writer.writerow(
             [
-                guarded(cell) if column.kind is Kind.TEXT else cell
+                guarded(cell) if column.kind is ColumnKind.TEXT else cell
                 for column, cell in zip(columns, cells, strict=True)
             ]
         )
@@ -105,7 +107,9 @@ def _write_csv(columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: B
     text.detach()
 
 
-def _write_json(columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: BinaryIO) -> None:
+def _write_json(
+    columns: Sequence[TableColumn], rows: Iterable[Sequence[Any]], file: BinaryIO
+) -> None:
     file.write(b"[")
     for number, row in enumerate(rows):
         values = {
@@ -116,25 +120,25 @@ def _write_json(columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: 
     file.write(b"\n]\n")
 
 
-def _json_value(kind: Kind, value: Any) -> Any:
-    if value is None or kind in {Kind.TEXT, Kind.COUNT}:
+def _json_value(kind: ColumnKind, value: Any) -> Any:
+    if value is None or kind in {ColumnKind.TEXT, ColumnKind.COUNT}:
         return value
     return cell_text(kind, value)
 
 
 def _write_parquet(
-    columns: Sequence[Column], rows: Iterable[Sequence[Any]], file: BinaryIO
+    columns: Sequence[TableColumn], rows: Iterable[Sequence[Any]], file: BinaryIO
 ) -> None:
     # 60 MB of library, and only this format needs it.
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
     types = {
-        Kind.TEXT: pa.string(),
-        Kind.COUNT: pa.int64(),
-        Kind.MONEY: pa.decimal128(38, 9),
-        Kind.TIME: pa.timestamp("ms", "UTC"),
-        Kind.PPM: pa.string(),
+        ColumnKind.TEXT: pa.string(),
+        ColumnKind.COUNT: pa.int64(),
+        ColumnKind.MONEY: pa.decimal128(38, 9),
+        ColumnKind.TIME: pa.timestamp("ms", "UTC"),
+        ColumnKind.PPM: pa.string(),
     }
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
     values: list[list[Any]] = [[] for _ in columns]
@@ -148,9 +152,9 @@ def _write_parquet(
     parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), file)
 
 
-def _parquet_value(kind: Kind, value: Any) -> Any:
+def _parquet_value(kind: ColumnKind, value: Any) -> Any:
     if value is None:
         return None
-    if kind is Kind.MONEY:
+    if kind is ColumnKind.MONEY:
         return usd_decimal(value)
-    return percent_text(value) if kind is Kind.PPM else value
+    return percent_text(value) if kind is ColumnKind.PPM else value

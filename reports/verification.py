@@ -79,7 +79,7 @@ LIMIT {{limit:UInt64}}"""  # noqa: S608 - only fixed text is put in; values are 
         return Query(sql, parameters | {"after": self.after, "limit": self.limit})
 
 
-class Stored(NamedTuple):
+class StoredEventCount(NamedTuple):
     """Answer of StoredEvents."""
 
     rows: int
@@ -98,14 +98,14 @@ class IdCheck(NamedTuple):
     extra_examples: tuple[str, ...]
 
 
-def read_stored(client: Client, events: EventRange) -> Stored:
+def read_stored(client: Client, events: EventRange) -> StoredEventCount:
     """Count what is stored.
 
     Raises:
         ClickHouseError: as the door says.
     """
     rows, distinct, cost = client.query(*StoredEvents(events).build())[0]
-    return Stored(rows, distinct, nano_from_usd(str(cost)))
+    return StoredEventCount(rows, distinct, nano_from_usd(str(cost)))
 
 
 def check_ids(client: Client, events: EventRange, sent: Collection[str]) -> IdCheck:

@@ -23,12 +23,12 @@ from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import write_audit
-from meterline.reports.attribution.core.period import Period, ReportPeriodError, read_period
-from meterline.reports.audit.core.chain import Root, roots, verify, verify_roots
+from meterline.reports.attribution.core.period import ReportPeriod, ReportPeriodError, read_period
+from meterline.reports.audit.core.chain import DayRoot, find_break, roots, verify_roots
 from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
 from meterline.reports.audit.export import (
     Aggregate,
-    Export,
+    AuditExport,
     ExportFormat,
     export_text,
     write_parquet,
@@ -93,7 +93,7 @@ def export(
 ) -> None:
     """Every request with key, user, model, tokens, cost and origin, in constant memory."""
     settings = load_settings(data)
-    wanted = Export(_period(period, settings), organisation, aggregate)
+    wanted = AuditExport(_period(period, settings), organisation, aggregate)
     if form is ExportFormat.PARQUET and out is None and sys.stdout.isatty():
         message = "parquet is for files: add --out FILE"
         raise UserError(message)
@@ -113,7 +113,7 @@ def export(
             _told.print(f"{written / 1_000_000:,.1f} MB in {out}")
 
 
-def _period(text: str, settings: Settings) -> Period:
+def _period(text: str, settings: Settings) -> ReportPeriod:
     try:
         return read_period(text, Calendar(settings.time_zone), now_ms())
     except ReportPeriodError as error:
@@ -182,7 +182,7 @@ def verify_chain(
     expected = _kept_roots(kept)
     with _store(load_settings(data)) as client:
         links = list(read_links(client))
-        finding = verify(read_actions(client), links) or verify_roots(links, expected)
+        finding = find_break(read_actions(client), links) or verify_roots(links, expected)
     if json_output:
         broken = finding._asdict() if finding else None
         print_json({"actions": len(links), "roots": len(expected), "break": broken})
@@ -194,12 +194,12 @@ def verify_chain(
     raise typer.Exit(1 if finding else 0)
 
 
-def _kept_roots(path: Path | None) -> list[Root]:
+def _kept_roots(path: Path | None) -> list[DayRoot]:
     if path is None:
         return []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return [Root(**json.loads(line)) for line in lines if line]
+        return [DayRoot(**json.loads(line)) for line in lines if line]
     except (ValueError, TypeError) as error:
         message = f"{path}: not lines of `meterline audit roots`: {error}"
         raise UserError(message) from error

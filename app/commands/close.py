@@ -25,8 +25,8 @@ from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import close_doors
 from meterline.reports.close.close import (
     CloseDependencies,
+    CloseOutcome,
     CloseResult,
-    Outcome,
     close_month,
     reopen_month,
 )
@@ -38,10 +38,10 @@ from meterline.schemas.periods import rfc3339
 _out = Console(highlight=False, soft_wrap=True)
 EXIT_REFUSED = 3
 _COLOURS = {
-    Outcome.CLOSED: "green",
-    Outcome.ALREADY: "green",
-    Outcome.DRAFT: "yellow",
-    Outcome.REFUSED: "red",
+    CloseOutcome.CLOSED: "green",
+    CloseOutcome.ALREADY: "green",
+    CloseOutcome.DRAFT: "yellow",
+    CloseOutcome.REFUSED: "red",
 }
 PeriodArgument = Annotated[str, typer.Argument(help="A month such as 2026-10.")]
 Actor = Annotated[str, typer.Option(help="Who does it; default the user of this machine.")]
@@ -69,7 +69,7 @@ def close(
         print_json(_as_json(result))
     else:
         show(_out, result)
-    raise typer.Exit(EXIT_REFUSED if result.outcome is Outcome.REFUSED else 0)
+    raise typer.Exit(EXIT_REFUSED if result.outcome is CloseOutcome.REFUSED else 0)
 
 
 def reopen(
@@ -135,17 +135,17 @@ def show(out: Console, result: CloseResult) -> None:
     """Print a result for people."""
     colour = _COLOURS[result.outcome]
     head = f"[bold {colour}]{result.outcome.value}[/] {result.period}"
-    if result.outcome is Outcome.ALREADY:
+    if result.outcome is CloseOutcome.ALREADY:
         # Nothing was done: one line.
         out.print(f"{head} revision {result.revision}: {result.directory}")
         return
-    if result.outcome is Outcome.REFUSED:
+    if result.outcome is CloseOutcome.REFUSED:
         out.print(f"{head}: the month stays open")
     else:
         out.print(f"{head} revision {result.revision}  manifest {result.manifest_sha256[:16]}")
     for blocker in result.blockers:
         out.print(f"  [red]✗[/] {blocker}", markup=True)
-    if result.outcome is Outcome.DRAFT and not result.blockers:
+    if result.outcome is CloseOutcome.DRAFT and not result.blockers:
         out.print("  nothing stands in the way of closing it")
     if result.directory is not None:
         for line in _bill_lines(result.directory):

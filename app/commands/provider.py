@@ -19,12 +19,12 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.names import seller_name
-from meterline.reports.attribution.core.period import Period, ReportPeriodError, read_period
+from meterline.reports.attribution.core.period import ReportPeriod, ReportPeriodError, read_period
 from meterline.reports.providers.core.exports import RECORDS_MAX, ProviderRow, days_of, read_export
-from meterline.reports.providers.core.layouts import ExportError, Format, layout_of
-from meterline.reports.providers.core.variance import PPM, Measure, Variance
+from meterline.reports.providers.core.layouts import ExportError, ProviderExportFormat, layout_of
+from meterline.reports.providers.core.variance import PPM, MeasureVariance, Variance
 from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider
-from meterline.reports.providers.store import Days, store
+from meterline.reports.providers.store import DayRange, store_import
 from meterline.reports.tabular import percent_text
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display, usd_text
@@ -42,7 +42,9 @@ _PERCENT_MAX = 100
 @provider.command("import")
 def provider_import(
     files: Annotated[list[Path], typer.Argument(help="Files of one export, JSON or CSV.")],
-    form: Annotated[Format, typer.Option("--format", help="What they are.")] = Format.AUTO,
+    form: Annotated[
+        ProviderExportFormat, typer.Option("--format", help="What they are.")
+    ] = ProviderExportFormat.AUTO,
     columns: Annotated[
         str,
         typer.Option(help="Of other files: day=COLUMN,model=COLUMN,input_tokens=A+B,cost_usd=C"),
@@ -71,7 +73,7 @@ def provider_import(
         raise UserError(message)
     client = Client(clickhouse_config(load_settings(data)))
     try:
-        stored = store(client, rows, account, now_ms())
+        stored = store_import(client, rows, account, now_ms())
     finally:
         client.close()
     if json_output:
@@ -114,11 +116,11 @@ def provider_compare(
     raise typer.Exit(EXIT_FLAGGED if found.flagged else 0)
 
 
-def _days(period: Period) -> Days:
+def _days(period: ReportPeriod) -> DayRange:
     first, last = (
         datetime.fromtimestamp(at / 1000, UTC).date() for at in (period.start_ms, period.end_ms - 1)
     )
-    return Days(first, last)
+    return DayRange(first, last)
 
 
 def _ppm(percent: str) -> int:
@@ -165,7 +167,7 @@ def _variance_json(each: Variance) -> dict[str, object]:
     }
 
 
-def _measure_json(one: Measure) -> dict[str, object]:
+def _measure_json(one: MeasureVariance) -> dict[str, object]:
     money = one.name == "cost_usd"
     ppm = one.variance_ppm
     return {
@@ -220,7 +222,7 @@ def _table(flagged: Sequence[Variance], title: str) -> Table:
     return table
 
 
-def _add(table: Table, each: Variance, one: Measure, *, first: bool) -> None:
+def _add(table: Table, each: Variance, one: MeasureVariance, *, first: bool) -> None:
     flagged = one.name in each.flagged
     money = one.name == "cost_usd"
     ppm = one.variance_ppm

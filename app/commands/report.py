@@ -21,7 +21,7 @@ from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control.store import read_policies
-from meterline.reports.attribution.answer import Answer, ask, with_peaks, with_policies
+from meterline.reports.attribution.answer import Answer, run_attribution, with_peaks, with_policies
 from meterline.reports.attribution.core.period import Granularity, ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import (
     Attribution,
@@ -31,7 +31,13 @@ from meterline.reports.attribution.core.question import (
 )
 from meterline.reports.attribution.core.roles import statements
 from meterline.reports.attribution.core.table import columns_of, rows_of
-from meterline.reports.tabular import Column, Format, Kind, percent_text, write_table
+from meterline.reports.tabular import (
+    ColumnKind,
+    TableColumn,
+    TableFormat,
+    percent_text,
+    write_table,
+)
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import Calendar, rfc3339
@@ -111,7 +117,7 @@ def attribution(
     client = Client(clickhouse_config(settings))
     try:
         with waiting("asking ClickHouse"):
-            answer = ask(client, question)
+            answer = run_attribution(client, question)
         if peaks:
             with waiting("finding the busiest minutes"):
                 answer = with_peaks(client, answer)
@@ -121,7 +127,9 @@ def attribution(
     if form is Shape.TABLE and out is None:
         show(_out, answer)
     else:
-        write_answer(answer, Format.CSV if form is Shape.TABLE else Format(form.value), out)
+        write_answer(
+            answer, TableFormat.CSV if form is Shape.TABLE else TableFormat(form.value), out
+        )
 
 
 @contextmanager
@@ -147,10 +155,10 @@ def policies_of(settings: Settings) -> list[ScopePolicy]:
     return [item for item in objects.values() if isinstance(item, ScopePolicy)]
 
 
-def write_answer(answer: Answer, form: Format, out: Path | None) -> None:
+def write_answer(answer: Answer, form: TableFormat, out: Path | None) -> None:
     """To a file, whole or not at all, or to standard output."""
     if out is None:
-        if form is Format.PARQUET and sys.stdout.isatty():
+        if form is TableFormat.PARQUET and sys.stdout.isatty():
             message = "parquet is for files: add --out FILE"
             raise UserError(message)
         write_table(form, columns_of(answer), rows_of(answer), sys.stdout.buffer)
@@ -191,7 +199,7 @@ def show(out: Console, answer: Answer) -> None:
     table = Table(title=_title(answer), title_justify="left", box=None, pad_edge=False)
     for number in shown:
         column = columns[number]
-        right = column.kind is not Kind.TEXT
+        right = column.kind is not ColumnKind.TEXT
         name = _SHORT.get(column.name, column.name)
         table.add_column(name, justify="right" if right else "left", no_wrap=right)
     for row in rows[:SCREEN_ROWS_MAX]:
@@ -213,25 +221,25 @@ def _title(answer: Answer) -> str:
     return f"{by}, {answer.question.period.name} ({zone})"
 
 
-def _worth_showing(column: Column, value: Any, answer: Answer) -> bool:
+def _worth_showing(column: TableColumn, value: Any, answer: Answer) -> bool:
     if column.name == "period":
         return answer.question.granularity is not Granularity.TOTAL
     return value is not None and (column.name != "unpriced" or value != 0)
 
 
-def _cell(column: Column, value: Any) -> str:
+def _cell(column: TableColumn, value: Any) -> str:
     if value is None:
         return ""
     match column.kind:
-        case Kind.MONEY:
+        case ColumnKind.MONEY:
             return usd_display(value)
-        case Kind.PPM:
+        case ColumnKind.PPM:
             return f"{percent_text(value).partition('.')[0]} %"
-        case Kind.COUNT:
+        case ColumnKind.COUNT:
             return f"{value} %" if column.name == "used_percent" else f"{value:,}"
-        case Kind.TIME:
+        case ColumnKind.TIME:
             return rfc3339(value)[:16]
-        case Kind.TEXT:
+        case ColumnKind.TEXT:
             return str(value).replace("[", r"\[") or "[dim]none[/]"
 
 

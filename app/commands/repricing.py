@@ -23,7 +23,7 @@ from meterline.reports.attribution.core.period import ReportPeriodError, read_pe
 from meterline.reports.attribution.core.question import QuestionError, read_axis
 from meterline.reports.repricing import rerate as rerating
 from meterline.reports.repricing import whatif
-from meterline.reports.repricing.catalogue_archive import keep, read_catalogue
+from meterline.reports.repricing.catalogue_archive import archive_catalogue, read_catalogue
 from meterline.reports.repricing.core.scenario import Scenario, read_swap
 from meterline.reports.tabular import percent_text
 from meterline.schemas.errors import UserError
@@ -47,7 +47,7 @@ def chosen_catalogue(settings: Settings, client: Client, text: str) -> Catalogue
     if path.is_file():
         return load_catalogue([*settings.catalogues, path])
     # What is in use here is not kept before a sink has started with it.
-    keep(client, catalogue_files(settings.catalogues), now_ms())
+    archive_catalogue(client, catalogue_files(settings.catalogues), now_ms())
     return read_catalogue(client, text)
 
 
@@ -104,7 +104,7 @@ def what_if_json(answer: whatif.WhatIf, version: str) -> dict[str, object]:
     }
 
 
-def _compared(each: whatif.Comparison) -> dict[str, object]:
+def _compared(each: whatif.CostComparison) -> dict[str, object]:
     return {
         "requests": each.requests,
         "now_usd": usd_text(each.now_nano_usd),
@@ -116,7 +116,7 @@ def _compared(each: whatif.Comparison) -> dict[str, object]:
     }
 
 
-def _percent(each: whatif.Comparison) -> str | None:
+def _percent(each: whatif.CostComparison) -> str | None:
     if each.now_nano_usd <= 0:
         return None
     return percent_text(divide_half_even(each.saving_nano_usd * _PPM, each.now_nano_usd))
@@ -150,7 +150,7 @@ def show_what_if(out: Console, answer: whatif.WhatIf, version: str) -> None:
         out.print(f"[dim]{total.unpriced_now:,} requests have no price now and count 0 there[/]")
 
 
-def _cells(each: whatif.Comparison) -> list[str]:
+def _cells(each: whatif.CostComparison) -> list[str]:
     percent = _percent(each)
     return [
         f"{each.requests:,}",
@@ -178,7 +178,7 @@ def rerate(
         stretch = read_period(period, Calendar(settings.time_zone), at_ms)
     except ReportPeriodError as error:
         raise UserError(str(error)) from error
-    why = rerating.Why(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
+    why = rerating.RerateReason(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
     reader, writer = (Client(clickhouse_config(settings)) for _ in range(2))
     doors = rerating.RerateDependencies(reader, writer, lambda entry: write_audit(settings, entry))
     try:
@@ -188,7 +188,7 @@ def rerate(
             )
         if found.groups and not dry_run and Path(prices).is_file():
             # Adjustments name it: it must be there to be asked for again.
-            keep(reader, catalogue_files([*settings.catalogues, Path(prices)]), at_ms)
+            archive_catalogue(reader, catalogue_files([*settings.catalogues, Path(prices)]), at_ms)
     finally:
         reader.close()
         writer.close()
@@ -214,7 +214,7 @@ def rerate_json(found: rerating.Rerating, *, dry_run: bool) -> dict[str, object]
     }
 
 
-def _changed(each: rerating.Changed) -> dict[str, object]:
+def _changed(each: rerating.RerateChange) -> dict[str, object]:
     return {
         "events": each.events,
         "newly_priced": each.newly_priced,

@@ -14,11 +14,15 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.event_trace import Receipt, read_receipt
-from meterline.reports.event_trace import Outcome
+from meterline.reports.event_trace import ArrivalOutcome
 from meterline.schemas.periods import Calendar, rfc3339
 
 _out = Console(highlight=False)
-_COLOURS = {Outcome.COUNTED: "green", Outcome.DUPLICATE: "yellow", Outcome.REFUSED: "red"}
+_COLOURS = {
+    ArrivalOutcome.COUNTED: "green",
+    ArrivalOutcome.DUPLICATE: "yellow",
+    ArrivalOutcome.REFUSED: "red",
+}
 
 
 def where(

@@ -9,8 +9,19 @@ from typing import Any, NamedTuple
 
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.attribution.core.period import Granularity
-from meterline.reports.attribution.core.question import Attribution, Dimension, Source, windows_of
-from meterline.reports.attribution.core.sql import Cell, Stale, build, build_peaks, build_stale
+from meterline.reports.attribution.core.question import (
+    Attribution,
+    AttributionSource,
+    Dimension,
+    windows_of,
+)
+from meterline.reports.attribution.core.sql import (
+    StaleBucket,
+    StaleRollup,
+    build,
+    build_peaks,
+    build_stale,
+)
 from meterline.schemas.money import NanoUsd, divide_half_even, nano_from_usd
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import ScopePolicy
@@ -31,7 +42,7 @@ class Peaks(NamedTuple):
     tokens_per_minute: int
 
 
-class Budget(NamedTuple):
+class AttributionBudget(NamedTuple):
     """A budget of the row's window, and where spending leads."""
 
     scope: str
@@ -47,7 +58,7 @@ class Budget(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AttributionLine:
     """One row of an answer."""
 
     start_ms: int
@@ -69,7 +80,7 @@ class Line:
     peaks: Peaks | None = None
     policy: ScopePolicy | None = None
     """Policy of the scope that the row is about, if it is about one."""
-    budget: Budget | None = None
+    budget: AttributionBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +88,9 @@ class Answer:
     """All of it."""
 
     question: Attribution
-    source: Source
+    source: AttributionSource
     """Where it came from."""
-    lines: tuple[Line, ...]
+    lines: tuple[AttributionLine, ...]
 
     @property
     def cost_nano_usd(self) -> NanoUsd:
@@ -87,17 +98,17 @@ class Answer:
         return sum(line.cost_nano_usd for line in self.lines)
 
 
-def ask(client: Client, question: Attribution) -> Answer:
+def run_attribution(client: Client, question: Attribution) -> Answer:
     """Ask ClickHouse; from `usage_days` only as far as it is up to date.
 
     Raises:
         ClickHouseError: as the door says.
     """
-    stale = Stale()
-    if question.chosen is Source.USAGE_DAYS:
+    stale = StaleRollup()
+    if question.chosen is AttributionSource.USAGE_DAYS:
         found = stale_of(client.query(*build_stale(question)))
         if found is None:
-            question = replace(question, source=Source.USAGE_EVENTS)
+            question = replace(question, source=AttributionSource.USAGE_EVENTS)
         else:
             stale = found
     ends = {window.start_ms: window.end_ms for window in windows_of(question)}
@@ -106,15 +117,15 @@ def ask(client: Client, question: Attribution) -> Answer:
     return Answer(question, question.chosen, tuple(lines))
 
 
-def stale_of(rows: Sequence[tuple[Any, ...]]) -> Stale | None:
+def stale_of(rows: Sequence[tuple[Any, ...]]) -> StaleRollup | None:
     """What to read from the events; None when that is nearly everything."""
-    cells = [Cell(*row) for row in rows]
+    cells = [StaleBucket(*row) for row in rows]
     by_day = Counter(cell.day for cell in cells)
     days = {day for day, number in by_day.items() if number > STALE_CELLS_PER_DAY_MAX}
     single = [cell for cell in cells if cell.day not in days]
     if len(single) > STALE_CELLS_MAX or len(days) > STALE_DAYS_MAX:
         return None
-    return Stale(tuple(sorted(days)), tuple(single))
+    return StaleRollup(tuple(sorted(days)), tuple(single))
 
 
 def _counts(rest: Sequence[Any]) -> tuple[int, int, int, int, int, int, int]:
@@ -122,11 +133,11 @@ def _counts(rest: Sequence[Any]) -> tuple[int, int, int, int, int, int, int]:
     return requests, tokens_in, tokens_out, read, written, reasoning, unpriced
 
 
-def _line(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> Line:
+def _line(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> AttributionLine:
     start_ms, group, rest = row[0], row[1 : 1 + axes], row[1 + axes :]
     cost = nano_from_usd(str(rest[7]))
     window_cost = nano_from_usd(str(rest[8]))
-    return Line(
+    return AttributionLine(
         start_ms,
         ends[start_ms],
         group,
@@ -212,7 +223,9 @@ class _Policies:
         return found[0] if len(found) == 1 else None
 
 
-def _budget(question: Attribution, line: Line, policy: ScopePolicy, now_ms: int) -> Budget | None:
+def _budget(
+    question: Attribution, line: AttributionLine, policy: ScopePolicy, now_ms: int
+) -> AttributionBudget | None:
     """The budget of a row whose window is one whole billing month or day."""
     if line.start_ms < question.period.start_ms or line.end_ms > question.period.end_ms:
         return None
@@ -230,7 +243,9 @@ def _budget(question: Attribution, line: Line, policy: ScopePolicy, now_ms: int)
     return project(line, amount, now_ms, policy.scope)
 
 
-def project(line: Line, budget_nano_usd: NanoUsd, now_ms: int, scope: str) -> Budget:
+def project(
+    line: AttributionLine, budget_nano_usd: NanoUsd, now_ms: int, scope: str
+) -> AttributionBudget:
     """Where a window's spending leads: linear, from what was spent in the part that is over."""
     spent = line.cost_nano_usd
     elapsed_ms = min(now_ms, line.end_ms) - line.start_ms
@@ -239,7 +254,7 @@ def project(line: Line, budget_nano_usd: NanoUsd, now_ms: int, scope: str) -> Bu
         projected = divide_half_even(spent * (line.end_ms - line.start_ms), elapsed_ms)
         if 0 < spent <= budget_nano_usd < projected:
             exhausted_at_ms = line.start_ms + budget_nano_usd * elapsed_ms // spent
-    return Budget(
+    return AttributionBudget(
         scope,
         budget_nano_usd,
         budget_nano_usd - spent,

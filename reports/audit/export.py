@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.tabular import FORMULA_STARTS
 from meterline.reports.totals import Query
 
@@ -80,10 +80,10 @@ _FORMATS: Final = {ExportFormat.CSV: "CSV", ExportFormat.JSONL: "JSONEachRow"}
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class AuditExport:
     """What to export."""
 
-    period: Period
+    period: ReportPeriod
     organisation: str = ""
     """Empty for all."""
     aggregate: Aggregate = Aggregate.NONE
@@ -129,7 +129,7 @@ def _guard(expression: str) -> str:
     return f"if(match({expression}, '^[{starts}]'), concat('\\'', {expression}), {expression})"
 
 
-def export_text(client: Client, export: Export, form: ExportFormat) -> Iterator[bytes]:
+def export_text(client: Client, export: AuditExport, form: ExportFormat) -> Iterator[bytes]:
     """The bytes of a CSV (RFC 4180, with its header) or JSON lines file, piece by piece.
 
     Raises:
@@ -141,7 +141,7 @@ def export_text(client: Client, export: Export, form: ExportFormat) -> Iterator[
     yield from client.stream(f"{query.sql}\nSETTINGS {_SETTINGS}", query.parameters, _FORMATS[form])
 
 
-def write_parquet(client: Client, export: Export, file: BinaryIO) -> int:
+def write_parquet(client: Client, export: AuditExport, file: BinaryIO) -> int:
     """Write a Parquet file block by block; how many rows.
 
     Raises:

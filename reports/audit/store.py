@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
-from meterline.reports.audit.core.chain import Action, Link, extend
+from meterline.reports.audit.core.chain import AuditAction, ChainLink, extend
 from meterline.schemas.tables import AUDIT_CHAIN
 
 _EPOCH = date(1970, 1, 1)
@@ -18,7 +18,7 @@ LINKS_PER_INSERT = 50_000
 _COLUMNS = [InsertColumn(*column) for column in AUDIT_CHAIN.columns]
 
 
-def read_actions(client: Client, after_version: int = 0) -> Iterator[Action]:
+def read_actions(client: Client, after_version: int = 0) -> Iterator[AuditAction]:
     """The audit log by version, once per entry; streamed.
 
     Raises:
@@ -30,10 +30,10 @@ def read_actions(client: Client, after_version: int = 0) -> Iterator[Action]:
     )
     for block in client.blocks(sql, {"after": after_version}):
         for row in zip(*block, strict=True):
-            yield Action(*row)
+            yield AuditAction(*row)
 
 
-def read_links(client: Client) -> Iterator[Link]:
+def read_links(client: Client) -> Iterator[ChainLink]:
     """The chain by number; streamed.
 
     Raises:
@@ -45,7 +45,7 @@ def read_links(client: Client) -> Iterator[Link]:
     )
     for block in client.blocks(sql):
         for row in zip(*block, strict=True):
-            yield Link(*row)
+            yield ChainLink(*row)
 
 
 def seal(client: Client) -> int:
@@ -60,8 +60,8 @@ def seal(client: Client) -> int:
         "SELECT seq, version, id, toInt64(day), toString(row_hash), toString(hash) "
         "FROM audit_chain FINAL ORDER BY seq DESC LIMIT 1"
     )
-    head = Link(*rows[0]) if rows else None
-    waiting: list[Link] = []
+    head = ChainLink(*rows[0]) if rows else None
+    waiting: list[ChainLink] = []
     sealed = 0
     for link in extend(head, read_actions(client, head.version if head else 0)):
         waiting.append(link)
@@ -71,7 +71,7 @@ def seal(client: Client) -> int:
     return sealed + _insert(client, waiting)
 
 
-def _insert(client: Client, links: list[Link]) -> int:
+def _insert(client: Client, links: list[ChainLink]) -> int:
     if links:
         rows = [
             (each.seq, each.version, each.id, _EPOCH + timedelta(days=each.day), *each[4:])

@@ -81,7 +81,7 @@ _MONTH_TIMES = """event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC'
 _POSITION = "9223372036854775807 - bitShiftRight(version, 1)"
 
 
-class Run(NamedTuple):
+class CloseRun(NamedTuple):
     """Whose lines are written."""
 
     run: int
@@ -93,7 +93,7 @@ class Run(NamedTuple):
 class Booking:
     """One origin month of one run."""
 
-    run: Run
+    run: CloseRun
     kind: LineKind
     origin: Month
     positions: Mapping[int, int]
@@ -186,7 +186,7 @@ GROUP BY source_partition ORDER BY source_partition""",  # noqa: S608 - fixed te
     return {int(partition): int(limit) for partition, limit in rows}
 
 
-def read_event_sums(client: Client, month: Month) -> tuple[int, int, NanoUsd]:
+def read_month_sums(client: Client, month: Month) -> tuple[int, int, NanoUsd]:
     """What a month's events and adjustments say now: (events, tokens in and out, cost)."""
     ((events, tokens, cost, adjusted),) = client.query(
         f"""

@@ -28,10 +28,10 @@ from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.close.booking_lines import (
     Booking,
+    CloseRun,
     LineKind,
-    Run,
     read_booked_sums,
-    read_event_sums,
+    read_month_sums,
     read_positions,
     read_scope_totals,
     read_sums,
@@ -59,7 +59,7 @@ from meterline.reports.close.ledger import (
     PeriodHistory,
     PeriodLedger,
     PeriodState,
-    append,
+    append_entry,
     read_ledger,
 )
 from meterline.reports.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
@@ -90,7 +90,7 @@ class ReopenError(CloseError):
     """The month is not closed."""
 
 
-class Outcome(StrEnum):
+class CloseOutcome(StrEnum):
     """How a close ended."""
 
     CLOSED = "closed"
@@ -104,7 +104,7 @@ class CloseResult:
     """What a close did."""
 
     period: str
-    outcome: Outcome
+    outcome: CloseOutcome
     revision: int
     blockers: tuple[Blocker, ...] = ()
     directory: Path | None = None
@@ -213,7 +213,7 @@ class _Attempt:
             )
             return CloseResult(
                 self._month.name,
-                Outcome.DRAFT,
+                CloseOutcome.DRAFT,
                 self._revision,
                 tuple(blockers),
                 directory_of(self._doors.root, inputs),
@@ -233,14 +233,14 @@ class _Attempt:
         for _ in range(LATE_MONTHS_MAX):
             earlier = month_before(earlier, self._doors.time_zone)
             if self._ledger.history(earlier.name).state is PeriodState.CLOSED:
-                now = read_event_sums(self._doors.client, earlier)
+                now = read_month_sums(self._doors.client, earlier)
                 if now != read_booked_sums(self._doors.client, earlier.name, closed_runs):
                     origins.append((LineKind.LATE, earlier))
         booked: list[OriginInput] = []
         for why, origin in origins:
             positions = read_positions(self._doors.client, origin)
             statement = Booking(
-                Run(self._run, self._month.name, draft),
+                CloseRun(self._run, self._month.name, draft),
                 why,
                 origin,
                 positions,
@@ -307,7 +307,7 @@ class _Attempt:
         back = PeriodState.REOPENED if self._history.closed else PeriodState.OPEN
         if last is None or last.state is not back or last.reason != reason:
             self._append(back, reason=reason)
-        return CloseResult(self._month.name, Outcome.REFUSED, self._revision, tuple(blockers))
+        return CloseResult(self._month.name, CloseOutcome.REFUSED, self._revision, tuple(blockers))
 
     def _append(self, state: PeriodState, *, reason: str = "", inputs: str = "") -> None:
         entry = self._history.next(
@@ -319,7 +319,7 @@ class _Attempt:
             reason=reason,
             inputs=inputs,
         )
-        append(self._doors.client, entry)
+        append_entry(self._doors.client, entry)
         self._history = PeriodHistory(self._month.name, (*self._history.entries, entry))
 
     def _step(self, name: str) -> None:
@@ -344,11 +344,11 @@ def _finish(
         inputs=encode_inputs(inputs).decode(),
         manifest=manifest.decode(),
     )
-    append(doors.client, entry)
+    append_entry(doors.client, entry)
     # 8. The audit log says what happened, and what files it made.
     doors.on_step("audit")
     doors.audit(_audit_entry(entry, "period.closed", digest(manifest)))
-    return _result(doors, entry, inputs, Outcome.CLOSED)
+    return _result(doors, entry, inputs, CloseOutcome.CLOSED)
 
 
 def _repeat(doors: CloseDependencies, history: PeriodHistory) -> CloseResult:
@@ -370,11 +370,11 @@ def _repeat(doors: CloseDependencies, history: PeriodHistory) -> CloseResult:
             raise CloseError(message)
     # The entry may have been lost with the process that closed the month.
     doors.audit(_audit_entry(entry, "period.closed", digest(recorded)))
-    return _result(doors, entry, inputs, Outcome.ALREADY)
+    return _result(doors, entry, inputs, CloseOutcome.ALREADY)
 
 
 def _result(
-    doors: CloseDependencies, entry: PeriodEntry, inputs: FrozenInputs, outcome: Outcome
+    doors: CloseDependencies, entry: PeriodEntry, inputs: FrozenInputs, outcome: CloseOutcome
 ) -> CloseResult:
     return CloseResult(
         entry.period,
@@ -422,7 +422,7 @@ def reopen_month(
             actor=actor,
             reason=reason.strip(),
         )
-        append(doors.client, entry)
+        append_entry(doors.client, entry)
         doors.audit(_audit_entry(entry, "period.reopened", ""))
         return entry
 

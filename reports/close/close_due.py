@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.core.months import Month, cut_off_ms, month_before, month_of
+from meterline.reports.close.core.months import Month, cut_off_ms, month_at, month_before
 from meterline.reports.close.ledger import PeriodLedger, PeriodState
 from meterline.schemas.finance import FinancePolicy
 
@@ -31,7 +31,7 @@ def due_months(
 
 
 def _months_back(time_zone: str, now_ms: int) -> Iterator[Month]:
-    month = month_of(now_ms, time_zone)
+    month = month_at(now_ms, time_zone)
     for _ in range(MONTHS_BACK_MAX):
         month = month_before(month, time_zone)
         yield month

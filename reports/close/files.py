@@ -24,8 +24,8 @@ import msgspec
 
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.booking_lines import read_days, read_sums
-from meterline.reports.close.core.bill import OrganisationBill, as_json, bills
-from meterline.reports.close.core.statement import OrganisationStatement, state
+from meterline.reports.close.core.bill import OrganisationBill, bill_json, bills
+from meterline.reports.close.core.statement import OrganisationStatement, statements_of
 from meterline.reports.close.csv_file import csv_bytes, text_cell
 from meterline.reports.close.inputs import FrozenInputs, digest, encode_inputs
 from meterline.reports.close.summary import summary_html
@@ -110,7 +110,7 @@ def _write_all(
     runs = [each.run for each in earlier] + [inputs.run]
     rows = read_sums(client, runs)
     revisions = [
-        (each, state((row for row in rows if row.run == each.run), each))
+        (each, statements_of((row for row in rows if row.run == each.run), each))
         for each in (*earlier, inputs)
     ]
     own = {statement.organisation: statement for statement in revisions[-1][1]}
@@ -138,7 +138,7 @@ def _write_organisation(
     folder: Path, bill: OrganisationBill, statement: OrganisationStatement | None
 ) -> list[WrittenFile]:
     inputs = bill.inputs
-    content = as_json(bill)
+    content = bill_json(bill)
     total = {
         "amount": content["summary"]["amount"],
         "cost_usd": content["summary"]["cost_usd"],

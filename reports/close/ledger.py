@@ -118,7 +118,7 @@ def read_ledger(client: Client) -> PeriodLedger:
     return PeriodLedger({name: PeriodHistory(name, tuple(each)) for name, each in found.items()})
 
 
-def append(client: Client, entry: PeriodEntry) -> None:
+def append_entry(client: Client, entry: PeriodEntry) -> None:
     """Write one entry; when it returns, it is stored."""
     row: Sequence[object] = (
         entry.period,

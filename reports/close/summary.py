@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from meterline.reports.close.core.bill import DepartmentBill, OrganisationBill, as_json, percent
+from meterline.reports.close.core.bill import DepartmentBill, OrganisationBill, bill_json, percent
 from meterline.schemas.money import NanoUsd, usd_display
 
 CHART_DEPARTMENTS_MAX = 20
@@ -57,7 +57,7 @@ def summary_html(bill: OrganisationBill) -> bytes:
     )
     page = _environment().from_string(source)
     content: dict[str, Any] = {
-        "bill": as_json(bill),
+        "bill": bill_json(bill),
         "bars": _bars(bill),
         "days": _days(bill),
         "over": [_over(each, bill.inputs.period) for each in bill.over_budget],

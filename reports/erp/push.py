@@ -25,7 +25,7 @@ from meterline.backends.webhook.messages import (
     WebhookUnreachableError,
 )
 from meterline.reports.close.booking_lines import read_sums
-from meterline.reports.close.core.statement import state
+from meterline.reports.close.core.statement import statements_of
 from meterline.reports.close.inputs import FrozenInputs, decode_inputs
 from meterline.reports.close.ledger import PeriodLedger
 from meterline.reports.erp.core.payload import Payload, payloads
@@ -132,7 +132,7 @@ def _closed(ledger: PeriodLedger, period: str) -> Iterator[FrozenInputs]:
 
 
 def _payloads(client: Client, inputs: FrozenInputs) -> list[Payload]:
-    statements = state(read_sums(client, [inputs.run]), inputs)
+    statements = statements_of(read_sums(client, [inputs.run]), inputs)
     return [each for statement in statements for each in payloads(statement, inputs)]
 
 

@@ -10,10 +10,21 @@ from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
 from meterline.pricing.names import fold, seller_name
 from meterline.pricing.rate_card import RateCard
-from meterline.reports.providers.core.exports import Kind
+from meterline.reports.providers.core.exports import ProviderRowKind
 from meterline.reports.providers.core.layouts import ExportError
-from meterline.reports.providers.core.variance import Cell, Counts, Variance, by_cell, compare
-from meterline.reports.providers.store import Days, read_contributors, read_ours, read_theirs
+from meterline.reports.providers.core.variance import (
+    Counts,
+    ModelDay,
+    Variance,
+    by_model_day,
+    compare_counts,
+)
+from meterline.reports.providers.store import (
+    DayRange,
+    read_contributors,
+    read_own_counts,
+    read_provider_counts,
+)
 from meterline.schemas.money import NanoUsd
 
 EXPLAINED_MAX = 50
@@ -39,7 +50,7 @@ class Reconciliation:
 
 
 def reconcile_provider(
-    client: Client, catalogue: Catalogue, provider: str, days: Days, tolerance_ppm: int
+    client: Client, catalogue: Catalogue, provider: str, days: DayRange, tolerance_ppm: int
 ) -> Reconciliation:
     """Compare the imported exports of a provider with what was counted.
 
@@ -48,7 +59,7 @@ def reconcile_provider(
         ClickHouseError: as the door says.
     """
     seller = seller_name(provider)
-    theirs = read_theirs(client, seller, days)
+    theirs = read_provider_counts(client, seller, days)
     if not theirs:
         message = (
             f"no export of {seller} covers {days.first} to {days.last}: "
@@ -60,14 +71,14 @@ def reconcile_provider(
         card = catalogue.find(model, seller)
         return card.model if isinstance(card, RateCard) else fold(model)
 
-    names: dict[Cell, set[tuple[str, str]]] = defaultdict(set)
-    counted: list[tuple[Cell, Counts]] = []
-    for sent, cell, counts in read_ours(client, days):
+    names: dict[ModelDay, set[tuple[str, str]]] = defaultdict(set)
+    counted: list[tuple[ModelDay, Counts]] = []
+    for sent, cell, counts in read_own_counts(client, days):
         if _seller_of(catalogue, sent, cell.model) == seller:
             counted.append((cell, counts))
-            names[Cell(cell.day, canonical(cell.model))].add((sent, cell.model))
-    ours = by_cell(counted, canonical)
-    used = {canonical(cell.model) for kind, cell, _ in theirs if kind is Kind.USAGE}
+            names[ModelDay(cell.day, canonical(cell.model))].add((sent, cell.model))
+    ours = by_model_day(counted, canonical)
+    used = {canonical(cell.model) for kind, cell, _ in theirs if kind is ProviderRowKind.USAGE}
     used |= {cell.model for cell in ours}
 
     def is_model(name: str) -> bool:
@@ -76,15 +87,15 @@ def reconcile_provider(
         return isinstance(catalogue.find(name, seller), RateCard) or canonical(name) in used
 
     others: dict[str, NanoUsd] = defaultdict(int)
-    compared: list[tuple[Kind, Cell, Counts]] = []
+    compared: list[tuple[ProviderRowKind, ModelDay, Counts]] = []
     for kind, cell, counts in theirs:
-        if kind is Kind.COST and not is_model(cell.model):
+        if kind is ProviderRowKind.COST and not is_model(cell.model):
             others[cell.model] += counts.cost_nano_usd
             # Its day is covered all the same.
             compared.append((kind, cell._replace(model=""), counts))
         else:
             compared.append((kind, cell, counts))
-    found = compare(compared, ours, canonical, tolerance_ppm)
+    found = compare_counts(compared, ours, canonical, tolerance_ppm)
     largest = sorted((each for each in found if each.flagged), key=lambda each: -each.weight)
     explained = {each.cell for each in largest[:EXPLAINED_MAX]}
     return Reconciliation(

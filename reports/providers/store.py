@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
-from meterline.reports.providers.core.exports import Kind, ProviderRow
-from meterline.reports.providers.core.variance import Cell, Contributor, Counts
+from meterline.reports.providers.core.exports import ProviderRow, ProviderRowKind, import_digest
+from meterline.reports.providers.core.variance import Contributor, Counts, ModelDay
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.tables import PROVIDER_USAGE
 
@@ -26,14 +25,14 @@ WHERE provider = {provider:String} AND day >= {first:Date} AND day <= {last:Date
       GROUP BY account, kind, day)"""
 
 
-class Days(NamedTuple):
+class DayRange(NamedTuple):
     """UTC days, both inside."""
 
     first: date
     last: date
 
 
-def store(client: Client, rows: Sequence[ProviderRow], account: str, now_ms: int) -> bool:
+def store_import(client: Client, rows: Sequence[ProviderRow], account: str, now_ms: int) -> bool:
     """Store one import; False if exactly this is what is stored of its days already.
 
     All rows go in one block: a crash leaves the import whole or absent.
@@ -41,7 +40,7 @@ def store(client: Client, rows: Sequence[ProviderRow], account: str, now_ms: int
     Raises:
         ClickHouseError: as the door says.
     """
-    digest = _digest(rows)
+    digest = import_digest(rows)
     if _is_stored(client, rows, account, digest):
         return False
     lines = [
@@ -51,10 +50,6 @@ def store(client: Client, rows: Sequence[ProviderRow], account: str, now_ms: int
     data = [list(column) for column in zip(*lines, strict=True)]
     client.insert(PROVIDER_USAGE.name, _COLUMNS, data, f"{account}/{now_ms}/{digest}")
     return True
-
-
-def _digest(rows: Sequence[ProviderRow]) -> str:
-    return hashlib.sha256("\n".join(map(repr, sorted(rows))).encode()).hexdigest()
 
 
 def _is_stored(client: Client, rows: Sequence[ProviderRow], account: str, digest: str) -> bool:
@@ -68,11 +63,13 @@ WHERE account = {account:String} AND day >= {first:Date} AND day <= {last:Date}
 GROUP BY provider, kind, day""",
         {"account": account, "first": first, "last": last},
     )
-    found = {(row[0], Kind(row[1]), row[2]): row[3] for row in stored}
+    found = {(row[0], ProviderRowKind(row[1]), row[2]): row[3] for row in stored}
     return all(found.get(day) == digest for day in days)
 
 
-def read_theirs(client: Client, provider: str, days: Days) -> list[tuple[Kind, Cell, Counts]]:
+def read_provider_counts(
+    client: Client, provider: str, days: DayRange
+) -> list[tuple[ProviderRowKind, ModelDay, Counts]]:
     """What the provider says, by kind, day and model as it names it.
 
     Raises:
@@ -87,7 +84,11 @@ GROUP BY kind, day, model ORDER BY kind, day, model""",
         {"provider": provider, **days._asdict()},
     )
     return [
-        (Kind(row[0]), Cell(row[1], row[2]), Counts(row[3], row[4], row[5], nano_from_usd(row[6])))
+        (
+            ProviderRowKind(row[0]),
+            ModelDay(row[1], row[2]),
+            Counts(row[3], row[4], row[5], nano_from_usd(row[6])),
+        )
         for row in rows
     ]
 
@@ -95,7 +96,7 @@ GROUP BY kind, day, model ORDER BY kind, day, model""",
 _DAYS = "toDate(event_time) >= {first:Date} AND toDate(event_time) <= {last:Date}"
 
 
-def read_ours(client: Client, days: Days) -> list[tuple[str, Cell, Counts]]:
+def read_own_counts(client: Client, days: DayRange) -> list[tuple[str, ModelDay, Counts]]:
     """What was counted and is billed, by provider as sent, UTC day and stored model.
 
     Raises:
@@ -110,7 +111,7 @@ GROUP BY provider, day, model ORDER BY day, model, provider""",  # noqa: S608 - 
         days._asdict(),
     )
     return [
-        (row[0], Cell(row[1], row[2]), Counts(row[3], row[4], row[5], nano_from_usd(row[6])))
+        (row[0], ModelDay(row[1], row[2]), Counts(row[3], row[4], row[5], nano_from_usd(row[6])))
         for row in rows
     ]
 

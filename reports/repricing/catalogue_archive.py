@@ -29,7 +29,7 @@ class ArchivedCatalogue(NamedTuple):
     used_since_ms: int
 
 
-def keep(client: Client, files: Sequence[tuple[str, bytes]], now_ms: int) -> bool:
+def archive_catalogue(client: Client, files: Sequence[tuple[str, bytes]], now_ms: int) -> bool:
     """Keep a catalogue's files if they are not kept yet; whether they were written.
 
     Raises:

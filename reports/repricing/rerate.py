@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.pricing.catalogue import Catalogue
-from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.repricing.charged_usage import CHARGED_EVENTS
 from meterline.reports.repricing.core.scenario import Request, event_of
-from meterline.reports.repricing.slices import Slice, read_slices
+from meterline.reports.repricing.slices import EventSlice, read_event_slices
 from meterline.reports.totals import Query
 from meterline.schemas.audit import AuditEntry
 from meterline.schemas.errors import MeterlineError
@@ -54,7 +54,7 @@ class RerateError(MeterlineError):
     """Events cannot be re-rated; the message says why."""
 
 
-class Group(NamedTuple):
+class RerateGroup(NamedTuple):
     """Whose usage of what."""
 
     organisation: str
@@ -63,7 +63,7 @@ class Group(NamedTuple):
 
 
 @dataclass(slots=True)
-class Changed:
+class RerateChange:
     """What changes for some events."""
 
     events: int = 0
@@ -76,20 +76,20 @@ class Changed:
 class Rerating:
     """What a re-rating does, or would do."""
 
-    period: Period
+    period: ReportPeriod
     price_version: str
     seen: int = 0
     unsettled: int = 0
     """Came too recently; left out."""
     without_price: int = 0
     """The catalogue has no price; they stay as they are."""
-    groups: dict[Group, Changed] = field(default_factory=dict)
+    groups: dict[RerateGroup, RerateChange] = field(default_factory=dict)
 
     @property
-    def total(self) -> Changed:
+    def total(self) -> RerateChange:
         """All groups."""
         each = self.groups.values()
-        return Changed(
+        return RerateChange(
             sum(one.events for one in each),
             sum(one.newly_priced for one in each),
             sum(one.difference_nano_usd for one in each),
@@ -107,7 +107,7 @@ class RerateDependencies:
     """Writes an entry durably."""
 
 
-class Why(NamedTuple):
+class RerateReason(NamedTuple):
     """Who re-rates, when and why."""
 
     actor: str
@@ -118,8 +118,8 @@ class Why(NamedTuple):
 def rerate(
     doors: RerateDependencies,
     catalogue: Catalogue,
-    period: Period,
-    why: Why,
+    period: ReportPeriod,
+    why: RerateReason,
     *,
     dry_run: bool = False,
 ) -> Rerating:
@@ -141,7 +141,7 @@ def rerate(
         raise RerateError(message)
     # 1. Measure.
     found = Rerating(period, catalogue.version)
-    slices = read_slices(doors.reader, period)
+    slices = read_event_slices(doors.reader, period)
     for piece in slices:
         for change in _changes(doors.reader, catalogue, piece, why.now_ms, found):
             _count(found, change)
@@ -179,7 +179,7 @@ class _Change(NamedTuple):
 _REQUEST = tuple(name for name in Request._fields[1:] if name not in _COPIED)
 
 
-def _question(piece: Slice) -> Query:
+def _question(piece: EventSlice) -> Query:
     columns = ", ".join([*_COPIED, *_REQUEST])
     sql = f"""
 SELECT toUnixTimestamp64Milli(event_time), {columns},
@@ -190,7 +190,7 @@ FROM {CHARGED_EVENTS}"""  # noqa: S608 - only fixed text is put in; values are b
 
 
 def _changes(
-    client: Client, catalogue: Catalogue, piece: Slice, now_ms: int, found: Rerating
+    client: Client, catalogue: Catalogue, piece: EventSlice, now_ms: int, found: Rerating
 ) -> Iterator[_Change]:
     """Settled events that the catalogue charges otherwise than they are charged now."""
     names = [*_COPIED, *_REQUEST]
@@ -226,14 +226,14 @@ def _changes(
 
 def _count(found: Rerating, change: _Change) -> None:
     named = dict(zip(_COPIED, change.copied, strict=True))
-    group = Group(named["organisation"], named["department"], named["model"])
-    changed = found.groups.setdefault(group, Changed())
+    group = RerateGroup(named["organisation"], named["department"], named["model"])
+    changed = found.groups.setdefault(group, RerateChange())
     changed.events += 1
     changed.newly_priced += change.priced_now
     changed.difference_nano_usd += change.new_nano_usd - change.charged_nano_usd
 
 
-def _row(change: _Change, version: str, why: Why) -> tuple[Any, ...]:
+def _row(change: _Change, version: str, why: RerateReason) -> tuple[Any, ...]:
     values = dict(zip(_COPIED, change.copied, strict=True))
     values |= {
         "event_time": change.time_ms,
@@ -253,7 +253,7 @@ def _insert(client: Client, rows: list[tuple[Any, ...]]) -> None:
         client.insert(PRICE_ADJUSTMENTS.name, _COLUMNS, data)
 
 
-def _entry(found: Rerating, why: Why) -> AuditEntry:
+def _entry(found: Rerating, why: RerateReason) -> AuditEntry:
     total = found.total
     identity = f"usage.rerated\0{found.period.name}\0{found.price_version}\0{why.now_ms}"
     return AuditEntry(

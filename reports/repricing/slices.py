@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.schemas.periods import DAY_MS
 
 SLICE_EVENTS_MAX = 2_000_000
@@ -17,7 +17,7 @@ SLICE_EVENTS_MAX = 2_000_000
 day is a slice of its own."""
 
 
-class Slice(NamedTuple):
+class EventSlice(NamedTuple):
     """Events in `[start_ms, end_ms)`."""
 
     start_ms: int
@@ -31,7 +31,7 @@ TIMES = (
 """Condition on `event_time`; the parameters are those of a slice's `_asdict()`."""
 
 
-def read_slices(client: Client, period: Period) -> list[Slice]:
+def read_event_slices(client: Client, period: ReportPeriod) -> list[EventSlice]:
     """The slices of a period that have events, in order.
 
     Raises:
@@ -46,16 +46,16 @@ FROM usage_events WHERE {TIMES} GROUP BY day ORDER BY day""",  # noqa: S608 - fi
     return list(pack(((int(day), int(count)) for day, count in rows), period))
 
 
-def pack(days: Iterable[tuple[int, int]], period: Period) -> Iterator[Slice]:
+def pack(days: Iterable[tuple[int, int]], period: ReportPeriod) -> Iterator[EventSlice]:
     """Join days (number since 1970, events) to slices; days are UTC days, cut to the period."""
     start, end, held = 0, 0, 0
     for day, count in days:
         first, after = day * DAY_MS, (day + 1) * DAY_MS
         if held and held + count > SLICE_EVENTS_MAX:
-            yield Slice(max(start, period.start_ms), min(end, period.end_ms))
+            yield EventSlice(max(start, period.start_ms), min(end, period.end_ms))
             held = 0
         if not held:
             start = first
         end, held = after, held + count
     if held:
-        yield Slice(max(start, period.start_ms), min(end, period.end_ms))
+        yield EventSlice(max(start, period.start_ms), min(end, period.end_ms))

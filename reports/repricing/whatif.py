@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.attribution.core.question import Axis
 from meterline.reports.attribution.core.sql import axis_expression
 from meterline.reports.repricing.charged_usage import CHARGED_EVENTS
 from meterline.reports.repricing.core.scenario import Request, Scenario, price_cuts
-from meterline.reports.repricing.slices import TIMES, Slice, read_slices
+from meterline.reports.repricing.slices import TIMES, EventSlice, read_event_slices
 from meterline.reports.totals import Query
 from meterline.schemas.money import NanoUsd, nano_from_usd
 
@@ -26,10 +26,10 @@ REQUEST_COLUMNS = Request._fields[1:]
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class UsageQuery:
     """The requests of a slice, those that are alike counted."""
 
-    slice: Slice
+    slice: EventSlice
     by: tuple[Axis, ...]
     models: Sequence[str]
     """Stored model names."""
@@ -68,7 +68,7 @@ def _axes(by: tuple[Axis, ...], parameters: dict[str, object]) -> tuple[list[str
 
 
 @dataclass(slots=True)
-class Comparison:
+class CostComparison:
     """Now and then, of one group."""
 
     requests: int = 0
@@ -85,7 +85,7 @@ class Comparison:
         """What the scenario saves; negative where it costs more."""
         return self.now_nano_usd - self.then_nano_usd
 
-    def add(self, other: Comparison) -> None:
+    def add(self, other: CostComparison) -> None:
         """Take another group in."""
         self.requests += other.requests
         self.now_nano_usd += other.now_nano_usd
@@ -98,55 +98,57 @@ class Comparison:
 class WhatIf:
     """The answer: by group, the costliest first."""
 
-    period: Period
+    period: ReportPeriod
     by: tuple[Axis, ...]
-    groups: dict[tuple[str, ...], Comparison] = field(default_factory=dict)
+    groups: dict[tuple[str, ...], CostComparison] = field(default_factory=dict)
 
     @property
-    def total(self) -> Comparison:
+    def total(self) -> CostComparison:
         """All groups."""
-        total = Comparison()
+        total = CostComparison()
         for each in self.groups.values():
             total.add(each)
         return total
 
 
-def what_if(client: Client, scenario: Scenario, period: Period, by: tuple[Axis, ...]) -> WhatIf:
+def what_if(
+    client: Client, scenario: Scenario, period: ReportPeriod, by: tuple[Axis, ...]
+) -> WhatIf:
     """Price the usage of a period by a scenario; only requests that it concerns are in the answer.
 
     Raises:
         ClickHouseError: as the door says.
     """
     answer = WhatIf(period, by)
-    for piece in read_slices(client, period):
+    for piece in read_event_slices(client, period):
         models = scenario.concerned(_models(client, piece))
         if not models:
             continue
         cuts = price_cuts(scenario.catalogue, piece.start_ms, piece.end_ms)
-        usage = Usage(piece, by, models, cuts)
+        usage = UsageQuery(piece, by, models, cuts)
         for row in _rows(client, usage):
-            group, compared = compare(scenario, row, len(by))
-            answer.groups.setdefault(group, Comparison()).add(compared)
+            group, compared = price_row(scenario, row, len(by))
+            answer.groups.setdefault(group, CostComparison()).add(compared)
     ranked = sorted(answer.groups.items(), key=lambda each: (-each[1].now_nano_usd, each[0]))
     answer.groups = dict(ranked)
     return answer
 
 
-def compare(
+def price_row(
     scenario: Scenario, row: Sequence[Any], axes: int
-) -> tuple[tuple[str, ...], Comparison]:
-    """One row of `Usage`: its group, and what its requests cost now and then."""
+) -> tuple[tuple[str, ...], CostComparison]:
+    """One row of `UsageQuery`: its group, and what its requests cost now and then."""
     request = Request._make(row[axes : axes + len(Request._fields)])
     count, unpriced, cost = row[-3:]
     now = nano_from_usd(cost)
     price, priced = scenario.price(request)
-    compared = Comparison(
+    compared = CostComparison(
         count, now, price * count if priced else now, unpriced, 0 if priced else count
     )
     return tuple(row[:axes]), compared
 
 
-def _models(client: Client, piece: Slice) -> list[str]:
+def _models(client: Client, piece: EventSlice) -> list[str]:
     rows = client.query(
         f"SELECT DISTINCT toString(model) FROM usage_events WHERE {TIMES}",  # noqa: S608
         piece._asdict(),
@@ -154,6 +156,6 @@ def _models(client: Client, piece: Slice) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _rows(client: Client, usage: Usage) -> Iterator[tuple[Any, ...]]:
+def _rows(client: Client, usage: UsageQuery) -> Iterator[tuple[Any, ...]]:
     for block in client.blocks(*usage.build()):
         yield from zip(*block, strict=True)

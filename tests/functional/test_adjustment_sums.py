@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.pricing.catalogue import Catalogue, build_catalogue
-from meterline.reports.attribution.core.period import Period
-from meterline.reports.close.close import Outcome, close_month, reopen_month
-from meterline.reports.repricing.rerate import RerateDependencies, Why, rerate
+from meterline.reports.attribution.core.period import ReportPeriod
+from meterline.reports.close.close import CloseOutcome, close_month, reopen_month
+from meterline.reports.repricing.rerate import RerateDependencies, RerateReason, rerate
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.usage import UsageEvent
 from meterline.sinks.migrate import migrate
@@ -36,7 +36,7 @@ from tests.close_store import (
 from tests.servers import running_clickhouse
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
-OCTOBER = Period("2026-10", OCTOBER_MS, NOVEMBER_MS)
+OCTOBER = ReportPeriod("2026-10", OCTOBER_MS, NOVEMBER_MS)
 # Each is a whole close or three on a real server: few, and the nightly profile has more.
 EXAMPLES = 5 if settings().max_examples < 1_000 else 50
 PRICES = st.decimals("0", "90", places=6).map(lambda price: f"{price:f}")
@@ -131,7 +131,7 @@ def test_adjustments_are_the_difference_and_lines_the_total(
         for number, catalogue in enumerate(catalogues):
             if number == closed_after:
                 closes += close(desk, next(clock))
-            rerate(doors, catalogue, OCTOBER, Why("ana", "tried", next(clock)))
+            rerate(doors, catalogue, OCTOBER, RerateReason("ana", "tried", next(clock)))
             wanted = charged(events, catalogues[: number + 1])
             assert total(client, "SELECT sum(cost_usd) FROM usage_events FINAL") == frozen
             adjusted = total(client, "SELECT sum(difference_usd) FROM price_adjustments FINAL")
@@ -145,7 +145,7 @@ def test_adjustments_are_the_difference_and_lines_the_total(
 
 def close(desk: Dispatcher, now_ms: int) -> int:
     result = close_month(desk.doors(), "2026-10", now_ms, actor="ana")
-    assert result.outcome is Outcome.CLOSED, result.blockers
+    assert result.outcome is CloseOutcome.CLOSED, result.blockers
     return 1
 
 

@@ -11,14 +11,14 @@ import pytest
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.backends.kafka.config import Record
-from meterline.reports.attribution.answer import Answer, ask, with_peaks
-from meterline.reports.attribution.core.period import Granularity, Period
+from meterline.reports.attribution.answer import Answer, run_attribution, with_peaks
+from meterline.reports.attribution.core.period import Granularity, ReportPeriod
 from meterline.reports.attribution.core.question import (
     Attribution,
+    AttributionSource,
     Axis,
     Dimension,
     Filter,
-    Source,
     exact_sources,
     read_axis,
 )
@@ -178,8 +178,8 @@ def questions(zone: str) -> list[Attribution]:
     month = calendar.window(WindowKind.MONTH, NOW_MS)
     first = calendar.window(WindowKind.DAY, NOW_MS - 11 * DAY_MS)
     last = calendar.window(WindowKind.DAY, NOW_MS)
-    whole = Period("2026-10", month.start_ms, month.end_ms)
-    days = Period("12d", first.start_ms, last.end_ms)
+    whole = ReportPeriod("2026-10", month.start_ms, month.end_ms)
+    days = ReportPeriod("12d", first.start_ms, last.end_ms)
     key = Filter(read_axis("key"), ("k-3", "k-4"))
     department = Filter(read_axis("department"), ("research",))
 
@@ -220,16 +220,16 @@ def test_every_source_equals_a_recomputation(store: Client, zone: str) -> None:
                 accepted.remove(sent[index])
         for question in questions(zone):
             expected = recomputed(question, accepted)
-            plain = ask(store, from_events(question))
+            plain = run_attribution(store, from_events(question))
             assert answered(plain) == expected
-            assert answered(ask(store, question)) == expected
+            assert answered(run_attribution(store, question)) == expected
         if round_number < 3:
             at_ms = NOW_MS + 1_000 * round_number
             rolled_up += refresh(store, zone, at_ms, hot_seconds=0)
             remove_replaced(store, at_ms + 2 * 3_600_000)
             assert refresh(store, zone, at_ms + 1, hot_seconds=0) == 0
             for question in questions(zone):
-                assert answered(ask(store, question)) == recomputed(question, accepted)
+                assert answered(run_attribution(store, question)) == recomputed(question, accepted)
     assert rolled_up > 100
 
 
@@ -240,7 +240,7 @@ def from_events(question: Attribution) -> Attribution:
         question.by,
         question.granularity,
         question.filters,
-        source=Source.USAGE_EVENTS,
+        source=AttributionSource.USAGE_EVENTS,
     )
 
 
@@ -253,8 +253,8 @@ def test_fresh_rollup_is_what_answers(store: Client) -> None:
     question = questions("UTC")[0]
     expected = recomputed(question, events)
     store.command("TRUNCATE TABLE usage_events")
-    answer = ask(store, question)
-    assert answer.source is Source.USAGE_DAYS
+    answer = run_attribution(store, question)
+    assert answer.source is AttributionSource.USAGE_DAYS
     assert answered(answer) == expected
 
 
@@ -269,7 +269,7 @@ def test_hot_cells_are_left_alone(store: Client) -> None:
     log.send(hot[1:])
     assert refresh(store, "UTC", NOW_MS) == 0
     question = questions("UTC")[0]
-    assert answered(ask(store, question)) == recomputed(question, hot)
+    assert answered(run_attribution(store, question)) == recomputed(question, hot)
     assert refresh(store, "UTC", NOW_MS + 601_000) > 0
 
 
@@ -291,6 +291,6 @@ def test_peaks_are_the_busiest_minute(store: Client) -> None:
     ]
     Log(store).send(events)
     question = questions("UTC")[0]
-    answer = with_peaks(store, ask(store, question))
+    answer = with_peaks(store, run_attribution(store, question))
     assert [line.peaks for line in answer.lines] == [(3, 900)]
-    assert Source.SPEND_WINDOWS not in exact_sources(question)
+    assert AttributionSource.SPEND_WINDOWS not in exact_sources(question)

@@ -12,12 +12,12 @@ import pytest
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.backends.clickhouse.errors import ClickHouseRefusedError
-from meterline.reports.attribution.core.period import Period
-from meterline.reports.audit.core.chain import Break, verify
+from meterline.reports.attribution.core.period import ReportPeriod
+from meterline.reports.audit.core.chain import BreakKind, find_break
 from meterline.reports.audit.export import (
     FIELDS,
     Aggregate,
-    Export,
+    AuditExport,
     ExportFormat,
     export_text,
     write_parquet,
@@ -38,7 +38,7 @@ from meterline.schemas.usage import UsageEvent
 from tests.functional.test_attribution_store import NOW_MS, Log
 
 pytestmark = pytest.mark.functional
-ALL = Period("all", 0, NOW_MS * 2)
+ALL = ReportPeriod("all", 0, NOW_MS * 2)
 
 
 def event(number: int, **fields: Any) -> UsageEvent:
@@ -73,7 +73,7 @@ def stored(store: Client) -> Log:
 
 
 def text(store: Client, form: ExportFormat, aggregate: Aggregate = Aggregate.NONE) -> str:
-    return b"".join(export_text(store, Export(ALL, aggregate=aggregate), form)).decode()
+    return b"".join(export_text(store, AuditExport(ALL, aggregate=aggregate), form)).decode()
 
 
 def test_csv_has_the_fixed_fields(store: Client) -> None:
@@ -130,7 +130,7 @@ def test_json_lines_and_parquet_hold_the_same(store: Client) -> None:
     stored(store)
     lines = [json.loads(line) for line in text(store, ExportFormat.JSONL).splitlines()]
     file = io.BytesIO()
-    assert write_parquet(store, Export(ALL), file) == len(lines) == 4
+    assert write_parquet(store, AuditExport(ALL), file) == len(lines) == 4
     table = pq.read_table(io.BytesIO(file.getvalue()))
     assert table.column_names == list(FIELDS) == list(lines[0])
     assert str(table.schema.field("cost_usd").type) == "decimal128(38, 9)"
@@ -209,13 +209,13 @@ def test_chain_grows_and_shows_the_first_break(store: Client) -> None:
     assert (seal(store), seal(store)) == (3, 0)
     act(store, 4, 3)
     assert seal(store) == 1
-    assert verify(read_actions(store), read_links(store)) is None
+    assert find_break(read_actions(store), read_links(store)) is None
     store.command(
         "ALTER TABLE audit_log UPDATE actor = 'nobody' WHERE id = 'a-2' SETTINGS mutations_sync = 2"
     )
-    finding = verify(read_actions(store), read_links(store))
+    finding = find_break(read_actions(store), read_links(store))
     assert finding is not None
-    assert (finding.kind, finding.seq) == (Break.CHANGED, 2)
+    assert (finding.kind, finding.seq) == (BreakKind.CHANGED, 2)
 
 
 def test_retention_per_class(store: Client) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.close import CloseError, Outcome, close_month, reopen_month
+from meterline.reports.close.close import CloseError, CloseOutcome, close_month, reopen_month
 from meterline.reports.close.files import check_files
 from meterline.reports.close.ledger import PeriodState, read_ledger
 from tests.close_store import (
@@ -36,7 +36,7 @@ def desk(store: Client, tmp_path: Path) -> Dispatcher:
 
 def close(
     desk: Dispatcher, period: str = "2026-10", now_ms: int = CUT_OFF_MS, **options: bool
-) -> Outcome:
+) -> CloseOutcome:
     return close_month(desk.doors(), period, now_ms, actor="ana", **options).outcome
 
 
@@ -50,7 +50,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_every_number_is_the_sum_of_its_events(desk: Dispatcher) -> None:
     """Bill, journal and FOCUS file of each organisation add up to its raw events, exactly."""
-    assert close(desk) is Outcome.CLOSED
+    assert close(desk) is CloseOutcome.CLOSED
     raw = {
         row[0]: (Decimal(row[1]), row[2])
         for row in desk.client.query(
@@ -84,15 +84,15 @@ def focus(folder: Path) -> list[dict[str, str]]:
 
 def test_repeated_close_writes_the_same_bytes(desk: Dispatcher) -> None:
     """A closed month whose files are lost is written again, byte for byte."""
-    assert close(desk) is Outcome.CLOSED
+    assert close(desk) is CloseOutcome.CLOSED
     first = tree(desk.root)
-    assert close(desk, now_ms=CUT_OFF_MS + 99) is Outcome.ALREADY
+    assert close(desk, now_ms=CUT_OFF_MS + 99) is CloseOutcome.ALREADY
     assert tree(desk.root) == first
     for path in (desk.root / "2026-10" / "r1").rglob("*"):
         if path.is_file():
             path.unlink()
     store_events(desk.client, [usage(999)], 5_000)  # a late event changes nothing of it
-    assert close(desk, now_ms=CUT_OFF_MS + 999) is Outcome.ALREADY
+    assert close(desk, now_ms=CUT_OFF_MS + 999) is CloseOutcome.ALREADY
     assert tree(desk.root) == first
     assert check_files(desk.root / "2026-10" / "r1") == []
     # The audit entry is repeated with its id, in case the process died before it was written.
@@ -101,13 +101,13 @@ def test_repeated_close_writes_the_same_bytes(desk: Dispatcher) -> None:
 
 def test_closed_month_is_left_alone(desk: Dispatcher) -> None:
     """Closing a closed month whose files are whole touches none; a damaged one is made again."""
-    assert close(desk) is Outcome.CLOSED
+    assert close(desk) is CloseOutcome.CLOSED
     first, written = tree(desk.root), stamps(desk.root)
-    assert close(desk, now_ms=CUT_OFF_MS + 99) is Outcome.ALREADY
+    assert close(desk, now_ms=CUT_OFF_MS + 99) is CloseOutcome.ALREADY
     assert stamps(desk.root) == written
     damaged = desk.root / "2026-10" / "r1" / "acme" / "bill.csv"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"9")
-    assert close(desk, now_ms=CUT_OFF_MS + 999) is Outcome.ALREADY
+    assert close(desk, now_ms=CUT_OFF_MS + 999) is CloseOutcome.ALREADY
     assert tree(desk.root) == first
 
 
@@ -123,7 +123,7 @@ def test_killed_close_resumes(desk: Dispatcher, step: str) -> None:
     with pytest.raises(KilledError):
         close(desk)
     desk.fail_at = ""
-    expected = Outcome.ALREADY if step == "audit" else Outcome.CLOSED
+    expected = CloseOutcome.ALREADY if step == "audit" else CloseOutcome.CLOSED
     assert close(desk, now_ms=CUT_OFF_MS + 60_000) is expected
     history = read_ledger(desk.client).history("2026-10")
     assert [each.revision for each in history.closed] == [1]
@@ -138,17 +138,17 @@ def test_killed_close_resumes(desk: Dispatcher, step: str) -> None:
 
 def test_refuses_and_says_why(desk: Dispatcher) -> None:
     """Too early, lag, drift and unmapped departments keep a month open, each with its reason."""
-    assert close(desk, now_ms=CUT_OFF_MS - 1) is Outcome.REFUSED
+    assert close(desk, now_ms=CUT_OFF_MS - 1) is CloseOutcome.REFUSED
     assert "cut-off" in reason(desk)
-    assert close(desk, now_ms=NOVEMBER_MS - 1, early=True) is Outcome.REFUSED
+    assert close(desk, now_ms=NOVEMBER_MS - 1, early=True) is CloseOutcome.REFUSED
     assert "not over" in reason(desk)
     desk.lag = ["sink is behind in usage.events (partition 3: 12 messages)"]
-    assert close(desk) is Outcome.REFUSED
+    assert close(desk) is CloseOutcome.REFUSED
     assert reason(desk) == "lag: sink is behind in usage.events (partition 3: 12 messages)"
     desk.lag = []
     desk.policy = desk.policy.replace("cost_center: CC-200, ", "")
     store_events(desk.client, [usage(1_000)], 5_000, windows=False)
-    assert close(desk) is Outcome.REFUSED
+    assert close(desk) is CloseOutcome.REFUSED
     assert "no cost centre for acme/support" in reason(desk)
     assert "department:acme/research: streams $" in reason(desk)
     assert read_ledger(desk.client).history("2026-10").state is PeriodState.OPEN
@@ -167,7 +167,7 @@ def test_dry_run_books_nothing(desk: Dispatcher) -> None:
     desk.lag = ["sink is behind"]
     desk.policy = desk.policy.replace("cost_center: CC-200, ", "")
     result = close_month(desk.doors(), "2026-10", OCTOBER_MS, actor="ana", dry_run=True)
-    assert result.outcome is Outcome.DRAFT
+    assert result.outcome is CloseOutcome.DRAFT
     assert {each.kind.value for each in result.blockers} == {"time", "lag", "unmapped"}
     assert result.directory == desk.root / "2026-10" / "draft"
     journal = json.loads((result.directory / "acme" / "journal.json").read_bytes())
@@ -176,17 +176,17 @@ def test_dry_run_books_nothing(desk: Dispatcher) -> None:
     assert b"Draft" in (result.directory / "acme" / "summary.html").read_bytes()
     assert read_ledger(desk.client).history("2026-10").entries == ()
     desk.lag, desk.policy = [], Dispatcher(desk.client, desk.root).policy
-    assert close(desk) is Outcome.CLOSED
+    assert close(desk) is CloseOutcome.CLOSED
 
 
 def test_late_event_is_an_adjustment_of_the_next_month(desk: Dispatcher) -> None:
     """What comes after the close is booked in the next month as a correction, and only once."""
-    assert close(desk) is Outcome.CLOSED
+    assert close(desk) is CloseOutcome.CLOSED
     october = tree(desk.root / "2026-10")
     late = usage(1, id="late:1")
     own = usage(2, id="november:1", time_ms=NOVEMBER_MS + 5)
     store_events(desk.client, [late, own], 5_000)
-    assert close(desk, "2026-11", DECEMBER_CUT_OFF_MS) is Outcome.CLOSED
+    assert close(desk, "2026-11", DECEMBER_CUT_OFF_MS) is CloseOutcome.CLOSED
     assert tree(desk.root / "2026-10") == october
     folder = desk.root / "2026-11" / "r1" / "acme"
     corrections = [row for row in focus(folder) if row["ChargeClass"] == "Correction"]
@@ -206,7 +206,7 @@ def test_late_event_is_an_adjustment_of_the_next_month(desk: Dispatcher) -> None
 
 def test_reopened_month_is_restated_not_edited(desk: Dispatcher) -> None:
     """A revision books the difference only; the first revision stays as it is."""
-    assert close(desk) is Outcome.CLOSED
+    assert close(desk) is CloseOutcome.CLOSED
     first = tree(desk.root / "2026-10" / "r1")
     with pytest.raises(CloseError, match="reason"):
         reopen_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="ana", reason=" ")
@@ -222,7 +222,7 @@ def test_reopened_month_is_restated_not_edited(desk: Dispatcher) -> None:
     reopen_month(desk.doors(), "2026-10", CUT_OFF_MS + 1, actor="ana", reason="refund")
     with pytest.raises(CloseError, match="REOPENED"):
         reopen_month(desk.doors(), "2026-10", CUT_OFF_MS + 2, actor="ana", reason="again")
-    assert close(desk, now_ms=CUT_OFF_MS + 3) is Outcome.CLOSED
+    assert close(desk, now_ms=CUT_OFF_MS + 3) is CloseOutcome.CLOSED
     assert tree(desk.root / "2026-10" / "r1") == first
     folder = desk.root / "2026-10" / "r2" / "acme"
     rows = focus(folder)

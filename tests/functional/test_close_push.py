@@ -14,7 +14,7 @@ import pytest
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.webhook.client import WebhookClient
-from meterline.reports.close.close import Outcome, close_month
+from meterline.reports.close.close import CloseOutcome, close_month
 from meterline.reports.close.inputs import mapping_of
 from meterline.reports.close.ledger import read_ledger
 from meterline.reports.erp.pull import ExportServer
@@ -38,7 +38,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]:
         store_events(client, october_events(40), 10)
         desk = Dispatcher(client, folder / "closes", policy=policy("https://erp.example/x"))
         result = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="ana")
-        assert result.outcome is Outcome.CLOSED, result.blockers
+        assert result.outcome is CloseOutcome.CLOSED, result.blockers
         yield desk
         client.close()
 

@@ -24,8 +24,8 @@ from meterline.backends.kafka.config import embedded_kafka
 from meterline.control.policy.file import compile_policy, parse_policy, plan
 from meterline.control.store import publish
 from meterline.pricing.catalogue import catalogue_files
-from meterline.reports.close.core.months import Month, month_before, month_of
-from meterline.reports.repricing.catalogue_archive import keep
+from meterline.reports.close.core.months import Month, month_at, month_before
+from meterline.reports.repricing.catalogue_archive import archive_catalogue
 from meterline.schemas.periods import DAY_MS
 from meterline.schemas.topics import TOPICS
 from meterline.sinks.migrate import migrate
@@ -79,7 +79,7 @@ class Office(NamedTuple):
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     """Broker, store with a month of events that is over, a sink, and an ERP that answers."""
     folder = tmp_path_factory.mktemp("office")
-    month = month_before(month_before(month_of(now_ms(), "UTC"), "UTC"), "UTC")
+    month = month_before(month_before(month_at(now_ms(), "UTC"), "UTC"), "UTC")
     with (
         running_receiver() as receiver,
         running_broker() as bootstrap,
@@ -103,7 +103,7 @@ finance:
             usage(number, time_ms=month.start_ms + number % 20 * DAY_MS) for number in range(EVENTS)
         ]
         store_events(client, events, 10)
-        keep(client, catalogue_files(), month.start_ms)
+        archive_catalogue(client, catalogue_files(), month.start_ms)
         (folder / "run").mkdir()
         Runtime(
             pid=1,
@@ -187,7 +187,7 @@ def test_a_month_from_draft_to_revision(office: Office, monkeypatch: pytest.Monk
 
 def test_a_month_that_is_not_over_stays_open(office: Office) -> None:
     """The refusal says why and exits with 3; nothing is closed."""
-    this = month_of(now_ms(), "UTC").name
+    this = month_at(now_ms(), "UTC").name
     assert "the month stays open" in office.run("close", this, code=3)
     refused = office.json("close", this, code=3)
     assert isinstance(refused, dict)

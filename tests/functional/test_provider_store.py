@@ -7,10 +7,10 @@ import pytest
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
-from meterline.reports.providers.core.exports import Kind, ProviderRow
+from meterline.reports.providers.core.exports import ProviderRow, ProviderRowKind
 from meterline.reports.providers.core.layouts import ExportError
 from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider
-from meterline.reports.providers.store import Days, store
+from meterline.reports.providers.store import DayRange, store_import
 from meterline.schemas.periods import DAY_MS
 from meterline.sinks.migrate import migrate
 from tests.close_store import CATALOGUE, OCTOBER_MS, store_events, usage
@@ -50,11 +50,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def said(day: date, tokens: int) -> ProviderRow:
-    return ProviderRow("openai", Kind.USAGE, day, MODEL, "", "", 50, tokens, 5_000)
+    return ProviderRow("openai", ProviderRowKind.USAGE, day, MODEL, "", "", 50, tokens, 5_000)
 
 
 def compared(client: Client, tolerance_ppm: int = 50_000) -> Reconciliation:
-    return reconcile_provider(client, CATALOGUE, "openai", Days(FIRST, SECOND), tolerance_ppm)
+    return reconcile_provider(client, CATALOGUE, "openai", DayRange(FIRST, SECOND), tolerance_ppm)
 
 
 def test_exports_are_compared_and_imported_once(client: Client) -> None:
@@ -63,8 +63,8 @@ def test_exports_are_compared_and_imported_once(client: Client) -> None:
     with pytest.raises(ExportError, match="provider import"):
         compared(client)
     export = [said(FIRST, 50_500), said(SECOND, 60_000)]
-    assert store(client, export, "", 1)
-    assert not store(client, list(reversed(export)), "", 2)
+    assert store_import(client, export, "", 1)
+    assert not store_import(client, list(reversed(export)), "", 2)
     found = compared(client)
     assert [(each.cell.day, each.flagged) for each in found.variances] == [
         (FIRST, ()),
@@ -80,10 +80,10 @@ def test_exports_are_compared_and_imported_once(client: Client) -> None:
 
     # Costs of what is no model are named, and compared with nothing.
     costs = [
-        ProviderRow("openai", Kind.COST, FIRST, name, cost_nano_usd=70)
+        ProviderRow("openai", ProviderRowKind.COST, FIRST, name, cost_nano_usd=70)
         for name in (MODEL, "web search")
     ]
-    assert store(client, costs, "costs", 5)
+    assert store_import(client, costs, "costs", 5)
     assert compared(client).other_costs == {"web search": 70}
     assert {each.cell.model for each in compared(client).variances} == {"gpt-4.1"}
     client.command(
@@ -91,9 +91,9 @@ def test_exports_are_compared_and_imported_once(client: Client) -> None:
     )
 
     # A day that is imported again is replaced, whatever rows it had; other days stay.
-    assert store(client, [said(SECOND, 50_000)], "", 3)
+    assert store_import(client, [said(SECOND, 50_000)], "", 3)
     assert compared(client).flagged == ()
     assert len(compared(client).variances) == 2
     # Another account of the same provider adds to it.
-    assert store(client, [said(SECOND, 50_000)], "second", 4)
+    assert store_import(client, [said(SECOND, 50_000)], "second", 4)
     assert compared(client).flagged[0].cell.day == SECOND

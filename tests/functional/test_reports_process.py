@@ -20,7 +20,7 @@ from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.control.policy.file import compile_policy, parse_policy, plan
 from meterline.control.store import publish
-from meterline.reports.close.core.months import Month, month_before, month_of
+from meterline.reports.close.core.months import Month, month_at, month_before
 from meterline.reports.close.files import check_files
 from meterline.reports.close.ledger import PeriodState, read_ledger
 from meterline.schemas.topics import TOPICS
@@ -88,7 +88,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def month() -> Month:
     """The month before the last: over its cut-off whatever today is."""
-    return month_before(month_before(month_of(now_ms(), "UTC"), "UTC"), "UTC")
+    return month_before(month_before(month_at(now_ms(), "UTC"), "UTC"), "UTC")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
-from meterline.reports.attribution.core.period import Period
+from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.attribution.core.question import read_axis
 from meterline.reports.repricing.core.scenario import Scenario, Swap
 from meterline.reports.repricing.whatif import what_if
@@ -18,7 +18,7 @@ from tests.close_store import (
 )
 
 pytestmark = pytest.mark.functional
-OCTOBER = Period("2026-10", OCTOBER_MS, NOVEMBER_MS)
+OCTOBER = ReportPeriod("2026-10", OCTOBER_MS, NOVEMBER_MS)
 DEAR = b"""{"catalogue_version": "dear", "entries": [
  {"seller": "openai", "model": "gpt-4.1", "prices": [
   {"effective_from": "2020-01-01", "tiers": [{"input": "2.00", "output": "8.00"}]},

@@ -8,13 +8,13 @@ import pytest
 
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
-from meterline.reports.attribution.answer import ask
-from meterline.reports.attribution.core.period import Period
-from meterline.reports.attribution.core.question import Attribution, Source, read_axis
-from meterline.reports.close.close import Outcome, close_month
+from meterline.reports.attribution.answer import run_attribution
+from meterline.reports.attribution.core.period import ReportPeriod
+from meterline.reports.attribution.core.question import Attribution, AttributionSource, read_axis
+from meterline.reports.close.close import CloseOutcome, close_month
 from meterline.reports.repricing.catalogue_archive import (
     UnknownVersionError,
-    keep,
+    archive_catalogue,
     read_catalogue,
     read_versions,
 )
@@ -22,8 +22,8 @@ from meterline.reports.repricing.core.scenario import Scenario
 from meterline.reports.repricing.rerate import (
     RerateDependencies,
     RerateError,
+    RerateReason,
     Rerating,
-    Why,
     rerate,
 )
 from meterline.reports.repricing.whatif import what_if
@@ -44,7 +44,7 @@ from tests.close_store import (
 )
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
-OCTOBER = Period("2026-10", OCTOBER_MS, NOVEMBER_MS)
+OCTOBER = ReportPeriod("2026-10", OCTOBER_MS, NOVEMBER_MS)
 LATER_MS = DECEMBER_CUT_OFF_MS
 CORRECTED = b"""{"catalogue_version": "corrected", "entries": [
  {"seller": "openai", "model": "gpt-4.1", "prices": [
@@ -63,18 +63,20 @@ class Books:
 
     def rerate(self, catalogue: Catalogue, now_ms: int, *, dry_run: bool = False) -> Rerating:
         doors = RerateDependencies(self.client, self.writer, self.audit.append)
-        why = Why("finance", "list price was wrong", now_ms)
+        why = RerateReason("finance", "list price was wrong", now_ms)
         return rerate(doors, catalogue, OCTOBER, why, dry_run=dry_run)
 
     def total(self, sql: str) -> int:
         return nano_from_usd(str(self.client.query(sql)[0][0] or 0))
 
-    def attributed(self, source: Source = Source.USAGE_EVENTS) -> dict[str, tuple[int, int]]:
-        axis = "department" if source is Source.SPEND_WINDOWS else "model"
+    def attributed(
+        self, source: AttributionSource = AttributionSource.USAGE_EVENTS
+    ) -> dict[str, tuple[int, int]]:
+        axis = "department" if source is AttributionSource.SPEND_WINDOWS else "model"
         question = Attribution(OCTOBER, Calendar("UTC"), (read_axis(axis),), source=source)
         return {
             line.group[0]: (line.cost_nano_usd, line.unpriced)
-            for line in ask(self.client, question).lines
+            for line in run_attribution(self.client, question).lines
         }
 
 
@@ -134,7 +136,11 @@ def test_adjustments_sum_to_the_difference_and_events_stay(
     assert books.total(adjusted) == wanted - frozen
     assert books.total("SELECT sum(cost_usd) FROM usage_events FINAL") == frozen
     assert books.attributed()["brand-new"][1] == 0
-    for source in (Source.USAGE_EVENTS, Source.USAGE_DAYS, Source.SPEND_WINDOWS):
+    for source in (
+        AttributionSource.USAGE_EVENTS,
+        AttributionSource.USAGE_DAYS,
+        AttributionSource.SPEND_WINDOWS,
+    ):
         assert sum(cost for cost, _ in books.attributed(source).values()) == wanted, source
     (entry,) = books.audit
     assert (entry.action, entry.reason) == ("usage.rerated", "list price was wrong")
@@ -176,7 +182,7 @@ def test_fresh_events_and_missing_reasons_are_left_alone(
     assert (early.unsettled, early.groups) == (len(events), {})
     doors = RerateDependencies(books.client, books.writer, books.audit.append)
     with pytest.raises(RerateError, match="--reason"):
-        rerate(doors, corrected, OCTOBER, Why("finance", " ", LATER_MS))
+        rerate(doors, corrected, OCTOBER, RerateReason("finance", " ", LATER_MS))
 
 
 def test_an_open_month_closes_at_the_adjusted_price(
@@ -188,7 +194,7 @@ def test_an_open_month_closes_at_the_adjusted_price(
     result = close_month(
         Dispatcher(books.client, tmp_path).doors(), "2026-10", CUT_OFF_MS, actor="finance"
     )
-    assert (result.outcome, result.blockers) == (Outcome.CLOSED, ())
+    assert (result.outcome, result.blockers) == (CloseOutcome.CLOSED, ())
     assert books.total("SELECT sum(cost_usd) FROM closed_lines") == charged(events, corrected)
     assert books.client.query("SELECT sum(unpriced_events) FROM closed_lines") == [(0,)]
 
@@ -200,14 +206,14 @@ def test_a_closed_month_gets_the_difference_in_the_next(
     store_events(books.client, [*events, usage(5_000, time_ms=NOVEMBER_MS + 1)], 0)
     desk = Dispatcher(books.client, tmp_path)
     first = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="finance")
-    assert first.outcome is Outcome.CLOSED
+    assert first.outcome is CloseOutcome.CLOSED
     frozen = sum(CATALOGUE.price(event)[0] for event in events)
     assert books.total("SELECT sum(cost_usd) FROM closed_lines") == frozen
     books.rerate(corrected, LATER_MS)
     again = close_month(desk.doors(), "2026-10", LATER_MS, actor="finance")
-    assert (again.outcome, again.manifest_sha256) == (Outcome.ALREADY, first.manifest_sha256)
+    assert (again.outcome, again.manifest_sha256) == (CloseOutcome.ALREADY, first.manifest_sha256)
     november = close_month(desk.doors(), "2026-11", LATER_MS, actor="finance")
-    assert november.outcome is Outcome.CLOSED
+    assert november.outcome is CloseOutcome.CLOSED
     booked = books.client.query(
         "SELECT kind, sum(cost_usd) FROM closed_lines "
         "WHERE booked_period = '2026-11' AND origin_period = '2026-10' GROUP BY kind"
@@ -220,9 +226,9 @@ def test_any_catalogue_that_was_in_use_can_be_asked_for(books: Books, tmp_path: 
     or tampered version is refused by name."""
     old = tmp_path / "contract.json"
     old.write_bytes(CORRECTED)
-    assert keep(books.client, catalogue_files(), OCTOBER_MS)
-    assert keep(books.client, catalogue_files([old]), OCTOBER_MS + 1)
-    assert not keep(books.client, catalogue_files([old]), OCTOBER_MS + 2)
+    assert archive_catalogue(books.client, catalogue_files(), OCTOBER_MS)
+    assert archive_catalogue(books.client, catalogue_files([old]), OCTOBER_MS + 1)
+    assert not archive_catalogue(books.client, catalogue_files([old]), OCTOBER_MS + 2)
     shipped, contract = read_versions(books.client)
     assert (shipped.version, shipped.used_since_ms) == (CATALOGUE.version, OCTOBER_MS)
     found = read_catalogue(books.client, contract.version)
@@ -233,7 +239,7 @@ def test_any_catalogue_that_was_in_use_can_be_asked_for(books: Books, tmp_path: 
         read_catalogue(books.client, "2025-01")
 
     old.write_bytes(CORRECTED.replace(b"1.50", b"1.60"))
-    keep(books.client, catalogue_files([old]), OCTOBER_MS + 3)
+    archive_catalogue(books.client, catalogue_files([old]), OCTOBER_MS + 3)
     with pytest.raises(UnknownVersionError, match="any of"):
         read_catalogue(books.client, name)
     books.client.command(

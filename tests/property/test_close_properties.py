@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from meterline.reports.close.booking_lines import LineKind, SumRow
 from meterline.reports.close.core.allocation import allocate, round_parts
 from meterline.reports.close.core.bill import bills
-from meterline.reports.close.core.statement import state
+from meterline.reports.close.core.statement import statements_of
 from meterline.reports.close.inputs import DepartmentInput, FrozenInputs
 from meterline.reports.currency import Exchange
-from meterline.reports.erp.core.journal import check, journal_of
+from meterline.reports.erp.core.journal import check_balance, journal_of
 from meterline.reports.erp.core.layouts import documents, layout_bytes
 from meterline.reports.erp.core.payload import payloads
 from meterline.schemas.finance import FinancePolicy, JournalLayout, LayoutType
@@ -112,7 +112,7 @@ def inputs(draw: st.DrawFn) -> FrozenInputs:
 def test_every_level_sums_to_the_one_above(rows: list[SumRow], frozen: FrozenInputs) -> None:
     """Departments, parts, origins, projects and models sum exactly, in dollars and in cents."""
     exchange = frozen.exchange
-    for statement in state(rows, frozen):
+    for statement in statements_of(rows, frozen):
         cost = sum(row.cost_nano_usd for row in rows if row.organisation == statement.organisation)
         assert statement.total.usage.cost_nano_usd == cost
         assert (
@@ -133,11 +133,11 @@ def test_every_level_sums_to_the_one_above(rows: list[SumRow], frozen: FrozenInp
 @given(sum_rows(), inputs())
 def test_journals_balance_and_match_the_bill(rows: list[SumRow], frozen: FrozenInputs) -> None:
     """Debits equal credits, the expense side is the bill's total, and so is what is pushed."""
-    statements = state(rows, frozen)
+    statements = statements_of(rows, frozen)
     totals = {bill.organisation: bill.total for bill in bills([(frozen, statements)], [])}
     for statement in statements:
         journal = journal_of(statement, frozen)
-        check(journal)
+        check_balance(journal)
         booked = sum(line.debit - line.credit for line in journal.lines if line.account != "2100")
         assert booked == statement.total.minor == totals[statement.organisation].minor
         suspense = {line.department for line in journal.lines if line.account == "9999"}
@@ -155,7 +155,7 @@ def test_upload_files_balance(
         LayoutType.NETSUITE: ("Debit", "Credit"),
         LayoutType.WORKDAY: ("DebitAmount", "CreditAmount"),
     }
-    for statement in state(rows, frozen):
+    for statement in statements_of(rows, frozen):
         journal = journal_of(statement, frozen)
         content = layout_bytes(journal, JournalLayout(id="x", type=layout)).decode()
         read = list(csv.DictReader(io.StringIO(content, newline="")))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meterline.pricing.catalogue import build_catalogue
 from meterline.reports.repricing.core.scenario import Request, Scenario, event_of, price_cuts
-from meterline.reports.repricing.whatif import Comparison, compare
+from meterline.reports.repricing.whatif import CostComparison, price_row
 from meterline.schemas.money import usd_text
 
 START_MS = 1_790_812_800_000  # 2026-10-01T00:00Z
@@ -47,13 +47,13 @@ def test_the_same_prices_save_exactly_nothing(requests: list[Request]) -> None:
     for request in requests:
         piece = max(cut for cut in cuts if cut <= request.time_ms)
         groups[piece, *request[1:]].append(request)
-    total = Comparison()
+    total = CostComparison()
     for members in groups.values():
         rated = [CATALOGUE.price(event_of(each)) for each in members]
         first = members[0]._replace(time_ms=min(each.time_ms for each in members))
         unpriced = sum(not priced for _, priced in rated)
         cost = usd_text(sum(cost for cost, _ in rated))
-        _, compared = compare(SCENARIO, (*first, len(members), unpriced, cost), 0)
+        _, compared = price_row(SCENARIO, (*first, len(members), unpriced, cost), 0)
         assert compared.unpriced_now == compared.unpriced_then == unpriced
         total.add(compared)
     assert total.requests == len(requests)

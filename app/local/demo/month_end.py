@@ -23,8 +23,8 @@ from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.synthetic import synthetic_trace
 from meterline.relay.client import RelayClient
 from meterline.relay.settings import RelaySettings, SpoolSettings
-from meterline.reports.close.close import CloseResult, Outcome, close_month
-from meterline.reports.close.core.months import Month, month_before, month_of
+from meterline.reports.close.close import CloseOutcome, CloseResult, close_month
+from meterline.reports.close.core.months import Month, month_at, month_before
 from meterline.schemas.errors import UserError
 from meterline.schemas.metrics import NoMeter
 
@@ -43,7 +43,7 @@ BAR_CELLS = 16
 
 def last_month(settings: Settings) -> Month:
     """The month that the act is about."""
-    return month_before(month_of(now_ms(), settings.time_zone), settings.time_zone)
+    return month_before(month_at(now_ms(), settings.time_zone), settings.time_zone)
 
 
 def send_last_month(settings: Settings, month: Month, seed: int) -> int:
@@ -76,7 +76,7 @@ def close_last_month(settings: Settings, month: Month) -> CloseResult:
     with close_doors(settings, lambda _step: None) as doors:
         while True:
             result = close_month(doors, month.name, now_ms(), actor="demo", early=True)
-            if result.outcome is not Outcome.REFUSED:
+            if result.outcome is not CloseOutcome.REFUSED:
                 return result
             if time.monotonic() > deadline:
                 reasons = "; ".join(map(str, result.blockers))

@@ -35,7 +35,7 @@ class Granularity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class ReportPeriod:
     """Whole billing days: `start_ms <= time_ms < end_ms`."""
 
     name: str
@@ -44,7 +44,7 @@ class Period:
     end_ms: int
 
 
-def read_period(text: str, calendar: Calendar, now_ms: int) -> Period:
+def read_period(text: str, calendar: Calendar, now_ms: int) -> ReportPeriod:
     """A period as written by a person.
 
     Args:
@@ -59,31 +59,31 @@ def read_period(text: str, calendar: Calendar, now_ms: int) -> Period:
     today = calendar.window(WindowKind.DAY, now_ms)
     month = calendar.window(WindowKind.MONTH, now_ms)
     if text == "current_month":
-        return Period(calendar.period(month), month.start_ms, month.end_ms)
+        return ReportPeriod(calendar.period(month), month.start_ms, month.end_ms)
     if text == "previous_month":
         before = calendar.window(WindowKind.MONTH, month.start_ms - 1)
-        return Period(calendar.period(before), before.start_ms, before.end_ms)
+        return ReportPeriod(calendar.period(before), before.start_ms, before.end_ms)
     if text == "all":
         first = calendar.window(WindowKind.MONTH, TIME_MS_MIN)
-        return Period("all", first.start_ms, month.end_ms)
+        return ReportPeriod("all", first.start_ms, month.end_ms)
     if (last := _LAST_DAYS.match(text)) is not None and int(last[1]):
         local = datetime.fromtimestamp(now_ms / 1000, ZoneInfo(calendar.time_zone)).date()
         first_day = local - timedelta(days=int(last[1]) - 1)
-        return Period(text, _day(first_day, calendar).start_ms, today.end_ms)
+        return ReportPeriod(text, _day(first_day, calendar).start_ms, today.end_ms)
     return _written_out(text, calendar)
 
 
-def _written_out(text: str, calendar: Calendar) -> Period:
+def _written_out(text: str, calendar: Calendar) -> ReportPeriod:
     try:
         if (month := _MONTH.match(text)) is not None:
             inside = date(int(month[1]), int(month[2]), 15)
             window = calendar.window(WindowKind.MONTH, _noon_ms(inside, calendar))
-            return Period(text, window.start_ms, window.end_ms)
+            return ReportPeriod(text, window.start_ms, window.end_ms)
         if (days := _DAYS.match(text)) is not None:
             first = _day(date.fromisoformat(days[1]), calendar)
             last = _day(date.fromisoformat(days[2] or days[1]), calendar)
             if last.end_ms > first.start_ms:
-                return Period(text, first.start_ms, last.end_ms)
+                return ReportPeriod(text, first.start_ms, last.end_ms)
     except (ValueError, OverflowError) as error:
         message = f"{text!r} is no period: {error}; {_HELP}"
         raise ReportPeriodError(message) from error
@@ -97,6 +97,6 @@ def _noon_ms(day: date, calendar: Calendar) -> int:
     return int(datetime(day.year, day.month, day.day, NOON, tzinfo=zone).timestamp()) * 1000
 
 
-def _day(day: date, calendar: Calendar) -> Period:
+def _day(day: date, calendar: Calendar) -> ReportPeriod:
     window = calendar.window(WindowKind.DAY, _noon_ms(day, calendar))
-    return Period(day.isoformat(), window.start_ms, window.end_ms)
+    return ReportPeriod(day.isoformat(), window.start_ms, window.end_ms)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-from meterline.reports.attribution.core.period import Granularity, Period
+from meterline.reports.attribution.core.period import Granularity, ReportPeriod
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.scopes import ScopeType
@@ -99,7 +99,7 @@ def read_filter(text: str) -> Filter:
     return Filter(read_axis(name), tuple(values.split(",")))
 
 
-class Source(StrEnum):
+class AttributionSource(StrEnum):
     """Where an answer comes from."""
 
     SPEND_WINDOWS = "spend_windows"
@@ -111,14 +111,14 @@ class Source(StrEnum):
 class Attribution:
     """Requests, tokens and cost of a period, by any combination of axes."""
 
-    period: Period
+    period: ReportPeriod
     calendar: Calendar
     by: tuple[Axis, ...] = ()
     granularity: Granularity = Granularity.TOTAL
     filters: tuple[Filter, ...] = ()
     limit: int = ROWS_MAX
     """Rows at most, the costliest of each window first."""
-    source: Source | None = None
+    source: AttributionSource | None = None
     """None for the cheapest exact one."""
 
     def __post_init__(self) -> None:
@@ -133,9 +133,10 @@ class Attribution:
         if not 0 < self.limit <= ROWS_MAX:
             message = f"limit must be 1 to {ROWS_MAX:,}"
             raise QuestionError(message)
-        if self.source not in (None, Source.USAGE_EVENTS) and self.source not in exact_sources(
-            self
-        ):
+        if self.source not in (
+            None,
+            AttributionSource.USAGE_EVENTS,
+        ) and self.source not in exact_sources(self):
             message = f"{self.source.value} does not answer this question exactly"
             raise QuestionError(message)
 
@@ -145,7 +146,7 @@ class Attribution:
         return (*self.by, *(each.axis for each in self.filters))
 
     @property
-    def chosen(self) -> Source:
+    def chosen(self) -> AttributionSource:
         """The source that is read."""
         return self.source or exact_sources(self)[0]
 
@@ -181,15 +182,15 @@ def scope_type(question: Attribution) -> ScopeType | None:
     return None
 
 
-def exact_sources(question: Attribution) -> list[Source]:
+def exact_sources(question: Attribution) -> list[AttributionSource]:
     """Every source that answers the question exactly, the cheapest first."""
     found = []
     if scope_type(question) is not None:
-        found.append(Source.SPEND_WINDOWS)
+        found.append(AttributionSource.SPEND_WINDOWS)
     wanted = {axis.dimension for axis in question.axes}
     if wanted <= KEY_GRAIN and question.granularity is not Granularity.HOUR:
-        found.append(Source.USAGE_DAYS)
-    return [*found, Source.USAGE_EVENTS]
+        found.append(AttributionSource.USAGE_DAYS)
+    return [*found, AttributionSource.USAGE_EVENTS]
 
 
 _KINDS = {

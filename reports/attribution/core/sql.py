@@ -14,9 +14,9 @@ from meterline.reports.attribution.core.period import Granularity
 from meterline.reports.attribution.core.question import (
     DEPARTMENT_GRAIN,
     Attribution,
+    AttributionSource,
     Axis,
     Dimension,
-    Source,
     rollup_kind,
     scope_type,
     windows_of,
@@ -57,7 +57,7 @@ _OF_ROLLUP = (
 )
 
 
-class Cell(NamedTuple):
+class StaleBucket(NamedTuple):
     """What is replaced at once in usage_days: a department's UTC day."""
 
     organisation: str
@@ -65,15 +65,15 @@ class Cell(NamedTuple):
     day: date
 
 
-class Stale(NamedTuple):
+class StaleRollup(NamedTuple):
     """What usage_days does not know yet, to be read from the events."""
 
     days: tuple[date, ...] = ()
     """UTC days of which so many cells are stale that all are read from the events."""
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[StaleBucket, ...] = ()
 
 
-def build(question: Attribution, stale: Stale = Stale()) -> Query:  # noqa: B008 - immutable
+def build(question: Attribution, stale: StaleRollup = StaleRollup()) -> Query:  # noqa: B008 - immutable
     """The statement that answers a question.
 
     Args:
@@ -96,18 +96,18 @@ LIMIT {{limit:UInt64}}"""  # noqa: S608 - only fixed text is put in; values are 
     return Query(sql, parameters | {"limit": question.limit})
 
 
-def _inner(question: Attribution, stale: Stale, parameters: dict[str, object]) -> str:
+def _inner(question: Attribution, stale: StaleRollup, parameters: dict[str, object]) -> str:
     source = _from_source(question, stale, parameters)
     return f"{source}\nUNION ALL\n{_from_adjustments(question, parameters)}"
 
 
-def _from_source(question: Attribution, stale: Stale, parameters: dict[str, object]) -> str:
+def _from_source(question: Attribution, stale: StaleRollup, parameters: dict[str, object]) -> str:
     match question.chosen:
-        case Source.SPEND_WINDOWS:
+        case AttributionSource.SPEND_WINDOWS:
             return _from_windows(question, parameters)
-        case Source.USAGE_DAYS:
+        case AttributionSource.USAGE_DAYS:
             return _from_days(question, stale, parameters)
-        case Source.USAGE_EVENTS:
+        case AttributionSource.USAGE_EVENTS:
             return _from_events(question, parameters)
 
 
@@ -373,7 +373,7 @@ GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
 _DAY_NOON = "(toDateTime64(day, 3, {time_zone:String}) + toIntervalHour(12))"
 
 
-def _from_days(question: Attribution, stale: Stale, parameters: dict[str, object]) -> str:
+def _from_days(question: Attribution, stale: StaleRollup, parameters: dict[str, object]) -> str:
     wanted = {axis.dimension for axis in question.axes}
     grain = "department" if wanted <= DEPARTMENT_GRAIN else "key"
     groups = ", ".join(["start_ms", *_group_names(question)])
@@ -404,7 +404,7 @@ GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
     return sql
 
 
-def _stale_conditions(stale: Stale, parameters: dict[str, object]) -> tuple[str, str]:
+def _stale_conditions(stale: StaleRollup, parameters: dict[str, object]) -> tuple[str, str]:
     """What the roll-up leaves out, and what the events are read for instead: exact complements."""
     skipped, read = [], []
     if stale.days:

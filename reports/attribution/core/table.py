@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from meterline.reports.attribution.answer import Answer, Line
+from meterline.reports.attribution.answer import Answer, AttributionLine
 from meterline.reports.attribution.core.period import Granularity
-from meterline.reports.tabular import Column, Kind
+from meterline.reports.tabular import ColumnKind, TableColumn
 from meterline.schemas.periods import Window, WindowKind
 
 _MEASURES = (
-    Column("requests", Kind.COUNT),
-    Column("input_tokens", Kind.COUNT),
-    Column("output_tokens", Kind.COUNT),
-    Column("cache_read_tokens", Kind.COUNT),
-    Column("cache_write_tokens", Kind.COUNT),
-    Column("reasoning_tokens", Kind.COUNT),
-    Column("unpriced", Kind.COUNT),
-    Column("cost_usd", Kind.MONEY),
-    Column("share_percent", Kind.PPM),
+    TableColumn("requests", ColumnKind.COUNT),
+    TableColumn("input_tokens", ColumnKind.COUNT),
+    TableColumn("output_tokens", ColumnKind.COUNT),
+    TableColumn("cache_read_tokens", ColumnKind.COUNT),
+    TableColumn("cache_write_tokens", ColumnKind.COUNT),
+    TableColumn("reasoning_tokens", ColumnKind.COUNT),
+    TableColumn("unpriced", ColumnKind.COUNT),
+    TableColumn("cost_usd", ColumnKind.MONEY),
+    TableColumn("share_percent", ColumnKind.PPM),
 )
 _PEAKS = (
-    Column("peak_rpm", Kind.COUNT),
-    Column("rpm_limit", Kind.COUNT),
-    Column("peak_tpm", Kind.COUNT),
-    Column("tpm_limit", Kind.COUNT),
+    TableColumn("peak_rpm", ColumnKind.COUNT),
+    TableColumn("rpm_limit", ColumnKind.COUNT),
+    TableColumn("peak_tpm", ColumnKind.COUNT),
+    TableColumn("tpm_limit", ColumnKind.COUNT),
 )
 _BUDGET = (
-    Column("budget_usd", Kind.MONEY),
-    Column("remaining_usd", Kind.MONEY),
-    Column("used_percent", Kind.COUNT),
-    Column("projected_end_usd", Kind.MONEY),
-    Column("projected_exhaustion", Kind.TIME),
+    TableColumn("budget_usd", ColumnKind.MONEY),
+    TableColumn("remaining_usd", ColumnKind.MONEY),
+    TableColumn("used_percent", ColumnKind.COUNT),
+    TableColumn("projected_end_usd", ColumnKind.MONEY),
+    TableColumn("projected_exhaustion", ColumnKind.TIME),
 )
 _KINDS = {
     Granularity.MONTH: WindowKind.MONTH,
@@ -41,12 +41,12 @@ _KINDS = {
 }
 
 
-def columns_of(answer: Answer) -> list[Column]:
+def columns_of(answer: Answer) -> list[TableColumn]:
     """The columns of an answer; peaks and budgets only where a row has one."""
     lines = answer.lines
     return [
-        Column("period"),
-        *(Column(str(axis)) for axis in answer.question.by),
+        TableColumn("period"),
+        *(TableColumn(str(axis)) for axis in answer.question.by),
         *_MEASURES,
         *(_PEAKS if any(line.peaks for line in lines) else ()),
         *(_BUDGET if any(line.budget for line in lines) else ()),
@@ -77,14 +77,14 @@ def rows_of(answer: Answer) -> Iterator[tuple[Any, ...]]:
         yield row
 
 
-def _window_name(answer: Answer, line: Line) -> str:
+def _window_name(answer: Answer, line: AttributionLine) -> str:
     kind = _KINDS.get(answer.question.granularity)
     if kind is None:
         return answer.question.period.name
     return answer.question.calendar.period(Window(kind, line.start_ms, line.end_ms))
 
 
-def _peaks(line: Line) -> tuple[int | None, ...]:
+def _peaks(line: AttributionLine) -> tuple[int | None, ...]:
     limits = line.policy.limits if line.policy else None
     return (
         line.peaks.requests_per_minute if line.peaks else None,
@@ -94,7 +94,7 @@ def _peaks(line: Line) -> tuple[int | None, ...]:
     )
 
 
-def _budget(line: Line) -> tuple[int | None, ...]:
+def _budget(line: AttributionLine) -> tuple[int | None, ...]:
     if line.budget is None:
         return (None,) * len(_BUDGET)
     _, budget, remaining, used, projected, exhausted = line.budget

@@ -22,7 +22,7 @@ from meterline.schemas.periods import DAY_MS
 GENESIS = "0" * 64
 
 
-class Action(NamedTuple):
+class AuditAction(NamedTuple):
     """A row of audit_log."""
 
     version: int
@@ -37,7 +37,7 @@ class Action(NamedTuple):
     after: str
 
 
-class Link(NamedTuple):
+class ChainLink(NamedTuple):
     """A row of audit_chain."""
 
     seq: int
@@ -49,7 +49,7 @@ class Link(NamedTuple):
     hash: str
 
 
-class Break(StrEnum):
+class BreakKind(StrEnum):
     """How a chain can be broken."""
 
     CHANGED = "changed"
@@ -64,17 +64,17 @@ class Break(StrEnum):
     """A day is not what its root, kept elsewhere, says."""
 
 
-class Finding(NamedTuple):
+class ChainBreak(NamedTuple):
     """The first break."""
 
-    kind: Break
+    kind: BreakKind
     seq: int
     """Of the chain; 0 for a day's root."""
     id: str
     detail: str
 
 
-class Root(NamedTuple):
+class DayRoot(NamedTuple):
     """A day's root."""
 
     day: int
@@ -84,28 +84,28 @@ class Root(NamedTuple):
     """Hash of the day's last link."""
 
 
-def row_hash(action: Action) -> str:
+def row_hash(action: AuditAction) -> str:
     """SHA-256 of an action, in hexadecimal."""
     text = json.dumps(action._asdict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def link(previous: str, row: str) -> str:
+def link_hash(previous: str, row: str) -> str:
     """The next hash of the chain."""
     return hashlib.sha256(bytes.fromhex(previous) + bytes.fromhex(row)).hexdigest()
 
 
-def extend(head: Link | None, actions: Iterable[Action]) -> Iterator[Link]:
+def extend(head: ChainLink | None, actions: Iterable[AuditAction]) -> Iterator[ChainLink]:
     """The links of actions that come after the head, in the order of their versions."""
     seq, before = (head.seq, head.hash) if head else (0, GENESIS)
     for action in actions:
         seq += 1
         row = row_hash(action)
-        before = link(before, row)
-        yield Link(seq, action.version, action.id, action.at_ms // DAY_MS, row, before)
+        before = link_hash(before, row)
+        yield ChainLink(seq, action.version, action.id, action.at_ms // DAY_MS, row, before)
 
 
-def verify(actions: Iterable[Action], links: Iterable[Link]) -> Finding | None:
+def find_break(actions: Iterable[AuditAction], links: Iterable[ChainLink]) -> ChainBreak | None:
     """Compare the audit log with its chain; the first break, or None.
 
     Args:
@@ -115,24 +115,24 @@ def verify(actions: Iterable[Action], links: Iterable[Link]) -> Finding | None:
     before = GENESIS
     waiting = iter(actions)
     for expected, each in enumerate(links, start=1):
-        if each.seq != expected or link(before, each.row_hash) != each.hash:
+        if each.seq != expected or link_hash(before, each.row_hash) != each.hash:
             detail = f"link {expected} does not follow from the one before it"
-            return Finding(Break.RELINKED, expected, each.id, detail)
+            return ChainBreak(BreakKind.RELINKED, expected, each.id, detail)
         before = each.hash
         found = next(waiting, None)
         if found is None or found.version > each.version:
             detail = f"action {each.id} was sealed and is not in the audit log"
-            return Finding(Break.MISSING, each.seq, each.id, detail)
+            return ChainBreak(BreakKind.MISSING, each.seq, each.id, detail)
         if found.version < each.version:
             detail = f"action {found.id} stands before action {each.id} and was never sealed"
-            return Finding(Break.INSERTED, each.seq, found.id, detail)
+            return ChainBreak(BreakKind.INSERTED, each.seq, found.id, detail)
         if row_hash(found) != each.row_hash:
             detail = f"action {each.id} is not the one that was sealed"
-            return Finding(Break.CHANGED, each.seq, each.id, detail)
+            return ChainBreak(BreakKind.CHANGED, each.seq, each.id, detail)
     return None
 
 
-def verify_roots(links: Sequence[Link], kept: Sequence[Root]) -> Finding | None:
+def verify_roots(links: Sequence[ChainLink], kept: Sequence[DayRoot]) -> ChainBreak | None:
     """Compare the chain with roots that were kept elsewhere; the first day that differs.
 
     The newest kept day may have gone on since: of it only what was there is compared.
@@ -142,19 +142,21 @@ def verify_roots(links: Sequence[Link], kept: Sequence[Root]) -> Finding | None:
         found = days.get(root.day, [])[: root.actions]
         hashes = [each.row_hash for each in found]
         if len(found) < root.actions or merkle_root(hashes) != root.root:
-            return Finding(Break.ROOT, 0, "", f"the actions of day {root.day} are not those kept")
+            return ChainBreak(
+                BreakKind.ROOT, 0, "", f"the actions of day {root.day} are not those kept"
+            )
     return None
 
 
-def roots(links: Iterable[Link]) -> Iterator[Root]:
+def roots(links: Iterable[ChainLink]) -> Iterator[DayRoot]:
     """The root of every day that has actions, in the order of days."""
     for day, found in sorted(_by_day(links).items()):
-        yield Root(day, len(found), merkle_root([one.row_hash for one in found]), found[-1].hash)
+        yield DayRoot(day, len(found), merkle_root([one.row_hash for one in found]), found[-1].hash)
 
 
-def _by_day(links: Iterable[Link]) -> dict[int, list[Link]]:
+def _by_day(links: Iterable[ChainLink]) -> dict[int, list[ChainLink]]:
     # Not only neighbours: clocks of those who act differ, so days may alternate at midnight.
-    days: dict[int, list[Link]] = defaultdict(list)
+    days: dict[int, list[ChainLink]] = defaultdict(list)
     for each in links:
         days[each.day].append(each)
     return days

@@ -13,7 +13,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from meterline.reports.audit.core.chain import Action, Link
+from meterline.reports.audit.core.chain import AuditAction, ChainLink
 from meterline.schemas.scopes import ScopeError, ScopeType, parse_scope
 
 OCSF_VERSION = "1.8.0"
@@ -57,7 +57,7 @@ _ACTIVITIES: Final = MappingProxyType(
 """What is not here (a month closed, a delivery repeated) is Other, named by `activity_name`."""
 
 
-def ocsf_event(action: Action, link: Link | None, product_version: str) -> dict[str, Any]:
+def ocsf_event(action: AuditAction, link: ChainLink | None, product_version: str) -> dict[str, Any]:
     """One action as one event.
 
     Args:

@@ -174,7 +174,7 @@ def ranked(sums: Mapping[str, Amount]) -> list[tuple[str, Amount]]:
     return sorted(sums.items(), key=lambda each: (-each[1].minor, each[0]))
 
 
-def as_json(bill: OrganisationBill) -> dict[str, Any]:
+def bill_json(bill: OrganisationBill) -> dict[str, Any]:
     """The bill as plain values."""
     inputs, exchange = bill.inputs, bill.exchange
     total = bill.total

@@ -51,10 +51,10 @@ def month_named(name: str, time_zone: str) -> Month:
         raise MonthError(message)
     noon = datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC) + _NOON
     # Noon UTC of the second day lies inside the month in every time zone.
-    return month_of(int((noon + timedelta(days=1)).timestamp()) * 1000, time_zone)
+    return month_at(int((noon + timedelta(days=1)).timestamp()) * 1000, time_zone)
 
 
-def month_of(time_ms: int, time_zone: str) -> Month:
+def month_at(time_ms: int, time_zone: str) -> Month:
     """The month that holds a time."""
     calendar = Calendar(time_zone)
     window = calendar.window(WindowKind.MONTH, time_ms)
@@ -67,7 +67,7 @@ def month_of(time_ms: int, time_zone: str) -> Month:
 
 def month_before(month: Month, time_zone: str) -> Month:
     """The month that ends where this one begins."""
-    return month_of(month.start_ms - 1, time_zone)
+    return month_at(month.start_ms - 1, time_zone)
 
 
 def cut_off_ms(month: Month, policy: FinancePolicy, time_zone: str) -> int:

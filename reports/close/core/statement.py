@@ -27,7 +27,7 @@ from meterline.schemas.money import NanoUsd
 Key = TypeVar("Key", str, "Origin")
 
 
-class Usage(NamedTuple):
+class StatementUsage(NamedTuple):
     """Counts and exact money."""
 
     requests: int = 0
@@ -36,12 +36,12 @@ class Usage(NamedTuple):
     completion_tokens: int = 0
     cost_nano_usd: NanoUsd = 0
 
-    def plus(self, other: Usage) -> Usage:
+    def plus(self, other: StatementUsage) -> StatementUsage:
         """The sum."""
-        return Usage(*(left + right for left, right in zip(self, other, strict=True)))
+        return StatementUsage(*(left + right for left, right in zip(self, other, strict=True)))
 
 
-NOTHING = Usage()
+NOTHING = StatementUsage()
 
 
 class Origin(NamedTuple):
@@ -54,7 +54,7 @@ class Origin(NamedTuple):
 class Amount(NamedTuple):
     """Exact usage, and its money in the smallest units of the bill's currency."""
 
-    usage: Usage = NOTHING
+    usage: StatementUsage = NOTHING
     minor: int = 0
 
     def plus(self, other: Amount) -> Amount:
@@ -90,10 +90,16 @@ class OrganisationStatement:
 class _Gathered:
     """Exact sums of one department."""
 
-    own: Usage = NOTHING
-    origins: defaultdict[Origin, Usage] = field(default_factory=lambda: defaultdict(Usage))
-    projects: defaultdict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
-    models: defaultdict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
+    own: StatementUsage = NOTHING
+    origins: defaultdict[Origin, StatementUsage] = field(
+        default_factory=lambda: defaultdict(StatementUsage)
+    )
+    projects: defaultdict[str, StatementUsage] = field(
+        default_factory=lambda: defaultdict(StatementUsage)
+    )
+    models: defaultdict[str, StatementUsage] = field(
+        default_factory=lambda: defaultdict(StatementUsage)
+    )
     shared: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
@@ -101,14 +107,14 @@ class _Gathered:
         return self.own.cost_nano_usd + sum(self.shared.values())
 
 
-def state(rows: Iterable[SumRow], inputs: FrozenInputs) -> list[OrganisationStatement]:
+def statements_of(rows: Iterable[SumRow], inputs: FrozenInputs) -> list[OrganisationStatement]:
     """The statements of one run, organisations and departments in the order of their ids."""
     gathered: defaultdict[str, defaultdict[str, _Gathered]] = defaultdict(
         lambda: defaultdict(_Gathered)
     )
     for row in rows:
         one = gathered[row.organisation][row.department]
-        usage = Usage(*row[7:])
+        usage = StatementUsage(*row[7:])
         one.own = one.own.plus(usage)
         origin = Origin(row.kind, row.origin_period)
         for sums, key in ((one.projects, row.project), (one.models, row.model)):
@@ -163,7 +169,7 @@ def _department(
         Amount(gathered.own, own_minor),
         _split(gathered.origins, own_minor, exchange),
         {
-            each: Amount(Usage(cost_nano_usd=gathered.shared[each]), part)
+            each: Amount(StatementUsage(cost_nano_usd=gathered.shared[each]), part)
             for each, part in zip(bearing, shared_minors, strict=True)
         },
         _split(gathered.projects, own_minor, exchange),
@@ -171,7 +177,9 @@ def _department(
     )
 
 
-def _split(parts: Mapping[Key, Usage], total_minor: int, exchange: Exchange) -> dict[Key, Amount]:
+def _split(
+    parts: Mapping[Key, StatementUsage], total_minor: int, exchange: Exchange
+) -> dict[Key, Amount]:
     ordered = sorted(parts)
     minors = _rounded([parts[each].cost_nano_usd for each in ordered], exchange, total_minor)
     return {each: Amount(parts[each], minor) for each, minor in zip(ordered, minors, strict=True)}

@@ -5,7 +5,7 @@
     credit   clearing account, the sum
 
 A part below zero stands on the other side. Debits equal credits by construction, and
-`check` proves it before anything is written.
+`check_balance` proves it before anything is written.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def journal_of(statement: OrganisationStatement, inputs: FrozenInputs) -> Journa
         + (f", revision {inputs.revision}" if inputs.revision > 1 else ""),
         lines=tuple(lines),
     )
-    check(journal)
+    check_balance(journal)
     return journal
 
 
@@ -175,7 +175,7 @@ def _line(
     )
 
 
-def check(journal: Journal) -> None:
+def check_balance(journal: Journal) -> None:
     """Prove that a journal balances.
 
     Raises:

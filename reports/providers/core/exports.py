@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,12 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from meterline.reports.providers.core.layouts import ExportError, Format, Layout, choose_layout
+from meterline.reports.providers.core.layouts import (
+    ExportError,
+    ProviderExportFormat,
+    ProviderLayout,
+    choose_layout,
+)
 from meterline.schemas.money import NANO_PER_USD, NanoUsd, divide_half_even
 
 RECORDS_MAX = 1_000_000
@@ -26,7 +32,7 @@ COUNT_MAX = 2**62
 Record = Mapping[str, Any]
 
 
-class Kind(StrEnum):
+class ProviderRowKind(StrEnum):
     """What a row is about."""
 
     USAGE = "usage"
@@ -37,7 +43,7 @@ class ProviderRow(NamedTuple):
     """What a provider says of one UTC day, model and key."""
 
     provider: str
-    kind: Kind
+    kind: ProviderRowKind
     day: date
     model: str
     """As the provider names it; empty where the day is all that is known: a day without usage, or
@@ -53,14 +59,16 @@ class ProviderRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ProviderExport:
     """One file, read."""
 
-    layout: Layout
+    layout: ProviderLayout
     rows: tuple[ProviderRow, ...]
 
 
-def read_export(content: bytes, form: Format, own: Layout | None = None) -> Export:
+def read_export(
+    content: bytes, form: ProviderExportFormat, own: ProviderLayout | None = None
+) -> ProviderExport:
     """Read one file; JSON (a page, a list of pages, or one page a line) or CSV.
 
     Args:
@@ -84,7 +92,7 @@ def read_export(content: bytes, form: Format, own: Layout | None = None) -> Expo
         message = f"the file has no column {', '.join(sorted(lacking))}"
         raise ExportError(message)
     rows = [row for number, each in enumerate(records, 1) for row in _rows(layout, each, number)]
-    return Export(layout, tuple(rows))
+    return ProviderExport(layout, tuple(rows))
 
 
 _BUCKET = frozenset({"start_time", "end_time", "starting_at", "ending_at"})
@@ -148,7 +156,7 @@ def _flat(result: Any) -> dict[str, Any]:
     return flat
 
 
-def _rows(layout: Layout, record: Record, number: int) -> Iterator[ProviderRow]:
+def _rows(layout: ProviderLayout, record: Record, number: int) -> Iterator[ProviderRow]:
     try:
         if layout.has_tokens:
             yield _usage(layout, record)
@@ -159,27 +167,29 @@ def _rows(layout: Layout, record: Record, number: int) -> Iterator[ProviderRow]:
         raise ExportError(message) from error
 
 
-def _usage(layout: Layout, record: Record) -> ProviderRow:
+def _usage(layout: ProviderLayout, record: Record) -> ProviderRow:
     day, model, key, project = _named(layout, record)
     columns = (layout.requests, layout.input, layout.output, layout.cache_read, layout.cache_write)
     counts = [sum(_count(record.get(column)) for column in each) for each in columns]
     if not model and any(counts):
         message = "usage without a model: ask the provider for it grouped by model"
         raise ExportError(message)
-    return ProviderRow(layout.provider, Kind.USAGE, day, model, key, project, *counts)
+    return ProviderRow(layout.provider, ProviderRowKind.USAGE, day, model, key, project, *counts)
 
 
-def _charge(layout: Layout, record: Record) -> ProviderRow:
+def _charge(layout: ProviderLayout, record: Record) -> ProviderRow:
     day, model, key, project = _named(layout, record)
     currency = str(record.get(layout.currency) or "usd")
     if currency.lower() != "usd":
         message = f"a cost in {currency}: only US dollars can be compared"
         raise ExportError(message)
     cost = sum(_cost(record.get(each), layout.units_per_usd) for each in layout.cost)
-    return ProviderRow(layout.provider, Kind.COST, day, model, key, project, cost_nano_usd=cost)
+    return ProviderRow(
+        layout.provider, ProviderRowKind.COST, day, model, key, project, cost_nano_usd=cost
+    )
 
 
-def _named(layout: Layout, record: Record) -> tuple[date, str, str, str]:
+def _named(layout: ProviderLayout, record: Record) -> tuple[date, str, str, str]:
     model = str(record.get(layout.model) or "").strip()
     if layout.model_ends_at_comma:
         model = model.partition(",")[0].strip()
@@ -233,3 +243,17 @@ def days_of(rows: Sequence[ProviderRow]) -> tuple[date, date] | None:
     """First and last day; None without rows."""
     days = [row.day for row in rows]
     return (min(days), max(days)) if days else None
+
+
+def import_digest(rows: Sequence[ProviderRow]) -> str:
+    """SHA-256 of an import in any order of its rows: what a repeated import is recognised by."""
+    return hashlib.sha256("\n".join(map(_canonical, sorted(rows))).encode()).hexdigest()
+
+
+def _canonical(row: ProviderRow) -> str:
+    # Stored digests depend on these bytes, so they must not follow the names of the classes.
+    kind = f"<Kind.{row.kind.name}: {row.kind.value!r}>"
+    fields = [
+        f"{name}={kind if name == 'kind' else repr(value)}" for name, value in row._asdict().items()
+    ]
+    return f"ProviderRow({', '.join(fields)})"

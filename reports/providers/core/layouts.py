@@ -21,7 +21,7 @@ class ExportError(MeterlineError, ValueError):
     """An export that cannot be read; the message says what to do."""
 
 
-class Format(StrEnum):
+class ProviderExportFormat(StrEnum):
     """What a file is."""
 
     AUTO = "auto"
@@ -33,10 +33,10 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ProviderLayout:
     """Columns by meaning; several columns of one meaning are added up."""
 
-    format: Format
+    format: ProviderExportFormat
     provider: str
     day: str
     """Seconds since 1970, a date or an RFC 3339 time, all UTC."""
@@ -75,9 +75,9 @@ _ANTHROPIC_CSV_WRITES = (
     "usage_input_tokens_cache_write_5m",
     "usage_input_tokens_cache_write_1h",
 )
-KNOWN_LAYOUTS: tuple[Layout, ...] = (
-    Layout(
-        Format.OPENAI_USAGE,
+KNOWN_LAYOUTS: tuple[ProviderLayout, ...] = (
+    ProviderLayout(
+        ProviderExportFormat.OPENAI_USAGE,
         "openai",
         day="start_time",
         model="model",
@@ -88,8 +88,8 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
         key="api_key_id",
         project="project_id",
     ),
-    Layout(
-        Format.OPENAI_COSTS,
+    ProviderLayout(
+        ProviderExportFormat.OPENAI_COSTS,
         "openai",
         day="start_time",
         model="line_item",
@@ -98,8 +98,8 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
         project="project_id",
         model_ends_at_comma=True,
     ),
-    Layout(
-        Format.OPENAI_COSTS,
+    ProviderLayout(
+        ProviderExportFormat.OPENAI_COSTS,
         "openai",
         day="start_time",
         model="line_item",
@@ -108,8 +108,8 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
         project="project_id",
         model_ends_at_comma=True,
     ),
-    Layout(
-        Format.ANTHROPIC_USAGE,
+    ProviderLayout(
+        ProviderExportFormat.ANTHROPIC_USAGE,
         "anthropic",
         day="starting_at",
         model="model",
@@ -120,8 +120,8 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
         key="api_key_id",
         project="workspace_id",
     ),
-    Layout(
-        Format.ANTHROPIC_USAGE,
+    ProviderLayout(
+        ProviderExportFormat.ANTHROPIC_USAGE,
         "anthropic",
         day="usage_date_utc",
         model="model_version",
@@ -136,8 +136,8 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
         key="api_key",
         project="workspace",
     ),
-    Layout(
-        Format.ANTHROPIC_COSTS,
+    ProviderLayout(
+        ProviderExportFormat.ANTHROPIC_COSTS,
         "anthropic",
         day="starting_at",
         model="model",
@@ -146,8 +146,8 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
         currency="currency",
         project="workspace_id",
     ),
-    Layout(
-        Format.ANTHROPIC_COSTS,
+    ProviderLayout(
+        ProviderExportFormat.ANTHROPIC_COSTS,
         "anthropic",
         day="usage_date_utc",
         model="model",
@@ -158,17 +158,17 @@ KNOWN_LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def choose_layout(form: Format, columns: Collection[str]) -> Layout:
+def choose_layout(form: ProviderExportFormat, columns: Collection[str]) -> ProviderLayout:
     """The layout of a file with these columns.
 
     Raises:
         ExportError: none fits.
     """
-    wanted = [each for each in KNOWN_LAYOUTS if form in {Format.AUTO, each.format}]
+    wanted = [each for each in KNOWN_LAYOUTS if form in {ProviderExportFormat.AUTO, each.format}]
     for layout in wanted:
         if layout.needed <= set(columns):
             return layout
-    if form is Format.AUTO:
+    if form is ProviderExportFormat.AUTO:
         message = (
             "not an export of OpenAI or Anthropic as their APIs give it, grouped by model "
             "(costs: by line item or description): name the columns with --columns"
@@ -185,7 +185,7 @@ _MEANINGS = (
 )  # fmt: skip
 
 
-def layout_of(provider: str, columns: str) -> Layout:
+def layout_of(provider: str, columns: str) -> ProviderLayout:
     """A layout of a person's own: `day=Date,model=Model,input_tokens=A+B,cost_usd=Cost`.
 
     Raises:
@@ -196,8 +196,8 @@ def layout_of(provider: str, columns: str) -> Layout:
     if not (provider and day and model):
         message = "an export with --columns needs --provider, day=COLUMN and model=COLUMN"
         raise ExportError(message)
-    layout = Layout(
-        Format.COLUMNS,
+    layout = ProviderLayout(
+        ProviderExportFormat.COLUMNS,
         provider,
         day,
         model,

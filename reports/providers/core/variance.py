@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
-from meterline.reports.providers.core.exports import Kind
+from meterline.reports.providers.core.exports import ProviderRowKind
 from meterline.schemas.money import NanoUsd, divide_half_even
 
 PPM = 1_000_000
@@ -15,7 +15,7 @@ TOLERANCE_PPM = 50_000
 """5 %: provider days end by their clock and requests by ours, retries are counted differently."""
 
 
-class Cell(NamedTuple):
+class ModelDay(NamedTuple):
     """One UTC day and model."""
 
     day: date
@@ -35,7 +35,7 @@ class Counts(NamedTuple):
         return Counts(*(mine + more for mine, more in zip(self, other, strict=True)))
 
 
-class Measure(NamedTuple):
+class MeasureVariance(NamedTuple):
     """One count of both sides."""
 
     name: str
@@ -76,8 +76,8 @@ class Contributor(NamedTuple):
 class Variance:
     """One day and model, compared."""
 
-    cell: Cell
-    measures: tuple[Measure, ...]
+    cell: ModelDay
+    measures: tuple[MeasureVariance, ...]
     flagged: tuple[str, ...]
     """Names of the measures beyond the tolerance."""
     contributors: tuple[Contributor, ...] = ()
@@ -91,19 +91,21 @@ class Variance:
 Canonical = Callable[[str], str]
 
 
-def by_cell(counted: Iterable[tuple[Cell, Counts]], canonical: Canonical) -> dict[Cell, Counts]:
+def by_model_day(
+    counted: Iterable[tuple[ModelDay, Counts]], canonical: Canonical
+) -> dict[ModelDay, Counts]:
     """Counts by day and canonical model; those that are of no model are left out."""
-    found: dict[Cell, Counts] = {}
+    found: dict[ModelDay, Counts] = {}
     for cell, counts in counted:
         if cell.model:
-            named = Cell(cell.day, canonical(cell.model))
+            named = ModelDay(cell.day, canonical(cell.model))
             found[named] = found.get(named, Counts()).plus(counts)
     return found
 
 
-def compare(
-    theirs: Iterable[tuple[Kind, Cell, Counts]],
-    ours: Mapping[Cell, Counts],
+def compare_counts(
+    theirs: Iterable[tuple[ProviderRowKind, ModelDay, Counts]],
+    ours: Mapping[ModelDay, Counts],
     canonical: Canonical,
     tolerance_ppm: int = TOLERANCE_PPM,
 ) -> list[Variance]:
@@ -120,23 +122,31 @@ def compare(
         In the order of day and model.
     """
     rows = list(theirs)
-    usage = by_cell(((cell, each) for kind, cell, each in rows if kind is Kind.USAGE), canonical)
-    costs = by_cell(((cell, each) for kind, cell, each in rows if kind is Kind.COST), canonical)
-    covered = {kind: {cell.day for each, cell, _ in rows if each is kind} for kind in Kind}
+    usage = by_model_day(
+        ((cell, each) for kind, cell, each in rows if kind is ProviderRowKind.USAGE), canonical
+    )
+    costs = by_model_day(
+        ((cell, each) for kind, cell, each in rows if kind is ProviderRowKind.COST), canonical
+    )
+    covered = {
+        kind: {cell.day for each, cell, _ in rows if each is kind} for kind in ProviderRowKind
+    }
     costed = {cell.day for cell in costs}
     counting = {cell.day for cell, counts in usage.items() if counts.requests}
     found: list[Variance] = []
     for cell in sorted({*usage, *costs, *ours}):
         said, charged = usage.get(cell, Counts()), costs.get(cell, Counts())
         mine = ours.get(cell, Counts())
-        measures: list[Measure] = []
+        measures: list[MeasureVariance] = []
         if cell.day in counting:
-            measures.append(Measure("requests", said.requests, mine.requests))
-        if cell.day in covered[Kind.USAGE]:
-            measures.append(Measure("input_tokens", said.input_tokens, mine.input_tokens))
-            measures.append(Measure("output_tokens", said.output_tokens, mine.output_tokens))
+            measures.append(MeasureVariance("requests", said.requests, mine.requests))
+        if cell.day in covered[ProviderRowKind.USAGE]:
+            measures.append(MeasureVariance("input_tokens", said.input_tokens, mine.input_tokens))
+            measures.append(
+                MeasureVariance("output_tokens", said.output_tokens, mine.output_tokens)
+            )
         if cell.day in costed:
-            measures.append(Measure("cost_usd", charged.cost_nano_usd, mine.cost_nano_usd))
+            measures.append(MeasureVariance("cost_usd", charged.cost_nano_usd, mine.cost_nano_usd))
         if measures:
             flagged = tuple(each.name for each in measures if each.beyond(tolerance_ppm))
             found.append(Variance(cell, tuple(measures), flagged))

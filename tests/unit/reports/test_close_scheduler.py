@@ -10,17 +10,19 @@ import pytest
 
 from meterline.app.clock import now_ms
 from meterline.reports.errors import SchedulerError
-from meterline.reports.scheduler import Every, Job, Monthly, Scheduler
+from meterline.reports.scheduler import Every, Monthly, ScheduledJob, Scheduler
 
 NOW_MS = 1_793_685_600_000
 PATIENCE_SECONDS = 20
 
 
-def runs_into(seen: queue.Queue[int], name: str = "close", grace: int = 27 * 86_400) -> Job:
-    return Job(name, Monthly(3, 6, 0), seen.put, grace)
+def runs_into(
+    seen: queue.Queue[int], name: str = "close", grace: int = 27 * 86_400
+) -> ScheduledJob:
+    return ScheduledJob(name, Monthly(3, 6, 0), seen.put, grace)
 
 
-def scheduler(folder: Path, *jobs: Job) -> Scheduler:
+def scheduler(folder: Path, *jobs: ScheduledJob) -> Scheduler:
     return Scheduler(folder / "schedule.sqlite", jobs, lambda: NOW_MS, "Asia/Shanghai")
 
 
@@ -93,7 +95,7 @@ def test_a_failing_job_runs_again(tmp_path: Path) -> None:
         message = "on purpose"
         raise RuntimeError(message)
 
-    running = scheduler(tmp_path, Job("fails", Every(1), fail))
+    running = scheduler(tmp_path, ScheduledJob("fails", Every(1), fail))
     running.start()
     try:
         for _ in range(2):
@@ -106,7 +108,7 @@ def test_a_job_may_also_run_at_every_start(tmp_path: Path) -> None:
     """Its interval is far from over, and it runs once at each start all the same."""
     seen: queue.Queue[int] = queue.Queue()
     for _ in range(2):
-        job = Job("close-retry", Every(86_400), seen.put, at_start=True)
+        job = ScheduledJob("close-retry", Every(86_400), seen.put, at_start=True)
         running = Scheduler(tmp_path / "schedule.sqlite", [job], now_ms, "Asia/Shanghai")
         running.start()
         try:
@@ -124,7 +126,7 @@ def test_a_job_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     first.stop()
     set_back(tmp_path, 60)
     other: queue.Queue[int] = queue.Queue()
-    second = scheduler(tmp_path, Job("other", Every(1), other.put))
+    second = scheduler(tmp_path, ScheduledJob("other", Every(1), other.put))
     second.start()
     try:
         other.get(timeout=PATIENCE_SECONDS)

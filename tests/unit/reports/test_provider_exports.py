@@ -5,9 +5,19 @@ from datetime import date
 
 import pytest
 
-from meterline.reports.providers.core.exports import Kind, ProviderRow, read_export
-from meterline.reports.providers.core.layouts import ExportError, Format, layout_of
-from meterline.reports.providers.core.variance import Cell, Counts, Measure, compare
+from meterline.reports.providers.core.exports import (
+    ProviderRow,
+    ProviderRowKind,
+    import_digest,
+    read_export,
+)
+from meterline.reports.providers.core.layouts import ExportError, ProviderExportFormat, layout_of
+from meterline.reports.providers.core.variance import (
+    Counts,
+    MeasureVariance,
+    ModelDay,
+    compare_counts,
+)
 
 DAY = date(2026, 10, 5)
 NEXT = date(2026, 10, 6)
@@ -77,19 +87,28 @@ def as_bytes(document: object) -> bytes:
 
 def test_openai_usage_is_read_with_its_empty_days() -> None:
     """Counts come as they are; a bucket without results still says that its day is covered."""
-    export = read_export(as_bytes(OPENAI_USAGE), Format.AUTO)
-    assert export.layout.format is Format.OPENAI_USAGE
+    export = read_export(as_bytes(OPENAI_USAGE), ProviderExportFormat.AUTO)
+    assert export.layout.format is ProviderExportFormat.OPENAI_USAGE
     assert export.rows == (
         ProviderRow(
-            "openai", Kind.USAGE, DAY, "gpt-4.1-2025-04-14", "key_1", "proj_1", 5, 1000, 500, 800
+            "openai",
+            ProviderRowKind.USAGE,
+            DAY,
+            "gpt-4.1-2025-04-14",
+            "key_1",
+            "proj_1",
+            5,
+            1000,
+            500,
+            800,
         ),
-        ProviderRow("openai", Kind.USAGE, NEXT, ""),
+        ProviderRow("openai", ProviderRowKind.USAGE, NEXT, ""),
     )
 
 
 def test_anthropic_input_includes_the_cached_tokens() -> None:
     """Anthropic counts cached tokens apart; ours are inclusive, so theirs are added."""
-    (row,) = read_export(as_bytes(ANTHROPIC_USAGE), Format.AUTO).rows
+    (row,) = read_export(as_bytes(ANTHROPIC_USAGE), ProviderExportFormat.AUTO).rows
     assert (row.input_tokens, row.output_tokens) == (4123, 50)
     assert (row.cache_read_tokens, row.cache_write_tokens) == (4000, 23)
 
@@ -100,9 +119,9 @@ def test_costs_are_exact_and_anthropic_gives_cents() -> None:
         '{"data":[{"start_time":1791158400,"results":[{"amount":{"value":0.123456789012,'
         '"currency":"usd"},"line_item":"gpt-4.1-2025-04-14, input","project_id":null}]}]}'
     )
-    (row,) = read_export(openai.encode(), Format.AUTO).rows
+    (row,) = read_export(openai.encode(), ProviderExportFormat.AUTO).rows
     assert (row.kind, row.model, row.cost_nano_usd) == (
-        Kind.COST,
+        ProviderRowKind.COST,
         "gpt-4.1-2025-04-14",
         123_456_789,
     )
@@ -117,7 +136,10 @@ def test_costs_are_exact_and_anthropic_gives_cents() -> None:
             }
         ]
     }
-    costs = [each.cost_nano_usd for each in read_export(as_bytes(anthropic), Format.AUTO).rows]
+    costs = [
+        each.cost_nano_usd
+        for each in read_export(as_bytes(anthropic), ProviderExportFormat.AUTO).rows
+    ]
     assert costs == [1_234_500_000, 10_000_000]
 
 
@@ -128,33 +150,51 @@ def test_costs_are_exact_and_anthropic_gives_cents() -> None:
             f"""start_time,num_model_requests,model,input_tokens,output_tokens
 {START},2,gpt-4.1,10,20
 """,
-            Format.OPENAI_USAGE,
-            ProviderRow("openai", Kind.USAGE, DAY, "gpt-4.1", "", "", 2, 10, 20),
+            ProviderExportFormat.OPENAI_USAGE,
+            ProviderRow("openai", ProviderRowKind.USAGE, DAY, "gpt-4.1", "", "", 2, 10, 20),
         ),
         (
             f"start_time,amount_value,amount_currency,line_item\n{START},0.0100,usd,gpt-4.1\n",
-            Format.OPENAI_COSTS,
-            ProviderRow("openai", Kind.COST, DAY, "gpt-4.1", cost_nano_usd=10_000_000),
+            ProviderExportFormat.OPENAI_COSTS,
+            ProviderRow("openai", ProviderRowKind.COST, DAY, "gpt-4.1", cost_nano_usd=10_000_000),
         ),
         (
             ANTHROPIC_CSV,
-            Format.ANTHROPIC_USAGE,
-            ProviderRow("anthropic", Kind.USAGE, DAY, "claude-haiku-4-5", "k", "w", 0, 10, 5, 4, 5),
+            ProviderExportFormat.ANTHROPIC_USAGE,
+            ProviderRow(
+                "anthropic",
+                ProviderRowKind.USAGE,
+                DAY,
+                "claude-haiku-4-5",
+                "k",
+                "w",
+                0,
+                10,
+                5,
+                4,
+                5,
+            ),
         ),
         (
             "usage_date_utc,model,api_key,workspace,cost_usd\n2026-10-05,claude-haiku-4-5,k,w,1.5\n",
-            Format.ANTHROPIC_COSTS,
+            ProviderExportFormat.ANTHROPIC_COSTS,
             ProviderRow(
-                "anthropic", Kind.COST, DAY, "claude-haiku-4-5", "k", "w", cost_nano_usd=15 * 10**8
+                "anthropic",
+                ProviderRowKind.COST,
+                DAY,
+                "claude-haiku-4-5",
+                "k",
+                "w",
+                cost_nano_usd=15 * 10**8,
             ),
         ),
     ],
 )
 def test_csv_exports_are_told_by_their_columns(
-    text: str, form: Format, expected: ProviderRow
+    text: str, form: ProviderExportFormat, expected: ProviderRow
 ) -> None:
     """The files of the providers' consoles are read without being told what they are."""
-    export = read_export(text.encode(), Format.AUTO)
+    export = read_export(text.encode(), ProviderExportFormat.AUTO)
     assert export.layout.format is form
     assert export.rows == (expected,)
 
@@ -163,17 +203,23 @@ def test_other_files_are_read_by_a_column_map() -> None:
     """Any table with days and models can be compared: columns are named, parts added up."""
     layout = layout_of("deepseek", "day=Date,model=Model,input_tokens=Hit+Miss,cost_usd=Cost")
     content = b"Date,Model,Hit,Miss,Cost\n2026-10-05,deepseek-chat,7,8,0.5\n"
-    usage, cost = read_export(content, Format.AUTO, layout).rows
-    assert (usage.kind, usage.input_tokens, usage.provider) == (Kind.USAGE, 15, "deepseek")
-    assert (cost.kind, cost.cost_nano_usd) == (Kind.COST, 500_000_000)
+    usage, cost = read_export(content, ProviderExportFormat.AUTO, layout).rows
+    assert (usage.kind, usage.input_tokens, usage.provider) == (
+        ProviderRowKind.USAGE,
+        15,
+        "deepseek",
+    )
+    assert (cost.kind, cost.cost_nano_usd) == (ProviderRowKind.COST, 500_000_000)
 
 
 def test_pages_may_follow_each_other() -> None:
     """Pages saved to one file, in a list or line by line, are one export."""
     page = as_bytes(OPENAI_USAGE)
-    rows = read_export(page, Format.AUTO).rows
-    assert read_export(page + b"\n" + page + b"\n", Format.AUTO).rows == rows + rows
-    assert read_export(b"[" + page + b"," + page + b"]", Format.AUTO).rows == rows + rows
+    rows = read_export(page, ProviderExportFormat.AUTO).rows
+    assert read_export(page + b"\n" + page + b"\n", ProviderExportFormat.AUTO).rows == rows + rows
+    assert (
+        read_export(b"[" + page + b"," + page + b"]", ProviderExportFormat.AUTO).rows == rows + rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +242,7 @@ def test_pages_may_follow_each_other() -> None:
 def test_what_cannot_be_read_says_why(content: bytes, fault: str) -> None:
     """A wrong file is refused whole, with the record and what to do about it."""
     with pytest.raises(ExportError, match=fault):
-        read_export(content, Format.AUTO)
+        read_export(content, ProviderExportFormat.AUTO)
 
 
 def test_a_column_map_names_its_mistakes() -> None:
@@ -209,28 +255,40 @@ def test_a_column_map_names_its_mistakes() -> None:
 
 def test_the_tolerance_is_exact() -> None:
     """Five percent is within, one token more is not; a count of one side only never is."""
-    assert not Measure("input_tokens", 1_000_000, 950_000).beyond(50_000)
-    assert Measure("input_tokens", 1_000_000, 949_999).beyond(50_000)
-    assert not Measure("input_tokens", 0, 0).beyond(0)
-    assert Measure("input_tokens", 0, 1).beyond(50_000)
-    assert Measure("input_tokens", 0, 1).variance_ppm is None
-    assert Measure("input_tokens", 200, 150).variance_ppm == 250_000
+    assert not MeasureVariance("input_tokens", 1_000_000, 950_000).beyond(50_000)
+    assert MeasureVariance("input_tokens", 1_000_000, 949_999).beyond(50_000)
+    assert not MeasureVariance("input_tokens", 0, 0).beyond(0)
+    assert MeasureVariance("input_tokens", 0, 1).beyond(50_000)
+    assert MeasureVariance("input_tokens", 0, 1).variance_ppm is None
+    assert MeasureVariance("input_tokens", 200, 150).variance_ppm == 250_000
 
 
 def test_covered_days_are_compared_and_others_not() -> None:
     """Ours on a day that no export covers is not missed there; on a covered day it is."""
     theirs = [
-        (Kind.USAGE, Cell(DAY, "GPT-4.1"), Counts(5, 1000, 500)),
-        (Kind.USAGE, Cell(NEXT, ""), Counts()),
+        (ProviderRowKind.USAGE, ModelDay(DAY, "GPT-4.1"), Counts(5, 1000, 500)),
+        (ProviderRowKind.USAGE, ModelDay(NEXT, ""), Counts()),
     ]
     ours = {
-        Cell(DAY, "gpt-4.1"): Counts(5, 980, 500, 7),
-        Cell(NEXT, "gpt-4.1"): Counts(1, 10, 1, 2),
-        Cell(date(2026, 10, 7), "gpt-4.1"): Counts(1, 10, 1, 2),
+        ModelDay(DAY, "gpt-4.1"): Counts(5, 980, 500, 7),
+        ModelDay(NEXT, "gpt-4.1"): Counts(1, 10, 1, 2),
+        ModelDay(date(2026, 10, 7), "gpt-4.1"): Counts(1, 10, 1, 2),
     }
-    found = compare(theirs, ours, str.lower)
+    found = compare_counts(theirs, ours, str.lower)
     assert [(each.cell.day, each.flagged) for each in found] == [
         (DAY, ()),
         (NEXT, ("input_tokens", "output_tokens")),
     ]
     assert [one.name for one in found[0].measures] == ["requests", "input_tokens", "output_tokens"]
+
+
+def test_digest_of_an_import_is_stable_across_releases() -> None:
+    """The digest of stored imports never changes, so that a repeated import is recognised after an
+    upgrade."""
+    usage, cost = ProviderRowKind.USAGE, ProviderRowKind.COST
+    rows = [
+        ProviderRow("openai", usage, date(2026, 10, 1), "gpt-5", "k", "p", 1, 2, 3, 4, 5, 0),
+        ProviderRow("openai", cost, date(2026, 10, 1), "gpt-5", cost_nano_usd=7),
+    ]
+    stored = "f2b2690ad9c49cfc6c6a14ed300e9c76782d4156f44e8c26d523572f8d4ba33d"
+    assert import_digest(rows) == import_digest(rows[::-1]) == stored

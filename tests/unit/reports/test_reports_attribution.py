@@ -9,22 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.attribution.answer import Answer, Line, project, stale_of, with_policies
+from meterline.reports.attribution.answer import (
+    Answer,
+    AttributionLine,
+    project,
+    stale_of,
+    with_policies,
+)
 from meterline.reports.attribution.core.period import (
     Granularity,
-    Period,
+    ReportPeriod,
     ReportPeriodError,
     read_period,
 )
 from meterline.reports.attribution.core.question import (
     Attribution,
+    AttributionSource,
     QuestionError,
-    Source,
     exact_sources,
     read_axis,
     read_filter,
 )
-from meterline.reports.attribution.core.sql import Cell, Stale, build, build_peaks, build_stale
+from meterline.reports.attribution.core.sql import (
+    StaleBucket,
+    StaleRollup,
+    build,
+    build_peaks,
+    build_stale,
+)
 from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, rfc3339
 from meterline.schemas.policy import Budget, Limits, ScopePolicy
 
@@ -75,23 +87,23 @@ def test_other_words_are_no_period(text: str) -> None:
 @pytest.mark.parametrize(
     ("question", "source"),
     [
-        (asked(""), Source.SPEND_WINDOWS),
-        (asked("department"), Source.SPEND_WINDOWS),
-        (asked("organisation,key", "key=k-1"), Source.SPEND_WINDOWS),
-        (asked("department,model"), Source.USAGE_DAYS),
-        (asked("department", "key=k-1"), Source.USAGE_DAYS),
+        (asked(""), AttributionSource.SPEND_WINDOWS),
+        (asked("department"), AttributionSource.SPEND_WINDOWS),
+        (asked("organisation,key", "key=k-1"), AttributionSource.SPEND_WINDOWS),
+        (asked("department,model"), AttributionSource.USAGE_DAYS),
+        (asked("department", "key=k-1"), AttributionSource.USAGE_DAYS),
         # Events without a project are in no project's scope: a sum over scopes would lack them.
-        (asked("project"), Source.USAGE_DAYS),
-        (asked("project", "project=bot"), Source.SPEND_WINDOWS),
-        (asked("project", "project=bot,"), Source.USAGE_DAYS),
-        (asked("user"), Source.USAGE_EVENTS),
-        (asked("user", "user=ana"), Source.SPEND_WINDOWS),
-        (asked("department,model", granularity=Granularity.HOUR), Source.USAGE_EVENTS),
-        (asked("tag:feature"), Source.USAGE_EVENTS),
-        (asked("team"), Source.USAGE_EVENTS),
+        (asked("project"), AttributionSource.USAGE_DAYS),
+        (asked("project", "project=bot"), AttributionSource.SPEND_WINDOWS),
+        (asked("project", "project=bot,"), AttributionSource.USAGE_DAYS),
+        (asked("user"), AttributionSource.USAGE_EVENTS),
+        (asked("user", "user=ana"), AttributionSource.SPEND_WINDOWS),
+        (asked("department,model", granularity=Granularity.HOUR), AttributionSource.USAGE_EVENTS),
+        (asked("tag:feature"), AttributionSource.USAGE_EVENTS),
+        (asked("team"), AttributionSource.USAGE_EVENTS),
     ],
 )
-def test_cheapest_exact_source_is_chosen(question: Attribution, source: Source) -> None:
+def test_cheapest_exact_source_is_chosen(question: Attribution, source: AttributionSource) -> None:
     """A roll-up answers only what it holds every event of."""
     assert question.chosen is source
 
@@ -99,7 +111,7 @@ def test_cheapest_exact_source_is_chosen(question: Attribution, source: Source) 
 def test_inexact_source_is_refused() -> None:
     """A roll-up that lacks a dimension cannot be forced to answer."""
     with pytest.raises(QuestionError, match="does not answer this question exactly"):
-        Attribution(OCTOBER, UTC, (read_axis("model"),), source=Source.SPEND_WINDOWS)
+        Attribution(OCTOBER, UTC, (read_axis("model"),), source=AttributionSource.SPEND_WINDOWS)
 
 
 @pytest.mark.parametrize("text", ["", "cost", "tag:", "tag", "department "])
@@ -112,18 +124,22 @@ def test_unknown_axes_are_refused(text: str) -> None:
 NASTY = "x' OR 1=1 --"
 
 
-@pytest.mark.parametrize("source", Source)
-def test_values_stay_out_of_the_text(source: Source) -> None:
+@pytest.mark.parametrize("source", AttributionSource)
+def test_values_stay_out_of_the_text(source: AttributionSource) -> None:
     """No value of a filter, tag or stale cell stands in SQL, and every place has its parameter."""
-    where = ["organisation=" + NASTY] if source is Source.SPEND_WINDOWS else ["model=" + NASTY]
+    where = (
+        ["organisation=" + NASTY]
+        if source is AttributionSource.SPEND_WINDOWS
+        else ["model=" + NASTY]
+    )
     by = {
-        Source.SPEND_WINDOWS: "organisation",
-        Source.USAGE_DAYS: "key,model",
-        Source.USAGE_EVENTS: "tag:" + NASTY,
+        AttributionSource.SPEND_WINDOWS: "organisation",
+        AttributionSource.USAGE_DAYS: "key,model",
+        AttributionSource.USAGE_EVENTS: "tag:" + NASTY,
     }[source]
     question = asked(by, *where, granularity=Granularity.DAY)
     assert source in exact_sources(question)
-    stale = Stale((date(2026, 10, 1),), (Cell(NASTY, NASTY, date(2026, 10, 2)),))
+    stale = StaleRollup((date(2026, 10, 1),), (StaleBucket(NASTY, NASTY, date(2026, 10, 2)),))
     for sql, parameters in (
         build(question, stale),
         build_peaks(question),
@@ -146,13 +162,15 @@ def test_stale_days_are_read_whole() -> None:
     """Many stale cells of one day become the day; a few stay cells; too many mean all events."""
     busy = [("acme", f"d{number}", date(2026, 10, 1)) for number in range(51)]
     few = [("acme", "d", date(2026, 10, 2))]
-    assert stale_of([*busy, *few]) == Stale((date(2026, 10, 1),), (Cell(*few[0]),))
+    assert stale_of([*busy, *few]) == StaleRollup((date(2026, 10, 1),), (StaleBucket(*few[0]),))
     many = [("acme", "d", date.fromordinal(740_000 + number)) for number in range(2_001)]
     assert stale_of(many) is None
 
 
-def line(cost: int, start_ms: int = OCTOBER.start_ms, end_ms: int = OCTOBER.end_ms) -> Line:
-    return Line(start_ms, end_ms, ("research",), 1, 0, 0, 0, 0, 0, 0, cost, 0)
+def line(
+    cost: int, start_ms: int = OCTOBER.start_ms, end_ms: int = OCTOBER.end_ms
+) -> AttributionLine:
+    return AttributionLine(start_ms, end_ms, ("research",), 1, 0, 0, 0, 0, 0, 0, cost, 0)
 
 
 def test_projection_is_linear() -> None:
@@ -187,24 +205,28 @@ def test_budgets_come_with_their_scope() -> None:
         limits=Limits(requests_per_minute=5),
     )
     other = policy.model_copy(update={"scope": "department:zeta/research"})
-    answer = Answer(asked("department"), Source.SPEND_WINDOWS, (line(100),))
+    answer = Answer(asked("department"), AttributionSource.SPEND_WINDOWS, (line(100),))
     [found] = with_policies(answer, [policy], NOW_MS).lines
     assert found.budget is not None
     assert found.budget.remaining_nano_usd == 900
     [ambiguous] = with_policies(answer, [policy, other], NOW_MS).lines
     assert ambiguous.budget is None
-    named = Answer(asked("department", "organisation=zeta"), Source.SPEND_WINDOWS, (line(100),))
+    named = Answer(
+        asked("department", "organisation=zeta"), AttributionSource.SPEND_WINDOWS, (line(100),)
+    )
     [chosen] = with_policies(named, [policy, other], NOW_MS).lines
     assert chosen.policy == other
-    by_model = Answer(asked("model"), Source.USAGE_DAYS, (line(100),))
+    by_model = Answer(asked("model"), AttributionSource.USAGE_DAYS, (line(100),))
     assert with_policies(by_model, [policy], NOW_MS).lines[0].policy is None
 
 
 def test_part_of_a_month_has_no_month_budget() -> None:
     """A budget belongs to its whole period: a week's rows are not judged by the month's."""
     policy = ScopePolicy(scope="department:acme/research", budget=Budget(month_nano_usd=1_000))
-    week = Period("7d", OCTOBER.end_ms - 7 * DAY_MS, OCTOBER.end_ms)
+    week = ReportPeriod("7d", OCTOBER.end_ms - 7 * DAY_MS, OCTOBER.end_ms)
     question = Attribution(week, UTC, (read_axis("department"),), Granularity.MONTH)
     month = UTC.window(WindowKind.MONTH, NOW_MS)
-    answer = Answer(question, Source.SPEND_WINDOWS, (line(1, month.start_ms, month.end_ms),))
+    answer = Answer(
+        question, AttributionSource.SPEND_WINDOWS, (line(1, month.start_ms, month.end_ms),)
+    )
     assert with_policies(answer, [policy], NOW_MS).lines[0].budget is None

@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-from meterline.reports.audit.core.chain import Action, extend
+from meterline.reports.audit.core.chain import AuditAction, extend
 from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
 
 
@@ -19,7 +19,7 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(schema.get_class_schema("entity_management"))
 
 
-def action(**fields: Any) -> Action:
+def action(**fields: Any) -> AuditAction:
     named: dict[str, Any] = {
         "version": 17,
         "id": "a-1",
@@ -31,7 +31,7 @@ def action(**fields: Any) -> Action:
         "before": '{"budget": 1}',
         "after": '{"budget": 2}',
     }
-    return Action(**{**named, **fields})
+    return AuditAction(**{**named, **fields})
 
 
 ACTIONS = (
@@ -52,7 +52,7 @@ ACTIONS = (
 @pytest.mark.parametrize("each", ACTIONS, ids=lambda each: each.action + " " + each.object_id)
 @pytest.mark.parametrize("sealed", [False, True])
 def test_every_action_is_a_valid_event(
-    validator: Draft202012Validator, each: Action, *, sealed: bool
+    validator: Draft202012Validator, each: AuditAction, *, sealed: bool
 ) -> None:
     """The schema of its version accepts it: required attributes, enumerations, constraints."""
     link = next(extend(None, [each])) if sealed else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from meterline.reports.reconciliation import (
-    Compared,
-    Cut,
+    AppliedOffset,
     LaneGap,
     Side,
     Sums,
-    compare,
+    TotalsBySource,
+    find_drift,
     missing_batches,
     repair,
     sums_of,
@@ -36,54 +36,61 @@ def sides(
     expected: int | None,
     *,
     kept: bool = True,
-) -> Compared:
+) -> TotalsBySource:
     shards = len(streams) or len(windows)
     events = {} if expected is None else {WINDOW: Sums(expected, events=shards)}
-    cuts = [Cut(1, 5), Cut(1, 5)]
-    return Compared(streams, windows, events, {WINDOW: END_MS}, {WINDOW} if kept else set(), cuts)
+    cuts = [AppliedOffset(1, 5), AppliedOffset(1, 5)]
+    return TotalsBySource(
+        streams, windows, events, {WINDOW: END_MS}, {WINDOW} if kept else set(), cuts
+    )
 
 
 def test_equal_sides_have_no_drift() -> None:
     """Two shards that add up to the events, and their copies."""
     both = {key("0"): totals(3), key("1"): totals(4)}
-    assert compare(sides(both, both, 7)) == []
+    assert find_drift(sides(both, both, 7)) == []
 
 
 def test_a_wrong_total_of_the_streams_is_found_and_made_right() -> None:
     """The repair is the difference; after it, nothing differs, and repairing again is the same."""
     both = {key("0"): totals(3), key("1"): totals(4)}
-    (drift,) = compare(sides(both, both, 9))
+    (drift,) = find_drift(sides(both, both, 9))
     assert (drift.side, drift.nano_usd) == (Side.STREAMS, 2)
     where, what = repair(drift, both, 1, 1_000)
     assert (where.shard, what.cost_nano_usd, what.events) == (REPAIR_SHARD, 2, 0)
     repaired = {**both, where: what}
     again, same = repair(drift, repaired, 1, 2_000)
     assert (again, sums_of(same)) == (where, sums_of(what))
-    right = Compared(
-        repaired, repaired, {WINDOW: Sums(9, events=2)}, {WINDOW: END_MS}, {WINDOW}, [Cut(1, 5)]
+    right = TotalsBySource(
+        repaired,
+        repaired,
+        {WINDOW: Sums(9, events=2)},
+        {WINDOW: END_MS},
+        {WINDOW},
+        [AppliedOffset(1, 5)],
     )
-    assert compare(right) == []
+    assert find_drift(right) == []
 
 
 def test_a_copy_that_is_older_or_other_is_found() -> None:
     """Of the same age it must be equal; a newer one has only moved on."""
     streams = {key("0"): totals(3)}
     for copy, found in ((totals(2, offset=4), 1), (totals(2), 1), (totals(9, offset=6), 0)):
-        drifts = compare(sides(streams, {key("0"): copy}, 3))
+        drifts = find_drift(sides(streams, {key("0"): copy}, 3))
         assert [drift.side for drift in drifts] == [Side.WINDOWS] * found
-    assert len(compare(sides(streams, {}, 3))) == 1
+    assert len(find_drift(sides(streams, {}, 3))) == 1
 
 
 def test_what_only_the_copy_has_is_drift_unless_it_is_newer() -> None:
     """A leftover of an old log counts; a total that came after the cut does not."""
-    assert len(compare(sides({}, {key("0"): totals(3, epoch=0)}, None))) == 1
-    assert compare(sides({}, {key("0"): totals(3, offset=6)}, None)) == []
+    assert len(find_drift(sides({}, {key("0"): totals(3, epoch=0)}, None))) == 1
+    assert find_drift(sides({}, {key("0"): totals(3, offset=6)}, None)) == []
 
 
 def test_windows_the_streams_dropped_are_compared_in_the_store() -> None:
     """The stored total against the events."""
-    assert compare(sides({}, {key("0"): totals(3)}, 3, kept=False)) == []
-    (drift,) = compare(sides({}, {key("0"): totals(3)}, 4, kept=False))
+    assert find_drift(sides({}, {key("0"): totals(3)}, 3, kept=False)) == []
+    (drift,) = find_drift(sides({}, {key("0"): totals(3)}, 4, kept=False))
     assert (drift.side, drift.nano_usd) == (Side.WINDOWS, 1)
 
 

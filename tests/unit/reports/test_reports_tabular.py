@@ -12,14 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.tabular import FORMULA_STARTS, Column, Format, Kind, guarded, write_table
+from meterline.reports.tabular import (
+    FORMULA_STARTS,
+    ColumnKind,
+    TableColumn,
+    TableFormat,
+    guarded,
+    write_table,
+)
 
 COLUMNS = (
-    Column("name"),
-    Column("requests", Kind.COUNT),
-    Column("cost_usd", Kind.MONEY),
-    Column("at", Kind.TIME),
-    Column("share", Kind.PPM),
+    TableColumn("name"),
+    TableColumn("requests", ColumnKind.COUNT),
+    TableColumn("cost_usd", ColumnKind.MONEY),
+    TableColumn("at", ColumnKind.TIME),
+    TableColumn("share", ColumnKind.PPM),
 )
 ROWS = [
     ('=cmd|"calc"', 3, -1_000_000_001, 1_793_000_000_123, 123_456),
@@ -28,7 +35,7 @@ ROWS = [
 ]
 
 
-def written(form: Format) -> bytes:
+def written(form: TableFormat) -> bytes:
     file = io.BytesIO()
     write_table(form, COLUMNS, ROWS, file)
     return file.getvalue()
@@ -36,7 +43,7 @@ def written(form: Format) -> bytes:
 
 def test_csv_is_rfc_4180_and_guarded() -> None:
     """CRLF, doubled quotes, money with nine places, and no cell that a spreadsheet computes."""
-    assert written(Format.CSV) == (
+    assert written(TableFormat.CSV) == (
         b"name,requests,cost_usd,at,share\r\n"
         b'"\'=cmd|""calc""",3,-1.000000001,2026-10-26T07:33:20.123Z,12.3456\r\n'
         b'"plain, with\r\nlines",0,0.000000005,,-0.0001\r\n'
@@ -46,7 +53,7 @@ def test_csv_is_rfc_4180_and_guarded() -> None:
 
 def test_json_keeps_money_as_text() -> None:
     """Money is a decimal string: a float of it would be another amount."""
-    first, _, last = json.loads(written(Format.JSON))
+    first, _, last = json.loads(written(TableFormat.JSON))
     assert first["cost_usd"] == "-1.000000001"
     assert first["name"] == '=cmd|"calc"'
     assert last == dict.fromkeys(("name", "requests", "cost_usd", "at", "share"))
@@ -54,7 +61,7 @@ def test_json_keeps_money_as_text() -> None:
 
 def test_parquet_is_typed() -> None:
     """Money is decimal128(38, 9), times are UTC timestamps, nothing is nothing."""
-    table = pq.read_table(io.BytesIO(written(Format.PARQUET)))
+    table = pq.read_table(io.BytesIO(written(TableFormat.PARQUET)))
     assert str(table.schema.field("cost_usd").type) == "decimal128(38, 9)"
     assert table.column("cost_usd").to_pylist() == [
         Decimal("-1.000000001"),
@@ -74,7 +81,7 @@ def test_formulas_are_guarded(start: str) -> None:
 def test_csv_comes_back(rows: list[tuple[str, str]]) -> None:
     """Any text survives: a reader gets the cells that were written, guards apart."""
     file = io.BytesIO()
-    write_table(Format.CSV, (Column("a"), Column("b")), rows, file)
+    write_table(TableFormat.CSV, (TableColumn("a"), TableColumn("b")), rows, file)
     text = io.StringIO(file.getvalue().decode("utf-8"), newline="")
     found = list(csv.reader(text))[1:]
     assert [tuple(row) for row in found] == [(guarded(a), guarded(b)) for a, b in rows]
