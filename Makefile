@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PACKAGES := schemas pricing backends streams sinks alerting reports relay control operations app embedded
 # Two workers on two cores; more only make the real brokers in the tests wait for each other.
 JOBS ?= 2
-KAFKA ?= tansu
+KAFKA ?= embedded
 CYCLES ?= 20
 SEED ?= 1
 
@@ -36,7 +36,7 @@ sim: $(VENV)/.dev ## seeded simulation until a schedule fails; SCHEDULE=n plays 
 unit: $(VENV)/.dev ## only the fast tests: no server is started
 	$(BIN)/pytest -q -m 'not functional' tests/unit tests/property tests/golden tests/scenario
 
-integration: $(VENV)/.dev ## the whole pipeline as processes, on KAFKA=tansu or KAFKA=apache
+integration: $(VENV)/.dev ## the whole pipeline as processes, on KAFKA=embedded or KAFKA=apache
 	$(BIN)/pytest -p no:randomly tests/integration --kafka $(KAFKA)
 
 lint: $(VENV)/.dev ## ruff, spelling, dead code, docstrings
@@ -66,7 +66,7 @@ compose: ## docker-compose.yml is valid (needs the docker client, no engine)
 bench: $(VENV)/.dev ## every benchmark, one after the other, as JSON lines
 	for name in gate streams sink latency alerts scale; do $(BIN)/python -m benchmarks.$$name --json || exit 1; done
 
-chaos: $(VENV)/.dev ## the proof that no kill loses or doubles anything (CYCLES=20 SEED=1 KAFKA=tansu)
+chaos: $(VENV)/.dev ## the proof that no kill loses or doubles anything (CYCLES=20 SEED=1 KAFKA=embedded)
 	$(BIN)/python -m benchmarks.chaos --cycles $(CYCLES) --seed $(SEED) --kafka $(KAFKA)
 
 clean: ## forget the environment and the embedded data

@@ -16,19 +16,33 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import override
 
 from meterline.schemas.errors import MeterlineError
 
 RUNTIME_FILE = "runtime.json"
 CLOSES_DIRECTORY = "closes"
 DEFAULT_DATA_DIR = Path(".meterline")
+DEPRECATED_EMBEDDED = "tansu"
+"""The embedded broker by its vendor's name: the deprecated spelling in settings and scripts."""
 
 
 class BrokerKind(StrEnum):
     """Which broker answers: some protocol features are missing in the embedded one."""
 
     KAFKA = "kafka"
-    TANSU = "tansu"
+    EMBEDDED = "embedded"
+
+    @override
+    @classmethod
+    def _missing_(cls, value: object) -> BrokerKind | None:
+        """Accept the spelling of older settings and of older data directories' runtime files."""
+        return cls.EMBEDDED if value == DEPRECATED_EMBEDDED else None
+
+
+def broker_name(spelling: str) -> str:
+    """The name of a broker in `--kafka`, from its name or its deprecated spelling."""
+    return BrokerKind.EMBEDDED.value if spelling == DEPRECATED_EMBEDDED else spelling
 
 
 class KafkaSection(BaseModel):

@@ -33,7 +33,7 @@ def kafka_config(settings: Settings, client: str) -> KafkaConfig:
         }
         security = {name: value for name, value in named.items() if value}
     client_id = f"meterline-{client}-{socket.gethostname()}-{os.getpid()}"
-    if section.kind is BrokerKind.TANSU:
+    if section.kind is BrokerKind.EMBEDDED:
         return embedded_kafka(section.bootstrap, client_id=client_id, security=security)
     return KafkaConfig(
         bootstrap=section.bootstrap,

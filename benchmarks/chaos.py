@@ -7,7 +7,7 @@ stops a streams worker past the end of its session (on Apache Kafka the broker i
 the load ends, and truth, stream totals, ClickHouse, alerting's belief, dead letters, thresholds,
 webhook deliveries and the relays' commands must agree. docs/chaos.md says what is compared.
 
-    python -m benchmarks.chaos [--cycles N] [--seed S] [--kafka tansu|apache] [--json]
+    python -m benchmarks.chaos [--cycles N] [--seed S] [--kafka embedded|apache] [--json]
                                [--schedule FILE] [--keep FOLDER] [--rate EVENTS_PER_SECOND]
 
 Exit status 0: no difference. Otherwise seed and schedule are printed; `--schedule` repeats it.
@@ -28,6 +28,7 @@ from benchmarks.chaos_suite.schedule import (
     schedule_text,
 )
 from benchmarks.report import Figure, Target, finish
+from meterline.app.settings import broker_name
 from meterline.app.telemetry import set_up_logging
 
 
@@ -58,7 +59,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
+    parser.add_argument(
+        "--kafka", type=broker_name, choices=("embedded", "apache"), default="embedded"
+    )
     parser.add_argument("--rate", type=float, default=300.0)
     parser.add_argument("--schedule", type=Path, help="repeat a schedule that was printed")
     parser.add_argument("--keep", type=Path, help="an empty folder for logs and data")

@@ -1,6 +1,6 @@
 """Memory of every process of the embedded pipeline: at rest, and after a million events.
 
-    python -m benchmarks.memory [--json] [--events N] [--kafka tansu|apache]
+    python -m benchmarks.memory [--json] [--events N] [--kafka embedded|apache]
 
 Resident memory as the supervisor's `status` shows it. The events are spread over 500 keys of 8
 departments; every one is counted by the streams and stored before the second look.
@@ -19,6 +19,7 @@ import yaml
 from benchmarks.report import Figure, Target, finish
 from meterline.app.clock import now_ms
 from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.settings import broker_name
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
@@ -132,7 +133,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
+    parser.add_argument(
+        "--kafka", type=broker_name, choices=("embedded", "apache"), default="embedded"
+    )
     arguments = parser.parse_args()
     set_up_logging("memory", "error")
     with tempfile.TemporaryDirectory() as folder:

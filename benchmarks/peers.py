@@ -14,7 +14,7 @@ The peers get the money from a dictionary of prices, keep four sums, know no dup
 events count as done when they come to the last window, not when they are durable: less work than ours.
 Their programs are `peer_quixstreams.py` and `peer_bytewax.py`.
 
-    python -m benchmarks.peers [--json] [--rounds N] [--kafka tansu|apache]
+    python -m benchmarks.peers [--json] [--rounds N] [--kafka embedded|apache]
 
 Needs the extra `peers`.
 """
@@ -31,6 +31,7 @@ from pathlib import Path
 from benchmarks.report import Figure, Target, finish
 from benchmarks.usage_traffic import EVENTS_PER_MESSAGE, batches, fill
 from benchmarks.worker_process import Round, our_worker, round_of, run_worker
+from meterline.app.settings import broker_name
 from meterline.app.telemetry import set_up_logging
 from meterline.embedded.broker import start_broker
 from meterline.embedded.kafka import start_kafka
@@ -101,7 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else "")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
+    parser.add_argument(
+        "--kafka", type=broker_name, choices=("embedded", "apache"), default="embedded"
+    )
     options = parser.parse_args()
     rounds = [run_round(options.kafka, number) for number in range(options.rounds)]
     targets = [Target(f"times_{side}", ">=", RATIO_MIN) for side in list(SIDES)[1:]]

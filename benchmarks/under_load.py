@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from meterline.app.clock import now_ms
 from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.settings import broker_name
 from meterline.app.wiring import kafka_config
 from meterline.relay.client import RelayClient
 from meterline.relay.settings import RelaySettings, SpoolSettings
@@ -37,7 +38,9 @@ def read_arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--trials", type=int, default=120)
     parser.add_argument("--rate", type=float, default=1_000.0)
-    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
+    parser.add_argument(
+        "--kafka", type=broker_name, choices=("embedded", "apache"), default="embedded"
+    )
     return parser.parse_args()
 
 

@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from meterline.app.settings import broker_name
+
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile(
     "ci",
@@ -23,7 +25,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.en
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--kafka apache` runs the integration suite on a real Apache Kafka."""
-    parser.addoption("--kafka", choices=("tansu", "apache"), default="tansu")
+    parser.addoption(
+        "--kafka", type=broker_name, choices=("embedded", "apache"), default="embedded"
+    )
 
 
 @pytest.fixture(scope="session")

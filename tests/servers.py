@@ -31,13 +31,13 @@ def require_apache() -> None:
 
 
 @contextmanager
-def running_broker(kind: str = "tansu", data_dir: Path | None = None) -> Iterator[str]:
-    """A broker's bootstrap address; kind is `tansu` or `apache`, which needs a data directory."""
+def running_broker(kind: str = "embedded", data_dir: Path | None = None) -> Iterator[str]:
+    """A broker's bootstrap address; kind is `embedded` or `apache`, which needs a data directory."""
     if kind == "apache":
         assert data_dir is not None, "Apache Kafka keeps its log in a data directory"
         server = start_kafka(data_dir)
     else:
-        assert kind == "tansu", kind
+        assert kind == "embedded", kind
         server = start_broker()
     try:
         yield server.address

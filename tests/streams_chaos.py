@@ -25,6 +25,7 @@ from typing import NamedTuple, Self, cast
 
 import msgspec
 
+from meterline.app.settings import broker_name
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.backends.kafka.producer import Producer
@@ -66,7 +67,7 @@ class Rig:
         # Kafka's brokers allow no shorter session than six seconds; the embedded one does.
         self.config = (
             embedded_kafka(self.bootstrap)
-            if self.kind == "tansu"
+            if self.kind == "embedded"
             else KafkaConfig(self.bootstrap, fetch_max_wait_ms=100, session_timeout_ms=6_000)
         )
         self.options: dict[str, object] = {
@@ -326,7 +327,9 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--kafka", choices=("tansu", "apache"), default="tansu")
+    parser.add_argument(
+        "--kafka", type=broker_name, choices=("embedded", "apache"), default="embedded"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         data_dir = Path(directory)

@@ -21,7 +21,7 @@ from meterline.app.clock import now_ms
 from meterline.app.commands.policy import planned
 from meterline.app.commands.setup import read_text
 from meterline.app.commands.status import departments_table
-from meterline.app.commands.up import KafkaChoice, sample_policy
+from meterline.app.commands.up import Kafka, KafkaChoice, sample_policy
 from meterline.app.local.demo.feed import Feed
 from meterline.app.local.demo.month_end import ORGANISATION as HERO_ORGANISATION
 from meterline.app.local.demo.month_end import (
@@ -69,7 +69,7 @@ def demo(
         Path | None,
         typer.Option("--data", help="Keep the data here; default: keep only the closed month."),
     ] = None,
-    kafka: Annotated[KafkaChoice, typer.Option(help="tansu or apache.")] = KafkaChoice.TANSU,
+    kafka: Kafka = KafkaChoice.EMBEDDED,
     *,
     once: Annotated[bool, typer.Option("--once", help="Stop at the end of the story.")] = False,
 ) -> None:

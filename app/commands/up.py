@@ -14,7 +14,13 @@ from rich.console import Console
 from meterline.app.commands.options import DataDir
 from meterline.app.commands.setup import read_text
 from meterline.app.local.stack import Stack, StackOptions
-from meterline.app.settings import DEFAULT_DATA_DIR, Runtime, base_environment
+from meterline.app.settings import (
+    DEFAULT_DATA_DIR,
+    BrokerKind,
+    Runtime,
+    base_environment,
+    broker_name,
+)
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import stop_on_signals
 from meterline.control.policy.file import parse_policy
@@ -29,8 +35,28 @@ REPLAY_GRACE_SECONDS = 20  # it drains its emitters; more means the broker is go
 class KafkaChoice(StrEnum):
     """The broker that `up` starts."""
 
-    TANSU = "tansu"
+    EMBEDDED = BrokerKind.EMBEDDED.value
     APACHE = "apache"
+
+
+def kafka_choice(spelling: str) -> KafkaChoice:
+    """Parse the option `--kafka`; the deprecated spelling is accepted and not shown."""
+    try:
+        return KafkaChoice(broker_name(spelling))
+    except ValueError:
+        known = ", ".join(repr(each.value) for each in KafkaChoice)
+        message = f"{spelling!r} is not one of {known}."
+        raise typer.BadParameter(message) from None
+
+
+Kafka = Annotated[
+    KafkaChoice,
+    typer.Option(
+        parser=kafka_choice,
+        metavar="[embedded|apache]",
+        help="embedded: in memory, in one process; apache: Kafka 4 from jars.",
+    ),
+]
 
 
 def up(
@@ -38,9 +64,7 @@ def up(
     policy: Annotated[
         Path | None, typer.Option(help="Policy file to publish at start (default: a sample).")
     ] = None,
-    kafka: Annotated[
-        KafkaChoice, typer.Option(help="tansu: embedded, in memory; apache: Kafka 4 from jars.")
-    ] = KafkaChoice.TANSU,
+    kafka: Kafka = KafkaChoice.EMBEDDED,
     replay: Annotated[
         Path | None, typer.Option(help="Replay this trace once the pipeline is ready.")
     ] = None,

@@ -75,7 +75,8 @@ class StackOptions:
     """What `up` was asked for; port 0 picks a free one."""
 
     data_dir: Path
-    kafka: str = "tansu"
+    kafka: str = BrokerKind.EMBEDDED.value
+    """`embedded` or `apache`."""
     policy: Path | None = None
     sample_policy: bool = False
     """`policy` was not asked for: it yields to one that was published before."""
@@ -143,7 +144,7 @@ class Stack:
 
     def _await_sink(self) -> None:
         """What the embedded broker holds and ClickHouse does not would be lost with the broker."""
-        if self.options.kafka != "tansu":
+        if self.options.kafka != BrokerKind.EMBEDDED.value:
             return
         deadline = time.monotonic() + SINK_SECONDS_MAX
         with contextlib.suppress(KafkaClientError):
@@ -184,15 +185,15 @@ class Stack:
             self._supervisor.restart(name)
 
     def _make_settings(self, kafka_port: int, clickhouse_port: int) -> Settings:
-        tansu = self.options.kafka == "tansu"
+        embedded = self.options.kafka == BrokerKind.EMBEDDED.value
         return Settings(
             data_dir=self.options.data_dir,
             time_zone=self.options.time_zone,
-            log_epoch=_next_epoch(self.options.data_dir, memory_only=tansu),
+            log_epoch=_next_epoch(self.options.data_dir, memory_only=embedded),
             log_level=self.options.log_level,
             kafka=KafkaSection(
                 bootstrap=f"127.0.0.1:{kafka_port}",
-                kind=BrokerKind.TANSU if tansu else BrokerKind.KAFKA,
+                kind=BrokerKind.EMBEDDED if embedded else BrokerKind.KAFKA,
                 usage_partitions=self.options.usage_partitions,
             ),
             clickhouse=ClickHouseSection(port=clickhouse_port),
@@ -242,7 +243,7 @@ class Stack:
 
     def _servers(self, kafka_port: int, clickhouse_port: int) -> Iterator[ProcessSpec]:
         data_dir = self.options.data_dir
-        if self.options.kafka == "tansu":
+        if self.options.kafka == BrokerKind.EMBEDDED.value:
             argv = broker_argv(kafka_port)
         else:
             self._say("Apache Kafka: resolving its jars (once)")

@@ -29,7 +29,7 @@ CRASH_SECONDS_MAX = 30.0
 """A point that is not passed within this is given up: then its process is killed at random."""
 POLL_SECONDS = 0.05
 APACHE_SESSION_MS = 6_000
-TANSU_SESSION_MS = 3_000
+EMBEDDED_SESSION_MS = 3_000
 PAUSE_SESSIONS = 1.5
 
 
@@ -43,7 +43,7 @@ class Pipeline:
     def __init__(self, folder: Path, kafka: str, policy: Path, log: TextIO) -> None:
         """Nothing is started yet."""
         self.kafka = kafka
-        self.session_ms = APACHE_SESSION_MS if kafka == "apache" else TANSU_SESSION_MS
+        self.session_ms = APACHE_SESSION_MS if kafka == "apache" else EMBEDDED_SESSION_MS
         self.streams = ("streams-1", "streams-2") if kafka == "apache" else ("streams",)
         names = (*self.streams, "sink", "alerts", "notify")
         session = {"METERLINE_KAFKA__SESSION_TIMEOUT_MS": str(self.session_ms)}

@@ -72,7 +72,7 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
     departments: int
     per_second: float
     bootstrap: str
-    tansu: bool
+    embedded: bool
     folder: str
     """Its journal and its spool, and those of its peers."""
     duplicates: float
@@ -94,7 +94,7 @@ class Node:
         settings = Settings(
             kafka=KafkaSection(
                 bootstrap=options.bootstrap,
-                kind=BrokerKind.TANSU if options.tansu else BrokerKind.KAFKA,
+                kind=BrokerKind.EMBEDDED if options.embedded else BrokerKind.KAFKA,
             )
         )
         kafka = kafka_config(settings, options.name)

@@ -162,7 +162,7 @@ class ChaosRun:
                         departments=DEPARTMENTS,
                         per_second=self._options.per_second / RELAYS,
                         bootstrap=pipeline.stack.settings.kafka.bootstrap,
-                        tansu=pipeline.kafka == "tansu",
+                        embedded=pipeline.kafka == "embedded",
                         folder=str(self._folder),
                         duplicates=SHARE,
                         late=SHARE,

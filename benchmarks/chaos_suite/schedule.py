@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from meterline.app.settings import DEPRECATED_EMBEDDED, broker_name
 from meterline.schemas.failpoints import AlertingFailpoint, StreamsFailpoint
 
 RELAY_POINTS = (
@@ -116,7 +117,9 @@ def ways_to_die(kafka: str) -> dict[str, list[Death]]:
 
 def make_schedule(*, cycles: int, seed: int, kafka: str) -> Schedule:
     """The schedule of a seed."""
-    draw = random.Random(f"{seed} {kafka}")
+    # The deprecated spelling stays in the seed's text, so that a seed repeats its older schedules.
+    spelling = DEPRECATED_EMBEDDED if kafka == "embedded" else kafka
+    draw = random.Random(f"{seed} {spelling}")
     deaths = _bag(draw, kafka)
     rounds = []
     for _ in range(cycles):
@@ -156,7 +159,8 @@ def read_schedule(path: Path) -> Schedule:
     Raises:
         OSError, msgspec.MsgspecError: it cannot be read.
     """
-    return msgspec.json.decode(path.read_bytes(), type=Schedule)
+    read = msgspec.json.decode(path.read_bytes(), type=Schedule)
+    return msgspec.structs.replace(read, kafka=broker_name(read.kafka))
 
 
 def schedule_text(schedule: Schedule) -> str:

@@ -32,7 +32,7 @@ def java_program() -> str:
     if java is None:
         message = (
             f"Apache Kafka needs Java {JAVA_VERSION_MIN} or later and none is on PATH: install "
-            "one (e.g. openjdk-17-jre-headless), or run with --kafka tansu"
+            "one (e.g. openjdk-17-jre-headless), or run with --kafka embedded"
         )
         raise ServerMissingError(message)
     answer = subprocess.run(  # noqa: S603 - the program found on PATH
@@ -47,7 +47,7 @@ def java_program() -> str:
         version = found[1] if found else "of unknown version"
         message = (
             f"Apache Kafka needs Java {JAVA_VERSION_MIN} or later and {java} is {version}: put a "
-            "newer one first on PATH, or run with --kafka tansu"
+            "newer one first on PATH, or run with --kafka embedded"
         )
         raise ServerMissingError(message)
     return java
@@ -76,7 +76,7 @@ def resolved_jars() -> Path:
     if maven is None:
         message = (
             "Apache Kafka's jars are fetched with Maven and no mvn is on PATH: install it "
-            "(e.g. apt-get install maven), or run with --kafka tansu"
+            "(e.g. apt-get install maven), or run with --kafka embedded"
         )
         raise ServerMissingError(message)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _copy_dependencies(maven: str, work: Path) -> None:
     except subprocess.TimeoutExpired as error:
         message = (
             f"Maven did not fetch Apache Kafka within {MAVEN_TIMEOUT_SECONDS:g} s: check the "
-            "network and try again, or run with --kafka tansu"
+            "network and try again, or run with --kafka embedded"
         )
         raise JarsUnavailableError(message) from error
     if done.returncode != 0:
@@ -116,6 +116,6 @@ def _copy_dependencies(maven: str, work: Path) -> None:
         cause = lines[0][:_ERROR_LINE_CHARACTERS] if lines else "no message"
         message = (
             f"Maven could not fetch Apache Kafka ({cause}): check the network and Maven's "
-            "settings, or run with --kafka tansu"
+            "settings, or run with --kafka embedded"
         )
         raise JarsUnavailableError(message)

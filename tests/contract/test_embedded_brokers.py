@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.functional, pytest.mark.timeout(600)]
 TOPIC_NUMBERS = count()
 
 
-@pytest.fixture(scope="module", params=["tansu", "apache"])
+@pytest.fixture(scope="module", params=["embedded", "apache"])
 def bootstrap(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

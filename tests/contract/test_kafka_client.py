@@ -75,7 +75,7 @@ def topic_name(name: str) -> Topic:
     return name  # type: ignore[return-value]
 
 
-@pytest.fixture(scope="module", params=["tansu", "apache"])
+@pytest.fixture(scope="module", params=["embedded", "apache"])
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
@@ -84,7 +84,7 @@ def cluster(
     with running_broker(kind, data) as bootstrap:
         # 6 s is the shortest session that Apache Kafka grants.
         apache = KafkaConfig(bootstrap, session_timeout_ms=6_000)
-        yield Cluster(kind, embedded_kafka(bootstrap) if kind == "tansu" else apache)
+        yield Cluster(kind, embedded_kafka(bootstrap) if kind == "embedded" else apache)
 
 
 @pytest.fixture(name="unique")
@@ -222,7 +222,7 @@ def test_the_brokers_refusal_reaches_on_done_and_the_next_flush_once(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
     """A message that the topic refuses is MessageRefused to on_done and to one flush."""
-    if cluster.kind == "tansu":
+    if cluster.kind == "embedded":
         pytest.skip("the embedded broker takes messages above max.message.bytes")
     topic = cluster.topic(unique, max_message_bytes="1000")
     producer = closing(Producer(cluster.config))
@@ -257,7 +257,7 @@ def test_on_done_hears_that_the_broker_died(closing: Closing) -> None:
     """When the broker dies, on_done gets BrokerUnavailable within the delivery time."""
     server = start_broker()
     try:
-        local = Cluster("tansu", embedded_kafka(server.address))
+        local = Cluster("embedded", embedded_kafka(server.address))
         topic = local.topic("dies")
         producer = closing(Producer(local.config, delivery_seconds=1.5))
         producer.send(topic, b"k", b"before")
@@ -277,7 +277,7 @@ def test_a_flush_that_is_not_done_in_time_says_so_and_keeps_the_records(closing:
     """A flush shorter than the outage is BrokerUnavailable; the records stay for a later one."""
     server = start_broker()
     try:
-        local = Cluster("tansu", embedded_kafka(server.address))
+        local = Cluster("embedded", embedded_kafka(server.address))
         topic = local.topic("waits")
         producer = closing(Producer(local.config))
         producer.send(topic, b"k", b"before")
@@ -303,7 +303,7 @@ def test_a_broker_that_takes_its_time_is_waited_for_at_rest(closing: Closing) ->
     server = start_broker()
     process = psutil.Process(server.pid)
     try:
-        local = Cluster("tansu", embedded_kafka(server.address))
+        local = Cluster("embedded", embedded_kafka(server.address))
         topic = local.topic("slow")
         producer = closing(Producer(local.config, linger_ms=0))
         producer.send(topic, b"k", b"before", partition=0)
@@ -328,7 +328,7 @@ def test_sending_blocks_for_a_bounded_time_when_the_broker_is_away() -> None:
     """A full buffer makes send raise BrokerUnavailable after the bound, and close still ends."""
     server = start_broker()
     try:
-        local = Cluster("tansu", embedded_kafka(server.address))
+        local = Cluster("embedded", embedded_kafka(server.address))
         topic = local.topic("away")
         producer = Producer(local.config, buffer_bytes=20_000, send_block_seconds=0.2)
         producer.send(topic, b"k", b"before")
@@ -400,7 +400,7 @@ def test_partitions_are_handed_over_after_on_revoked_committed(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
     """With commits in on_revoked, two members together read every record exactly once."""
-    if cluster.kind == "tansu":
+    if cluster.kind == "embedded":
         pytest.skip("the embedded broker may let two members join in turns without end")
     topic = cluster.topic(unique, partitions=4)
     producer = closing(Producer(cluster.config))
@@ -443,7 +443,7 @@ def test_a_member_that_polls_briefly_takes_in_partitions_that_a_topic_has_grown(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
     """A rebalance that is longer than a poll is finished by the polls after it."""
-    if cluster.kind == "tansu":
+    if cluster.kind == "embedded":
         pytest.skip("the embedded broker cannot add partitions")
     topic = cluster.topic(unique, partitions=1)
     member = closing(GroupConsumer(cluster.config, unique, [topic]))
@@ -604,7 +604,7 @@ def test_a_reader_takes_in_partitions_that_a_topic_has_grown(
     cluster: Cluster, unique: str, closing: Closing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records of a partition added later are read without a restart."""
-    if cluster.kind == "tansu":
+    if cluster.kind == "embedded":
         pytest.skip("the embedded broker cannot add partitions")
     monkeypatch.setattr(client, "METADATA_AGE_MS_MAX", 200)
     topic = cluster.topic(unique, partitions=1)
@@ -636,7 +636,7 @@ def test_the_end_is_waited_for_no_longer_than_asked(closing: Closing) -> None:
     """When the broker dies while reading, read_to_end is BrokerUnavailable within its time."""
     server = start_broker()
     try:
-        local = Cluster("tansu", embedded_kafka(server.address))
+        local = Cluster("embedded", embedded_kafka(server.address))
         topic = local.topic("gone")
         reader = closing(TopicReader(local.config, [topic]))
     finally:
@@ -689,7 +689,7 @@ def test_apply_grows_partitions_and_never_shrinks_them(
     admin = closing(Admin(cluster.config))
     spec = TopicSpec(topic_name(unique), "", "", 0)
     admin.apply([spec], usage_partitions=2, replication_factor=1)
-    if cluster.kind == "tansu":
+    if cluster.kind == "embedded":
         with pytest.raises(KafkaFatalError, match="2 to 5 partitions: this broker cannot"):
             admin.apply([spec], usage_partitions=5, replication_factor=1)
         return
@@ -703,7 +703,7 @@ def test_a_topic_that_the_cluster_refuses_stops_with_its_name(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
     """A refused creation names the topic; nothing is retried for ever."""
-    if cluster.kind == "tansu":
+    if cluster.kind == "embedded":
         pytest.skip("the embedded broker takes any configuration")
     admin = closing(Admin(cluster.config))
     spec = TopicSpec(topic_name(unique), "", "", 1, {"retention.ms": "long"})

@@ -108,7 +108,7 @@ finance:
         Runtime(
             pid=1,
             bootstrap=bootstrap,
-            kind=BrokerKind.TANSU,
+            kind=BrokerKind.EMBEDDED,
             usage_partitions=1,
             clickhouse_host=host,
             clickhouse_port=port,

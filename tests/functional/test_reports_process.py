@@ -114,7 +114,7 @@ finance:
         store_events(client, events, 10)
         environment = {
             "METERLINE_KAFKA__BOOTSTRAP": bootstrap,
-            "METERLINE_KAFKA__KIND": "tansu",
+            "METERLINE_KAFKA__KIND": "embedded",
             "METERLINE_KAFKA__USAGE_PARTITIONS": "1",
             "METERLINE_CLICKHOUSE__HOST": host,
             "METERLINE_CLICKHOUSE__PORT": str(port),

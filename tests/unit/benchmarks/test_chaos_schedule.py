@@ -14,7 +14,7 @@ from benchmarks.chaos_suite.schedule import (
     ways_to_die,
 )
 
-KINDS = ("tansu", "apache")
+KINDS = ("embedded", "apache")
 
 
 @pytest.mark.parametrize("kafka", KINDS)
@@ -56,6 +56,6 @@ def test_a_long_run_passes_every_crash_point(kafka: str) -> None:
 
 def test_the_broker_that_forgets_is_never_killed() -> None:
     """The embedded broker is in memory only: its death is a rebuild and no crash."""
-    assert "broker" not in ways_to_die("tansu")
+    assert "broker" not in ways_to_die("embedded")
     assert (Way.KILL, "") in ways_to_die("apache")["broker"]
     assert len([name for name in ways_to_die("apache") if name.startswith("streams")]) == 2
