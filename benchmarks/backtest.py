@@ -20,9 +20,9 @@ import psutil
 from benchmarks.report import Figure, Target, finish
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
-from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.operations.backtest import RulesFile, run_stored
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.periods import DAY_MS
 from meterline.schemas.policy import RULES_ID, RuleSet, ScopePolicy

@@ -26,9 +26,9 @@ import psutil
 from benchmarks.report import Figure, Target, finish
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
-from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.embedded.processes import ServerProcess
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.pricing.catalogue import load_catalogue
 from meterline.reports.close.close import CloseDependencies, CloseOutcome, close_month
 from meterline.sinks.migrate import migrate

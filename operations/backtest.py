@@ -11,8 +11,8 @@ import msgspec
 
 from meterline.alerting.core.backtest import Backtest, Slice, begin
 from meterline.backends.clickhouse.client import Client
-from meterline.control.policy.file import compile_policy, parse_policy
 from meterline.operations.chart import Mark, Scene
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.spend_slices import SliceQuery, read_spend_slices
 from meterline.schemas.alert import AlertStatus

@@ -9,7 +9,7 @@ import msgspec
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
-from meterline.control.policy.file import compile_policy, parse_policy
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.pricing.catalogue import Catalogue, load_catalogue
 from meterline.reports.close.close import CloseDependencies
 from meterline.schemas.audit import AuditEntry

@@ -37,8 +37,8 @@ from meterline.app.local.stack import Stack, StackOptions
 from meterline.app.settings import base_environment
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import kafka_config, stop_on_signals
-from meterline.control.policy.file import parse_policy
 from meterline.control.store import publish
+from meterline.operations.policy import parse_policy
 from meterline.operations.status import gather
 from meterline.schemas.money import usd_display
 

@@ -18,11 +18,11 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control import manual as manual_control
 from meterline.control.manual import Change, Order
-from meterline.control.policy.rules_document import read_duration
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import MoneyError, nano_from_usd, usd_display
 from meterline.schemas.periods import parse_rfc3339, rfc3339
 from meterline.schemas.policy import PolicyObject
+from meterline.schemas.policy_entry import read_duration
 from meterline.schemas.throttle import ThrottleMode
 
 _out = Console(highlight=False)

@@ -15,9 +15,9 @@ from meterline.app.commands.output import print_json
 from meterline.app.commands.setup import read_text
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import kafka_config
-from meterline.control.policy.file import parse_policy
-from meterline.control.policy.plan import PolicyChange, compile_policy, plan
+from meterline.control.policy.plan import PolicyChange, plan
 from meterline.control.store import publish, read_policies
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.errors import UserError
 
 _out = Console(highlight=False)

@@ -17,8 +17,7 @@ from meterline.app.commands.setup import read_text
 from meterline.app.commands.times import time_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
-from meterline.control.policy.file import parse_policy
-from meterline.control.policy.plan import compile_policy
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.operations.route_test import ground_of, published_ground, question
 from meterline.schemas.alert import Severity
 

@@ -16,8 +16,8 @@ from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
-from meterline.control.policy.file import parse_policy
 from meterline.operations.asyncapi import asyncapi_document
+from meterline.operations.policy import parse_policy
 from meterline.schemas.errors import UserError, collecting
 from meterline.schemas.topics import TOPICS
 

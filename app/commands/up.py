@@ -23,7 +23,7 @@ from meterline.app.settings import (
 )
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import stop_on_signals
-from meterline.control.policy.file import parse_policy
+from meterline.operations.policy import parse_policy
 from meterline.schemas.errors import UserError
 
 _out = Console(highlight=False, soft_wrap=True)

@@ -22,9 +22,10 @@ from meterline.control.policy.document import (
     ScopeEntry,
 )
 from meterline.control.policy.notify_checks import check_notify
-from meterline.control.policy.rules_document import check_look_back
+from meterline.control.policy.rules_checks import check_rule_kinds
 from meterline.control.policy.yaml_tree import Path
-from meterline.schemas.policy_fields import plain_usd
+from meterline.schemas.policy_entry import plain_usd
+from meterline.schemas.policy_kinds import PolicyKinds
 from meterline.schemas.scopes import (
     Scope,
     ScopeError,
@@ -89,13 +90,14 @@ def _children(
         )
 
 
-def check(document: PolicyDocument) -> Iterator[Finding]:
+def check(document: PolicyDocument, kinds: PolicyKinds) -> Iterator[Finding]:
     """Everything that does not make sense in a well-typed document."""
     if document.version is None:
         yield Finding(("version",), "is required: begin the file with 'version: 1'")
     yield from _check_time_zone(document.time_zone)
+    yield from (Finding(*each) for each in check_rule_kinds(document.rules, kinds))
     yield from _check_rules(document.rules)
-    yield from (Finding(*each) for each in check_notify(document.notify))
+    yield from (Finding(*each) for each in check_notify(document.notify, kinds))
     first: dict[Scope, Path] = {}
     for placed in placed_entries(document):
         yield from _check_identifier(placed)
@@ -195,8 +197,6 @@ def _check_time_zone(name: str) -> Iterator[Finding]:
 
 
 def _check_rules(rules: RulesEntry) -> Iterator[Finding]:
-    for path, reason in check_look_back(rules.deviation, rules.burn_rate, rules.no_data):
-        yield Finding(("rules", *path), reason)
     for left, right in pairwise(rules.thresholds_percent):
         if right <= left:
             reason = f"{right} is there twice" if right == left else f"{right} stands after {left}"

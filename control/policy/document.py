@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from meterline.control.policy.finance_document import (
     AccountsEntry,
@@ -15,23 +18,20 @@ from meterline.control.policy.finance_document import (
     SharedEntry,
 )
 from meterline.control.policy.notify_document import (
-    ChannelEntry,
     InhibitionEntry,
     MaintenanceEntry,
     NotifyEntry,
     RouteEntry,
 )
-from meterline.control.policy.rules_document import (
-    DEFAULT_DEVIATION_ENTRIES,
-    BurnRateEntry,
-    DeviationEntry,
-    Duration,
-    NoDataEntry,
-    PipelineEntry,
-)
 from meterline.schemas.policy import BreakerPolicy
-from meterline.schemas.policy_entry import Count, Entry, Percent, Text
-from meterline.schemas.policy_fields import Usd
+from meterline.schemas.policy_entry import Count, Duration, Entry, Percent, Text, Usd
+from meterline.schemas.policy_kinds import (
+    DEFAULT_CHANNEL_TYPE,
+    ChannelEntry,
+    ChannelKind,
+    PolicyKinds,
+    RuleKind,
+)
 from meterline.schemas.throttle import ThrottleMode
 
 
@@ -109,16 +109,15 @@ class BreakerEntry(BreakerPolicy, Entry):
 
 
 class RulesEntry(Entry):
-    """The rules that hold for every scope with a budget or a limit."""
+    """The rules that hold for every scope with a budget or a limit.
+
+    `document_type` adds a field for each kind of rule.
+    """
 
     thresholds_percent: tuple[Percent, ...] = (50, 75, 80, 90, 95, 100)
     breaker: BreakerEntry = BreakerEntry()
     renotify: Duration = 0
     """How often a threshold or limit that still holds is told again; 0s for never."""
-    deviation: tuple[DeviationEntry, ...] = DEFAULT_DEVIATION_ENTRIES
-    burn_rate: tuple[BurnRateEntry, ...] = ()
-    no_data: tuple[NoDataEntry, ...] = ()
-    pipeline: PipelineEntry = PipelineEntry()
 
 
 class PolicyDocument(Entry):
@@ -144,12 +143,7 @@ ENTRIES: dict[str, type[BaseModel]] = {
     "limits": LimitsEntry,
     "rules": RulesEntry,
     "breaker": BreakerEntry,
-    "deviation": DeviationEntry,
-    "burn_rate": BurnRateEntry,
-    "no_data": NoDataEntry,
-    "pipeline": PipelineEntry,
     "notify": NotifyEntry,
-    "channels": ChannelEntry,
     "routes": RouteEntry,
     "inhibit": InhibitionEntry,
     "maintenance": MaintenanceEntry,
@@ -160,4 +154,42 @@ ENTRIES: dict[str, type[BaseModel]] = {
     "shared": SharedEntry,
     "push": PushEntry,
 }
-"""The field that holds a mapping, or a list of them -> its shape."""
+"""The field that holds a mapping, or a list of them -> its shape; kinds have their own."""
+UNKNOWN_KIND = "unknown_kind"
+"""Pydantic error type of an entry whose `type` names no kind."""
+
+
+# As many as there are registries in a process: the product's, and those that tests make.
+@lru_cache(maxsize=8)
+def document_type(kinds: PolicyKinds) -> type[PolicyDocument]:
+    """PolicyDocument with the channels and rules of these kinds."""
+    rule_fields: dict[str, Any] = {name: _rule_field(kind) for name, kind in kinds.rules.items()}
+    rules = create_model("RulesEntry", __base__=RulesEntry, **rule_fields)
+    channel = Annotated[ChannelEntry, BeforeValidator(partial(_read_channel, kinds.channels))]
+    notify = create_model("NotifyEntry", __base__=NotifyEntry, channels=(tuple[channel, ...], ()))
+    return create_model(
+        "PolicyDocument", __base__=PolicyDocument, rules=(rules, rules()), notify=(notify, notify())
+    )
+
+
+def _rule_field(kind: RuleKind[Any, Any]) -> tuple[Any, Any]:
+    """The type of a rule kind's field, and its default."""
+    if kind.is_list:
+        return tuple[kind.entry, ...], kind.default  # type: ignore[name-defined] # made here
+    return kind.entry, kind.entry()
+
+
+def _read_channel(kinds: Mapping[str, ChannelKind[Any, Any]], value: Any) -> Any:
+    """An entry of the kind that `type` names."""
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("type")
+    kind = kinds.get(DEFAULT_CHANNEL_TYPE if name is None else str(name))
+    if kind is not None:
+        return kind.entry.model_validate(value)
+    *most, last = map(repr, kinds)
+    expected = f"{', '.join(most)} or {last}" if most else last
+    fault = PydanticCustomError(UNKNOWN_KIND, "must be {expected}", {"expected": expected})
+    raise ValidationError.from_exception_data(
+        ChannelEntry.__name__, [InitErrorDetails(type=fault, loc=("type",), input=name)]
+    )

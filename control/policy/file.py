@@ -22,17 +22,22 @@ from pydantic_core import ErrorDetails
 from typing_extensions import override
 
 from meterline.control.policy.checks import check
-from meterline.control.policy.document import ENTRIES, PolicyDocument
+from meterline.control.policy.document import (
+    ENTRIES,
+    UNKNOWN_KIND,
+    PolicyDocument,
+    document_type,
+)
 from meterline.control.policy.plan import (
     ChangeAction,
     FieldChange,
     PolicyChange,
     audit_entries,
-    compile_policy,
     plan,
 )
 from meterline.control.policy.yaml_tree import Path, YamlTree, read_yaml
 from meterline.schemas.errors import MeterlineError
+from meterline.schemas.policy_kinds import DEFAULT_CHANNEL_TYPE, ENVIRONMENT_SUFFIX, PolicyKinds
 
 __all__ = [
     "ChangeAction",
@@ -42,7 +47,6 @@ __all__ = [
     "PolicyFault",
     "PolicyFileError",
     "audit_entries",
-    "compile_policy",
     "parse_policy",
     "plan",
 ]
@@ -54,10 +58,6 @@ ROUNDS_MAX = 20
 QUOTE_LENGTH_MAX = 40
 # Below this a suggestion is a guess; "buget" and "budget" have 0.91.
 SIMILARITY_MIN = 0.6
-_SECRET_FIELDS = frozenset(
-    {"url", "secret_env", "url_env", "routing_key_env", "token_env", "password_env"}
-)
-"""Fields whose wrong value may be a secret and is never quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +88,20 @@ class PolicyFileError(MeterlineError, ValueError):
         super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
 
 
-def parse_policy(text: str, source: str) -> PolicyDocument:
+def parse_policy(text: str, source: str, kinds: PolicyKinds) -> PolicyDocument:
     """Read and check a policy file.
 
     Args:
         text: the file's content.
         source: its name, for messages.
+        kinds: what channels and rules there are.
 
     Raises:
         PolicyFileError: with every fault that was found.
     """
     tree = read_yaml(text)
     faults = [PolicyFault(_spell(tree, each.path), each.line, each.reason) for each in tree.faults]
-    reading = _Reading(cut={each.path for each in tree.faults})
+    reading = _Reading(kinds, cut={each.path for each in tree.faults})
     document = None if () in reading.cut else _read_fields(tree, reading)
     if document is not None:
         reading.found += _sense(document, reading)
@@ -136,6 +137,7 @@ class _Removed:
 class _Reading:
     """What was found so far, by paths of the file."""
 
+    kinds: PolicyKinds
     found: list[tuple[Path, str]] = field(default_factory=list)
     cut: set[Path] = field(default_factory=set)
     """What is wrong and stays out of the document."""
@@ -148,15 +150,22 @@ def _read_fields(tree: YamlTree, reading: _Reading) -> PolicyDocument | None:
     value = {} if tree.value is None else tree.value
     for _ in range(ROUNDS_MAX):
         try:
-            return PolicyDocument.model_validate(_without(value, reading.removed, ()))
+            cut = _without(value, reading.removed, ())
+            return document_type(reading.kinds).model_validate(cut)
         except ValidationError as error:
             wrong: set[Path] = set()
             for detail in error.errors():
                 path = _original(detail["loc"], reading.removed)
                 if path not in reading.cut:  # else it is missing because it was cut out
-                    reading.found.append((path, _reason(detail, path)))
+                    reading.found.append((path, _reason(detail, path, tree, reading.kinds)))
                 reading.cut.add(path)
-                wrong.add(path[:-1] if detail["type"] == "missing" else path)
+                if detail["type"] == UNKNOWN_KIND:
+                    # Its id stays, so that what refers to it is not reported as well.
+                    reading.cut.add(path[:-1])
+                    names = tree.value_at(path[:-1])
+                    wrong.update((*path[:-1], name) for name in names if name != "id")
+                else:
+                    wrong.add(path[:-1] if detail["type"] == "missing" else path)
             reading.removed.add(wrong)
             if () in wrong:
                 return None
@@ -169,7 +178,7 @@ def _sense(document: PolicyDocument, reading: _Reading) -> Iterator[tuple[Path, 
     A finding does when a wrong value is the value itself, its holder, or a part of it.
     """
     holding_wrong = {path[:length] for path in reading.cut for length in range(len(path) + 1)}
-    for location, reason in check(document):
+    for location, reason in check(document, reading.kinds):
         path = _original(location, reading.removed)
         if path not in holding_wrong and path[:-1] not in reading.cut:
             yield path, reason
@@ -205,22 +214,22 @@ def _original(location: Path, removed: _Removed) -> Path:
     return path
 
 
-def _reason(detail: ErrorDetails, path: Path) -> str:
-    """Pydantic's finding in the words of somebody who writes the file."""
+def _reason(detail: ErrorDetails, path: Path, tree: YamlTree, kinds: PolicyKinds) -> str:
+    """Pydantic's finding in the words of the policy file."""
     kind = detail["type"]
     context = detail.get("ctx", {})
     match kind:
         case "missing":
             reason = "is required"
         case "extra_forbidden":
-            reason = _unknown(path)
+            reason = _unknown(path, tree, kinds)
         case "value_error":
             reason = str(context["error"])
         case "greater_than_equal" if context["ge"] == 0:
-            reason = "must not be negative" + _quote(detail["input"], path)
+            reason = "must not be negative" + _quote(detail["input"], path, kinds)
         case _:
             reason = _EXPECTED.get(kind, detail["msg"]).format(**context)
-            reason += _quote(detail["input"], path)
+            reason += _quote(detail["input"], path, kinds)
     return reason
 
 
@@ -229,6 +238,7 @@ _EXPECTED = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
+    UNKNOWN_KIND: "must be {expected}",
     "string_too_long": "must have at most {max_length} characters",
     "int_parsing": "must be a whole number",
     "int_parsing_size": "must be a whole number of reasonable size",
@@ -242,16 +252,26 @@ _EXPECTED = {
 }
 
 
-def _quote(value: Any, path: Path) -> str:
-    if not isinstance(value, str) or (path and path[-1] in _SECRET_FIELDS):
+def _quote(value: Any, path: Path, kinds: PolicyKinds) -> str:
+    name = str(path[-1]) if path else ""
+    may_be_secret = name.endswith(ENVIRONMENT_SUFFIX) or name in kinds.secret_fields
+    if not isinstance(value, str) or may_be_secret:
         return ""
     short = value if len(value) <= QUOTE_LENGTH_MAX else f"{value[:QUOTE_LENGTH_MAX]}..."
     return f"; got {short!r}"
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: Path, tree: YamlTree, kinds: PolicyKinds) -> str:
     holder = next((step for step in reversed(path[:-1]) if isinstance(step, str)), "")
-    fields = ENTRIES[holder].model_fields.items()
+    if holder == "channels":
+        kind = kinds.channels[tree.value_at(path[:-1]).get("type") or DEFAULT_CHANNEL_TYPE]
+        if any(path[-1] in other.fields for other in kinds.channels.values()):
+            known_here = ", ".join(sorted(kind.fields))
+            return f"is not a field of a {kind.name} channel; known here: {known_here}"
+        entry = kind.entry
+    else:
+        entry = kinds.rules[holder].entry if holder in kinds.rules else ENTRIES[holder]
+    fields = entry.model_fields.items()
     known = [field.alias or name for name, field in fields]
     close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=SIMILARITY_MIN)
     if close:

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
-from meterline.control.policy.notify_document import (
-    CHANNEL_FIELDS,
-    COMMON_FIELDS,
-    ChannelEntry,
-    MaintenanceEntry,
-    NotifyEntry,
-    RouteEntry,
-)
+from meterline.control.policy.notify_document import MaintenanceEntry, NotifyEntry, RouteEntry
 from meterline.control.policy.yaml_tree import Path
 from meterline.schemas.matchers import LABELS, MatcherError, parse_matcher
 from meterline.schemas.periods import parse_rfc3339
+from meterline.schemas.policy_kinds import (
+    TEMPLATE_FIELDS,
+    ChannelEntry,
+    ChannelKind,
+    PolicyKinds,
+)
 from meterline.schemas.scopes import ScopeError, check_identifier
 from meterline.schemas.templates import TemplateError, check_template
 
 # POSIX: what a shell can set.
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 ENVIRONMENT_NAME_LENGTH_MAX = 128
-# A distribution list is the mail server's business.
-RECIPIENTS_MAX = 20
 LOG_CHANNEL = "log"
-_EITHER_URL = frozenset({"webhook", "alertmanager"})
-_REQUIRED: dict[str, tuple[str, ...]] = {
-    "slack": ("url_env",),
-    "pagerduty": ("routing_key_env",),
-    "email": ("host", "sender", "recipients"),
-}
-_ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+", re.ASCII)
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
-_ENVIRONMENT_FIELDS = ("secret_env", "url_env", "routing_key_env", "token_env", "password_env")
 
 
 class NotifyFinding(NamedTuple):
@@ -45,11 +33,12 @@ class NotifyFinding(NamedTuple):
     reason: str
 
 
-def check_notify(notify: NotifyEntry) -> Iterator[NotifyFinding]:
+def check_notify(notify: NotifyEntry, kinds: PolicyKinds) -> Iterator[NotifyFinding]:
     """Everything that does not make sense in a well-typed `notify` part."""
     yield from _check_unique("channels", [channel.id for channel in notify.channels])
     for position, channel in enumerate(notify.channels):
-        yield from _check_channel(channel, ("notify", "channels", position))
+        kind = kinds.channels[channel.type]
+        yield from _check_channel(channel, kind, ("notify", "channels", position))
     yield from _check_fallbacks(notify.channels)
     known = {LOG_CHANNEL, *(channel.id for channel in notify.channels)}
     yield from _check_unique("routes", [route.id for route in notify.routes])
@@ -82,91 +71,30 @@ def _check_unique(field: str, names: Sequence[str]) -> Iterator[NotifyFinding]:
             yield NotifyFinding(path, str(error))
 
 
-def _check_channel(channel: ChannelEntry, path: Path) -> Iterator[NotifyFinding]:
-    allowed = CHANNEL_FIELDS[channel.type]
-    for name in sorted(channel.model_fields_set - allowed - COMMON_FIELDS):
-        yield NotifyFinding(
-            (*path, name),
-            f"is not a field of a {channel.type} channel; known here: "
-            f"{', '.join(sorted(allowed | COMMON_FIELDS))}",
-        )
+def _check_channel(
+    channel: ChannelEntry, kind: ChannelKind[Any, Any], path: Path
+) -> Iterator[NotifyFinding]:
     if channel.id == LOG_CHANNEL:
         yield NotifyFinding((*path, "id"), "'log' is the worker's log, which is always there")
-    for name in _ENVIRONMENT_FIELDS:
+    for name in kind.environment_fields:
         value = getattr(channel, name)
         if value and not (
             len(value) <= ENVIRONMENT_NAME_LENGTH_MAX and _ENVIRONMENT_NAME.fullmatch(value)
         ):
-            # Not quoted: somebody may have written the secret itself.
+            # Not quoted: the operator may have written the secret itself.
             yield NotifyFinding(
                 (*path, name),
                 "must be the name of an environment variable (A-Z, 0-9 and _), never the secret",
             )
-    yield from _check_templates(channel, path)
-    yield from _check_required(channel, path)
-    if channel.url:
-        yield from _check_url(channel, path)
-
-
-def _check_templates(channel: ChannelEntry, path: Path) -> Iterator[NotifyFinding]:
-    for name in ("title", "text"):
-        template = getattr(channel, name)
-        if template and name in CHANNEL_FIELDS[channel.type]:
+    for name in TEMPLATE_FIELDS:
+        template = getattr(channel, name, "")
+        if template:
             try:
                 check_template(template)
             except TemplateError as error:
                 yield NotifyFinding((*path, name), str(error))
-
-
-def _check_required(channel: ChannelEntry, path: Path) -> Iterator[NotifyFinding]:
-    if channel.type == "email":
-        yield from _check_email(channel, path)
-    if channel.type in _EITHER_URL and bool(channel.url) == bool(channel.url_env):
-        yield NotifyFinding((*path, "url"), "is required: write either url or url_env, not both")
-    for name in _REQUIRED.get(channel.type, ()):
-        if not getattr(channel, name):
-            yield NotifyFinding((*path, name), f"is required for a {channel.type} channel")
-
-
-def _check_email(channel: ChannelEntry, path: Path) -> Iterator[NotifyFinding]:
-    for name, addresses in (("sender", (channel.sender,)), ("recipients", channel.recipients)):
-        for address in addresses:
-            if address and not _ADDRESS.fullmatch(address):
-                yield NotifyFinding((*path, name), f"{address!r} is not a mail address")
-    if len(channel.recipients) > RECIPIENTS_MAX:
-        reason = f"has {len(channel.recipients)} addresses, at most {RECIPIENTS_MAX}: use a list"
-        yield NotifyFinding((*path, "recipients"), reason)
-    if channel.tls == "none" and not channel.allow_private_address:
-        yield NotifyFinding(
-            (*path, "tls"), "none sends in the clear: only with allow_private_address: true"
-        )
-    if bool(channel.username) != bool(channel.password_env):
-        yield NotifyFinding(
-            (*path, "username"), "and password_env belong together: write both or neither"
-        )
-    elif channel.username and channel.tls == "none":
-        yield NotifyFinding((*path, "tls"), "none would send the password in the clear")
-
-
-def _check_url(channel: ChannelEntry, path: Path) -> Iterator[NotifyFinding]:
-    """The URL is not quoted: receivers' URLs often carry a token."""
-    try:
-        parts = urlsplit(channel.url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        yield NotifyFinding((*path, "url"), "is not a URL")
-        return
-    if parts.scheme != "https" and not (parts.scheme == "http" and channel.allow_private_address):
-        yield NotifyFinding(
-            (*path, "url"),
-            "must begin with https:// (http:// only with allow_private_address: true)",
-        )
-    elif not usable:
-        yield NotifyFinding((*path, "url"), "names no host")
-    if parts.username or parts.password:
-        yield NotifyFinding(
-            (*path, "url"), "carries a user name or password: use secret_env, which signs"
-        )
+    for name, reason in kind.check(channel):
+        yield NotifyFinding((*path, name), reason)
 
 
 def _check_fallbacks(channels: Sequence[ChannelEntry]) -> Iterator[NotifyFinding]:

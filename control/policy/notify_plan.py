@@ -5,17 +5,13 @@ from __future__ import annotations
 from meterline.control.policy.notify_document import NotifyEntry
 from meterline.schemas.periods import parse_rfc3339
 from meterline.schemas.policy import NotifyPolicy
-from meterline.schemas.policy_notify import CHANNEL_TYPES, Inhibition, Maintenance, Route
+from meterline.schemas.policy_kinds import PolicyKinds
+from meterline.schemas.policy_notify import Inhibition, Maintenance, Route
 
 
-def compile_notify(entry: NotifyEntry) -> NotifyPolicy:
+def compile_notify(entry: NotifyEntry, kinds: PolicyKinds) -> NotifyPolicy:
     """The object of a checked document, with version 1."""
-    channels = [
-        CHANNEL_TYPES[channel.type].model_validate(
-            channel.model_dump(mode="json", exclude_unset=True)
-        )
-        for channel in entry.channels
-    ]
+    channels = [kinds.channels[channel.type].compile(channel) for channel in entry.channels]
     maintenance = tuple(
         Maintenance(
             **window.model_dump(exclude={"until"}),

@@ -10,15 +10,9 @@ from typing import Any
 from typing_extensions import override
 
 from meterline.control.policy.checks import PlacedEntry, placed_entries
-from meterline.control.policy.document import DepartmentEntry, PolicyDocument
+from meterline.control.policy.document import DepartmentEntry, PolicyDocument, RulesEntry
 from meterline.control.policy.finance_document import FinanceEntry
 from meterline.control.policy.notify_plan import compile_notify
-from meterline.control.policy.rules_document import (
-    burn_rate_rule,
-    deviation_rule,
-    no_data_rule,
-    pipeline_rules,
-)
 from meterline.schemas.audit import AuditEntry, named
 from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
@@ -31,7 +25,8 @@ from meterline.schemas.policy import (
     ScopePolicy,
     object_id,
 )
-from meterline.schemas.policy_fields import plain_usd
+from meterline.schemas.policy_entry import plain_usd
+from meterline.schemas.policy_kinds import PolicyKinds, RuleKind
 from meterline.schemas.policy_notify import Silence
 from meterline.schemas.scopes import ScopeType
 
@@ -93,25 +88,36 @@ class PolicyChange:
         return f"{_MARKS[self.action]} {self.object_id}  {details}".rstrip()
 
 
-def compile_policy(document: PolicyDocument) -> dict[str, PolicyObject]:
-    """The objects of a checked document by their id, each with version 1."""
+def compile_policy(document: PolicyDocument, kinds: PolicyKinds) -> dict[str, PolicyObject]:
+    """The objects of a checked document by their id, each with version 1.
+
+    Args:
+        document: as parsed with the same kinds.
+        kinds: what channels and rules there are.
+    """
     objects: list[PolicyObject] = [
         RuleSet(
             time_zone=document.time_zone,
             thresholds_percent=document.rules.thresholds_percent,
             breaker=BreakerPolicy.model_validate(document.rules.breaker.model_dump()),
             renotify_seconds=document.rules.renotify,
-            deviations=tuple(map(deviation_rule, document.rules.deviation)),
-            burn_rates=tuple(map(burn_rate_rule, document.rules.burn_rate)),
-            no_data=tuple(map(no_data_rule, document.rules.no_data)),
-            pipeline=pipeline_rules(document.rules.pipeline),
+            **{
+                kind.published_field: _compile_rules(document.rules, kind)
+                for kind in kinds.rules.values()
+            },
         ),
-        compile_notify(document.notify),
+        compile_notify(document.notify, kinds),
     ]
     if document.finance != FinanceEntry():
         objects.append(FinancePolicy.model_validate(document.finance.model_dump()))
     objects += [_compile_scope(placed) for placed in placed_entries(document)]
     return {object_id(item): item for item in objects}
+
+
+def _compile_rules(rules: RulesEntry, kind: RuleKind[Any, Any]) -> Any:
+    """What a kind publishes: a list of rules, or one object."""
+    written = getattr(rules, kind.name)
+    return tuple(map(kind.compile, written)) if kind.is_list else kind.compile(written)
 
 
 def _compile_scope(placed: PlacedEntry) -> ScopePolicy:

@@ -52,6 +52,13 @@ class YamlTree:
                 return line
         return None
 
+    def value_at(self, path: Path) -> Any:
+        """The value at a path that the text has."""
+        value = self.value
+        for step in path:
+            value = value[step]
+        return value
+
 
 def read_yaml(text: str) -> YamlTree:
     """Read one YAML document; faults are in the answer, nothing is raised."""

@@ -21,8 +21,9 @@ from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
-from meterline.control.policy.file import compile_policy, parse_policy, plan
+from meterline.control.policy.file import plan
 from meterline.control.store import publish
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.pricing.catalogue import catalogue_files
 from meterline.reports.close.core.months import Month, month_at, month_before
 from meterline.reports.repricing.catalogue_archive import archive_catalogue

@@ -12,8 +12,9 @@ from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.backends.kafka.errors import KafkaFatalError
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
-from meterline.control.policy.file import compile_policy, parse_policy, plan
+from meterline.control.policy.file import plan
 from meterline.control.store import publish, read_policies
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.audit import AuditEntry, decode_audit
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.topics import Topic, topic_spec

@@ -11,18 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.control.policy.file import (
-    ChangeAction,
-    PolicyChange,
-    PolicyFileError,
-    compile_policy,
-    parse_policy,
-    plan,
-)
+from meterline.control.policy.file import ChangeAction, PolicyChange, PolicyFileError, plan
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.money import usd_text
 from meterline.schemas.policy import PolicyObject, ScopePolicy, decode_policy, encode_policy
-from meterline.schemas.policy_entry import COUNT_MAX
-from meterline.schemas.policy_fields import AMOUNT_USD_MAX
+from meterline.schemas.policy_entry import AMOUNT_USD_MAX, COUNT_MAX
 
 NANO_MAX = AMOUNT_USD_MAX * 10**9
 MODELS = ("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash")

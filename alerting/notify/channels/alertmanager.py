@@ -7,12 +7,17 @@ a firing one gets the end of its period, after which its cause is gone by itself
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from typing_extensions import override
+
+from meterline.alerting.notify.channel import one_of_url, usable_url
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.alerting.notify.core.messages import alert_view, compact_json
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import rfc3339
+from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
+from meterline.schemas.policy_notify import AlertmanagerChannel
 
 API_PATH = "/api/v2/alerts"
 # For a firing alert that has no end of its own: long enough not to be repeated in time.
@@ -54,3 +59,24 @@ def _posted(alert: Alert) -> dict[str, object]:
         "startsAt": rfc3339(alert.starts_at_ms),
         "endsAt": rfc3339(ends_ms),
     }
+
+
+class AlertmanagerEntry(ChannelEntry):
+    """Its fields in the policy file."""
+
+    url: str = ""
+    url_env: str = ""
+    token_env: str = ""
+
+
+class AlertmanagerKind(ChannelKind[AlertmanagerEntry, AlertmanagerChannel]):
+    """An Alertmanager's API."""
+
+    name = "alertmanager"
+    entry = AlertmanagerEntry
+    published = AlertmanagerChannel
+
+    @override
+    def check(self, entry: AlertmanagerEntry, /) -> Iterator[FieldFault]:
+        yield from one_of_url(entry.url, entry.url_env)
+        yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)

@@ -7,16 +7,28 @@ incident refer to one thread, so that a mail program shows the resolution under 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from typing import Annotated, Literal
 
+from pydantic import Field
+from typing_extensions import override
+
+from meterline.alerting.notify.channel import required
 from meterline.alerting.notify.core.messages import filled, in_order
 from meterline.alerting.notify.core.outbox import Job
+from meterline.schemas.policy_entry import Template, Text
+from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
 from meterline.schemas.policy_notify import EmailChannel
 
 SUBJECT_LENGTH_MAX = 150
+# A distribution list is the mail server's business.
+RECIPIENTS_MAX = 20
+_ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+", re.ASCII)
 TITLE = (
     "[{% if status == 'resolved' %}resolved{% else %}{{ severity }}{% endif %}] "
     "{% if count == 1 %}{{ alert.summary }}{% else %}{{ count }} alerts, first: "
@@ -60,3 +72,42 @@ def mail_content(job: Job, channel: EmailChannel, now_ms: int) -> bytes:
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(filled(channel.text, TEXT, alerts, channel.id) + "\n")
     return mail.as_bytes()
+
+
+class EmailEntry(ChannelEntry):
+    """Its fields in the policy file."""
+
+    host: Text = ""
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    tls: Literal["starttls", "tls", "none"] | None = None
+    username: Text = ""
+    password_env: str = ""
+    sender: Text = ""
+    recipients: tuple[Text, ...] = ()
+    title: Template = ""
+    text: Template = ""
+
+
+class EmailKind(ChannelKind[EmailEntry, EmailChannel]):
+    """Mail through an SMTP server."""
+
+    name = "email"
+    entry = EmailEntry
+    published = EmailChannel
+
+    @override
+    def check(self, entry: EmailEntry, /) -> Iterator[FieldFault]:
+        for name, addresses in (("sender", (entry.sender,)), ("recipients", entry.recipients)):
+            for address in addresses:
+                if address and not _ADDRESS.fullmatch(address):
+                    yield name, f"{address!r} is not a mail address"
+        if len(entry.recipients) > RECIPIENTS_MAX:
+            count = len(entry.recipients)
+            yield "recipients", f"has {count} addresses, at most {RECIPIENTS_MAX}: use a list"
+        if entry.tls == "none" and not entry.allow_private_address:
+            yield "tls", "none sends in the clear: only with allow_private_address: true"
+        if bool(entry.username) != bool(entry.password_env):
+            yield "username", "and password_env belong together: write both or neither"
+        elif entry.username and entry.tls == "none":
+            yield "tls", "none would send the password in the clear"
+        yield from required(entry, "host", "sender", "recipients")

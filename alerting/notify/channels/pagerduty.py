@@ -7,13 +7,18 @@ dedup_key again, louder; the incident resolves when the last alert of it does.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from typing_extensions import override
+
+from meterline.alerting.notify.channel import required, usable_url
 from meterline.alerting.notify.channels.slack import cut
 from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, incident_key
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import rfc3339
+from meterline.schemas.policy_entry import Percent, Template
+from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
 from meterline.schemas.policy_notify import PagerDutyChannel
 
 DEDUP_KEY_LENGTH_MAX = 255
@@ -72,3 +77,25 @@ def dedup_key(alert: Alert) -> str:
     if len(key) <= DEDUP_KEY_LENGTH_MAX:
         return key
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+class PagerDutyEntry(ChannelEntry):
+    """Its fields in the policy file."""
+
+    url: str = ""
+    routing_key_env: str = ""
+    critical_from_percent: Percent | None = None
+    title: Template = ""
+
+
+class PagerDutyKind(ChannelKind[PagerDutyEntry, PagerDutyChannel]):
+    """A service with an Events API v2 integration."""
+
+    name = "pagerduty"
+    entry = PagerDutyEntry
+    published = PagerDutyChannel
+
+    @override
+    def check(self, entry: PagerDutyEntry, /) -> Iterator[FieldFault]:
+        yield from required(entry, "routing_key_env")
+        yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 from typing_extensions import override
 
-from meterline.alerting.notify.channels.alertmanager import alertmanager_body, alertmanager_url
-from meterline.alerting.notify.channels.email import mail_content
-from meterline.alerting.notify.channels.pagerduty import pagerduty_body
-from meterline.alerting.notify.channels.slack import slack_body
+from meterline.alerting.notify.channels.alertmanager import (
+    AlertmanagerKind,
+    alertmanager_body,
+    alertmanager_url,
+)
+from meterline.alerting.notify.channels.email import EmailKind, mail_content
+from meterline.alerting.notify.channels.pagerduty import PagerDutyKind, pagerduty_body
+from meterline.alerting.notify.channels.slack import SlackKind, slack_body
+from meterline.alerting.notify.channels.webhook import WebhookKind
 from meterline.alerting.notify.core.decide import LOG_CHANNEL
 from meterline.alerting.notify.core.messages import body_of
 from meterline.alerting.notify.core.outbox import Job
@@ -40,6 +46,7 @@ from meterline.schemas.alert import Alert, Severity
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.policy import NotifyPolicy
+from meterline.schemas.policy_kinds import ChannelKind
 from meterline.schemas.policy_notify import (
     AlertmanagerChannel,
     ChannelBase,
@@ -48,6 +55,18 @@ from meterline.schemas.policy_notify import (
     SlackChannel,
     WebhookChannel,
 )
+
+_KINDS: tuple[ChannelKind[Any, Any], ...] = (
+    WebhookKind(),
+    SlackKind(),
+    PagerDutyKind(),
+    EmailKind(),
+    AlertmanagerKind(),
+)
+CHANNEL_KINDS: Mapping[str, ChannelKind[Any, Any]] = MappingProxyType(
+    {kind.name: kind for kind in _KINDS}
+)
+"""Every kind of channel, by `type`."""
 
 Secrets = Callable[[str], str | None]
 """Answers a secret by the name of its environment variable."""

@@ -6,11 +6,17 @@ which is not documented and answered with msg_blocks_too_long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from typing_extensions import override
+
+from meterline.alerting.notify.channel import required
 from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, in_order
 from meterline.schemas.alert import Alert, AlertStatus, Severity
+from meterline.schemas.policy_entry import Template
+from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
+from meterline.schemas.policy_notify import SlackChannel
 
 HEADER_LENGTH_MAX = 150
 SECTION_LENGTH_MAX = 2_900
@@ -105,3 +111,23 @@ def _section(text: str) -> dict[str, Any]:
 
 def _plain(text: str) -> dict[str, Any]:
     return {"type": "plain_text", "text": text, "emoji": True}
+
+
+class SlackEntry(ChannelEntry):
+    """Its fields in the policy file."""
+
+    url_env: str = ""
+    title: Template = ""
+    text: Template = ""
+
+
+class SlackKind(ChannelKind[SlackEntry, SlackChannel]):
+    """An incoming webhook of Slack."""
+
+    name = "slack"
+    entry = SlackEntry
+    published = SlackChannel
+
+    @override
+    def check(self, entry: SlackEntry, /) -> Iterator[FieldFault]:
+        yield from required(entry, "url_env")

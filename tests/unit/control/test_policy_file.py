@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from meterline.control.policy.file import PolicyFault, PolicyFileError, compile_policy, parse_policy
+from meterline.control.policy.file import PolicyFault, PolicyFileError
 from meterline.control.policy.yaml_tree import DEPTH_MAX, FILE_CHARACTERS_MAX
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.policy import (
     NOTIFY_ID,
     RULES_ID,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meterline.control.policy.file import PolicyFileError, compile_policy, parse_policy, plan
+from meterline.control.policy.file import PolicyFileError, plan
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.policy import NOTIFY_ID, NotifyPolicy
 from meterline.schemas.policy_notify import (
     AlertmanagerChannel,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meterline.control.policy.file import PolicyFileError, compile_policy, parse_policy, plan
+from meterline.control.policy.file import PolicyFileError, plan
+from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.policy import RuleSet
 from meterline.schemas.policy_rules import DeviationMethod
 from meterline.schemas.scopes import ScopeType
