@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import override
 
 from meterline.schemas.errors import MeterlineError
 
+VARIABLE_PREFIX = "METERLINE_"
+SECTION_DELIMITER = "__"
 RUNTIME_FILE = "runtime.json"
 CLOSES_DIRECTORY = "closes"
 DEFAULT_DATA_DIR = Path(".meterline")
@@ -107,7 +111,7 @@ class Settings(BaseSettings):
     """All of it; the defaults are those of one machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="METERLINE_", env_nested_delimiter="__", extra="forbid"
+        env_prefix=VARIABLE_PREFIX, env_nested_delimiter=SECTION_DELIMITER, extra="forbid"
     )
 
     kafka: KafkaSection = KafkaSection()
@@ -225,17 +229,52 @@ def _fault(item: object) -> str:
     return f"{name}: {details['msg'].removeprefix('Value error, ')}"
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The variables from which a child process reads equal settings, one for each field.
+
+    Paths are made absolute, because the child may run in another directory. Secrets are included
+    in plain text: the mapping is for the child's environment only, never for a log.
+    """
+    return dict(_variables(settings, VARIABLE_PREFIX))
+
+
+def _variables(section: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _variables(value, f"{prefix}{name.upper()}{SECTION_DELIMITER}")
+        elif value is not None:  # None is always the default, which a variable cannot express
+            plain = _plain(value)
+            yield f"{prefix}{name.upper()}", plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return to_jsonable_python(value)
+
+
+def _names(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """The variables that a model and its sections are read from."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _names(kind, f"{prefix}{name.upper()}{SECTION_DELIMITER}")
+        yield f"{prefix}{name.upper()}"
+
+
 def _refuse_unknown() -> None:
     """A misspelt variable is an error: silence would leave a default in its place."""
-    known = {f"METERLINE_{name.upper()}" for name in Settings.model_fields}
-    known |= {f"METERLINE_KAFKA__{name.upper()}" for name in KafkaSection.model_fields}
-    known |= {f"METERLINE_CLICKHOUSE__{name.upper()}" for name in ClickHouseSection.model_fields}
-    known |= {f"METERLINE_REPORTS__{name.upper()}" for name in ReportsSection.model_fields}
+    known = set(_names(Settings, VARIABLE_PREFIX))
     free = ("METERLINE_SECRET_", "METERLINE_TEST_")
     strange = sorted(
         name
         for name in os.environ
-        if name.startswith("METERLINE_") and name not in known and not name.startswith(free)
+        if name.startswith(VARIABLE_PREFIX) and name not in known and not name.startswith(free)
     )
     if strange:
         raise SettingsError([f"{name}: no such setting" for name in strange])
@@ -267,5 +306,5 @@ def base_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("METERLINE_") or name.startswith("METERLINE_SECRET_")
+        if not name.startswith(VARIABLE_PREFIX) or name.startswith("METERLINE_SECRET_")
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sys
 import time
@@ -35,6 +34,7 @@ from meterline.app.settings import (
     Runtime,
     Settings,
     base_environment,
+    environment_of,
 )
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
@@ -290,7 +290,7 @@ class Stack:
                     worker_environment(self.settings, name, port),
                 ),
                 order=WORKERS,
-                ready=_ready_check(port),
+                ready=_ready_check(self.settings.metrics_host, port),
                 ready_timeout_seconds=WORKER_READY_SECONDS,
                 stop_grace_seconds=WORKER_GRACE_SECONDS,
             )
@@ -309,10 +309,13 @@ class Stack:
         )
 
 
-def _ready_check(port: int) -> Callable[[], bool]:
+def _ready_check(metrics_host: str, port: int) -> Callable[[], bool]:
+    # A server that listens on every address answers on the loopback too.
+    host = "127.0.0.1" if metrics_host in {"", "0.0.0.0"} else metrics_host  # noqa: S104 - compared
+
     def ready() -> bool:
         try:
-            url = f"http://127.0.0.1:{port}/ready"
+            url = f"http://{host}:{port}/ready"
             with urllib.request.urlopen(url, timeout=READY_TIMEOUT_SECONDS) as answer:
                 return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
         except (OSError, urllib.error.URLError):
@@ -324,29 +327,26 @@ def _ready_check(port: int) -> Callable[[], bool]:
 def worker_environment(
     settings: Settings, name: str, metrics_port: int
 ) -> MutableMapping[str, str]:
-    """What a worker process is told; the same names an operator sets in production."""
-    return {
-        "METERLINE_KAFKA__BOOTSTRAP": settings.kafka.bootstrap,
-        "METERLINE_KAFKA__KIND": settings.kafka.kind.value,
-        "METERLINE_KAFKA__USAGE_PARTITIONS": str(settings.kafka.usage_partitions),
-        "METERLINE_CLICKHOUSE__HOST": settings.clickhouse.host,
-        "METERLINE_CLICKHOUSE__PORT": str(settings.clickhouse.port),
-        "METERLINE_TIME_ZONE": settings.time_zone,
-        "METERLINE_LOG_EPOCH": str(settings.log_epoch),
-        "METERLINE_LOG_LEVEL": settings.log_level,
-        "METERLINE_DATA_DIR": str(settings.data_dir / "run" / name),
-        "METERLINE_METRICS_PORT": str(metrics_port),
+    """Every setting of the pipeline as a worker process reads it: the variables of production.
+
+    A worker differs from the pipeline in its data directory, its metrics port and its failpoint.
+    """
+    reports = settings.reports.model_copy(
         # Beside the data, not in the worker's own directory: `meterline close` writes there too.
-        "METERLINE_REPORTS__DIRECTORY": str(
-            settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY
-        ),
-        "METERLINE_REPORTS__EXPORTS_HOST": settings.reports.exports_host,
-        "METERLINE_REPORTS__EXPORTS_PORT": str(settings.reports.exports_port),
-        "METERLINE_REPORTS__EXPORTS_TOKEN_ENV": settings.reports.exports_token_env,
-        # Every worker rates by them: without, events would be charged by the shipped prices.
-        "METERLINE_CATALOGUES": json.dumps([str(each.resolve()) for each in settings.catalogues]),
-        "METERLINE_NOTIFY_CA_FILE": settings.notify_ca_file,
-    }
+        update={"directory": settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY}
+    )
+    return environment_of(
+        settings.model_copy(
+            update={
+                "data_dir": settings.data_dir / "run" / name,
+                "metrics_port": metrics_port,
+                "reports": reports,
+                # A failpoint is an effect of one worker, and the others refuse its name: it is
+                # given by `StackOptions.environment`.
+                "crash_at": "",
+            }
+        )
+    )
 
 
 def _check_time_zone(published: Mapping[str, PolicyObject], time_zone: str) -> None:

@@ -31,8 +31,8 @@ class ProcessSpec:
 
     name: str
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Added to the supervisor's own environment."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Added to the supervisor's own environment; may hold secrets, so no repr shows it."""
     order: int = 0
     """Lower starts first and stops last; equal orders start and stop together."""
     ready: Callable[[], bool] | None = None
