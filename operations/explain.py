@@ -19,7 +19,7 @@ from meterline.schemas.manual import (
 from meterline.schemas.periods import rfc3339
 from meterline.schemas.policy import PolicyObject, ScopePolicy, decode_policy
 from meterline.schemas.scopes import parse_scope
-from meterline.schemas.throttle import BreakerState
+from meterline.schemas.throttle import BUDGET_REASONS, BreakerState
 
 PARENTS_MAX = 5
 """Organisation, department, project, user, key: no scope has more above it."""
@@ -128,7 +128,7 @@ def _lift(command: StoredCommand) -> str:
     scope = command.scope
     if command.reason_code == _MANUAL:
         return f"whoever operates it: meterline throttle release {scope} --reason ..."
-    if command.reason_code.startswith("budget_"):
+    if command.reason_code in BUDGET_REASONS:
         return (
             f"the budget's owner: meterline budget override {scope} --amount ... "
             "--until ... --reason ..., or the policy file; else the period's end"

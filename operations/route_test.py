@@ -12,6 +12,7 @@ from meterline.backends.kafka.reader import TopicReader
 from meterline.control.store import read_policies
 from meterline.schemas.alert import Alert, AlertError, AlertStatus, RuleType, Severity, decode_alert
 from meterline.schemas.policy import PolicyObject
+from meterline.schemas.rule_ref import parse_rule
 from meterline.schemas.scopes import parse_scope
 from meterline.schemas.throttle import ThrottleCommand, ThrottleError, decode_command
 from meterline.schemas.topics import Topic
@@ -27,15 +28,12 @@ def question(scope: str, rule: str, severity: Severity, window: str, at_ms: int)
         ScopeError: no scope.
     """
     parse_scope(scope)
-    rule_type = next(
-        (kind for kind in RuleType if rule.startswith(f"{kind.value}.")),
-        RuleType.THRESHOLD if rule.startswith("budget_") else RuleType.LIMIT,
-    )
+    kind = parse_rule(rule).kind
     return Alert(
         id="question",
         dedup_key=f"{rule}/question/{scope}",
         rule_id=rule,
-        rule_type=rule_type,
+        rule_type=RuleType(kind) if kind in RuleType.__members__.values() else RuleType.LIMIT,
         status=AlertStatus.FIRING,
         severity=severity,
         scope=scope,

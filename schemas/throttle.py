@@ -41,6 +41,10 @@ class OnExpiry(StrEnum):
     """Manual blocks stay, for at most HOLD_MS_MAX after the lease's end."""
 
 
+BUDGET_EXHAUSTED = "budget_exhausted"
+BUDGET_THROTTLED = "budget_throttled"
+BUDGET_REASONS = frozenset({BUDGET_EXHAUSTED, BUDGET_THROTTLED})
+"""Reason codes of a command that a budget asks for."""
 HOLD_MS_MAX = 24 * 3_600_000
 
 

@@ -13,12 +13,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from meterline.alerting.core.breaker import admitted_percent, level
-from meterline.alerting.core.lifecycle import amount_text
-from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId
+from meterline.alerting.rules.evaluation import amount_text
+from meterline.alerting.rules.measurement import NANO_USD, Measurement
 from meterline.schemas.money import divide_half_even
 from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.policy import BreakerPolicy, ScopePolicy
+from meterline.schemas.rule_ref import BUDGET_RULES
 from meterline.schemas.throttle import (
+    BUDGET_EXHAUSTED,
+    BUDGET_THROTTLED,
     BreakerState,
     Evidence,
     OnExpiry,
@@ -31,7 +34,6 @@ from meterline.schemas.throttle import (
 EXPIRY_SLACK_MS = 30_000
 RENEWALS_PER_LEASE = 3  # two renewals may be lost before a lease ends
 RELEASED = "released"
-_BUDGET_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 _DEGRADE_PERCENT = 10
 
 
@@ -64,7 +66,7 @@ def restriction(
     """The command that puts a cause into force."""
     state, reading = cause
     is_open = state is BreakerState.OPEN
-    is_budget = reading.rule_id in _BUDGET_RULES
+    is_budget = reading.rule_id in BUDGET_RULES
     percent = admitted_percent(breaker, state)
     limits = ThrottleLimits() if is_open else reduced(policy, percent)
     unlimited = limits.requests_per_minute is None and limits.tokens_per_minute is None
@@ -164,14 +166,14 @@ def _degraded_per_hour(reading: Measurement) -> int:
 
 
 def _reason_code(cause: Cause) -> str:
-    if cause.reading.rule_id not in _BUDGET_RULES:
+    if cause.reading.rule_id not in BUDGET_RULES:
         return cause.reading.rule_id.value
-    return "budget_exhausted" if cause.state is BreakerState.OPEN else "budget_throttled"
+    return BUDGET_EXHAUSTED if cause.state is BreakerState.OPEN else BUDGET_THROTTLED
 
 
 def _reason(cause: Cause, percent: int) -> str:
     reading = cause.reading
-    what = "budget" if reading.rule_id in _BUDGET_RULES else "limit"
+    what = "budget" if reading.rule_id in BUDGET_RULES else "limit"
     spent = amount_text(reading.observed, reading.unit)
     limit = amount_text(reading.limit, reading.unit)
     effect = "requests are refused" if percent == 0 else f"limits are at {percent} %"

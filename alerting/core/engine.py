@@ -16,16 +16,14 @@ two nearest amounts at which any rule may answer otherwise; a sum inside it cost
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import heappop, heappush
 
 from meterline.alerting.core import desired_state as desired
 from meterline.alerting.core import history_rules as look_back
-from meterline.alerting.core import lifecycle, manual
+from meterline.alerting.core import lifecycle, manual, takeover
 from meterline.alerting.core import pipeline_alerts as pipeline_watch
-from meterline.alerting.core import rule_lifecycle as signals
-from meterline.alerting.core import takeover as inherited
 from meterline.alerting.core.breaker import TripReason
 from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.scope_command import breaker_steps, command_for
@@ -49,7 +47,6 @@ from meterline.alerting.core.state import (
 )
 from meterline.alerting.core.totals import SpendSum
 from meterline.alerting.core.trigger_bounds import (
-    BUDGETS,
     WATCHED,
     around,
     readings_of,
@@ -58,16 +55,18 @@ from meterline.alerting.core.trigger_bounds import (
     watch_minute,
 )
 from meterline.alerting.rules import limits, thresholds
+from meterline.alerting.rules.evaluation import Evaluation, Subject
 from meterline.alerting.rules.history import Track
-from meterline.alerting.rules.measurement import Measurement, RuleId
-from meterline.schemas.alert import Alert
+from meterline.alerting.rules.measurement import Measurement
+from meterline.schemas.alert import Alert, RuleType
 from meterline.schemas.manual import BudgetOverride, ManualObject, ManualThrottle
 from meterline.schemas.periods import MINUTE_MS, Calendar, WindowKind
 from meterline.schemas.policy import RULES_ID, RuleSet, ScopePolicy
+from meterline.schemas.rule_ref import BUDGET_RULES, RuleId, RuleRef, rule_ref
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
 
 ISSUER = "alerts"
-_NEVER_MS = 2**62
+_SPEND_KINDS = frozenset({RuleType.THRESHOLD.value, RuleType.LIMIT.value})
 
 
 # Evaluations at one moment that can wait for the next: about half a millisecond each, with three
@@ -156,9 +155,7 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
         state.seq = command.seq
         known = replace(known, published=command)
         effects.append(PublishThrottle(command))
-    known, alerts = _alerts(state, scope, known, readings)
-    known, more, due = _look_back(state, scope, known)
-    alerts += more
+    known, alerts, due = _alerts(state, scope, known, readings)
     given = () if command is None else (f"{scope}@{command.epoch}.{command.seq}",)
     effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
     _store(state, scope, known, [*due, *(step.recheck_ms for step in steps.values())])
@@ -345,7 +342,7 @@ def _observe_command(state: State, command: ThrottleCommand) -> list[Effect]:
 
 
 def _observe_alert(state: State, alert: Alert) -> list[Effect]:
-    effects: list[Effect] = [PublishAlert(each) for each in inherited.take_over(state, alert)]
+    effects: list[Effect] = [PublishAlert(each) for each in takeover.take_over(state, alert)]
     # What was taken over and does not hold is resolved as our own would be.
     return effects + evaluate(state, alert.scope) if alert.scope in state.scopes else effects
 
@@ -413,64 +410,68 @@ def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
 
 def _alerts(
     state: State, scope: str, known: ScopeState, readings: dict[RuleId, Measurement]
-) -> tuple[ScopeState, list[Alert]]:
-    subject = lifecycle.Subject(scope, known.policy.name if known.policy else "")
-    episodes: dict[str, Episode] = {}
-    alerts: list[Alert] = []
-    for name, episode in known.episodes.items():
-        if "." in name:
-            episodes[name] = episode  # a rule that looks back
-        elif not lifecycle.continues(episode, readings.get(RuleId(name))):
-            alerts += lifecycle.close(episode, state.now_ms)
-    for rule_id, reading in readings.items():
-        before = known.episodes.get(rule_id)
-        if before is None or not lifecycle.continues(before, reading):
-            before = lifecycle.Episode(reading.period, reading.budget_version)
-        episode, lifted = lifecycle.lift(before, reading, state.now_ms)
-        alerts += lifted
-        crossed = (
-            thresholds.crossing(reading, state.rules.thresholds_percent, episode.told)
-            if rule_id in BUDGETS
-            else limits.crossing(reading, episode.told)
-        )
-        if crossed is not None:
-            episode, alert = lifecycle.fire(episode, subject, reading, crossed, state.now_ms)
-            alerts.append(alert)
-        episode, reminders = signals.remind(episode, state.rules.renotify_seconds, state.now_ms)
-        alerts += reminders
-        if episode.told:
-            episodes[rule_id] = episode
-    return replace(known, episodes=episodes), alerts
-
-
-def _look_back(
-    state: State, scope: str, known: ScopeState
 ) -> tuple[ScopeState, list[Alert], list[int]]:
-    """What the rules that look back have to say; and when time alone would change it."""
-    policy = known.policy
-    rules = state.scope_rules.get(scope)
-    episodes = {name: each for name, each in known.episodes.items() if "." not in name}
-    due = [
-        signals.reminder_at_ms(episode, state.rules.renotify_seconds)
-        for episode in episodes.values()
-    ]
-    before = {name: each for name, each in known.episodes.items() if "." in name}
-    alerts: list[Alert] = []
-    if policy is not None and rules is not None:
-        subject = lifecycle.Subject(scope, policy.name)
-        for signal in look_back.signals(state, policy, rules):
-            episode = before.pop(signal.rule_id, None)
-            if episode is None and not signal.level:
-                continue  # nothing was said, and nothing is to be said
-            went = signals.advance(episode, subject, signal, policy.budget_version, state.now_ms)
-            alerts += went.alerts
-            due.append(went.due_ms)
-            if went.episode is not None:
-                episodes[signal.rule_id] = went.episode
-        due.append(look_back.follow(state, scope, rules, episodes))
+    """The lifecycles of all rules of a scope; and when time alone would change one of them."""
+    now_ms, policy = state.now_ms, known.policy
+    before = dict(known.episodes)
+    # What ended with its period or budget version is resolved before anything new fires.
+    alerts = _ended(before, readings, now_ms)
+    episodes: dict[RuleRef, Episode] = {}
+    due: list[int] = []
+    if policy is not None:
+        subject = Subject(scope, policy.name)
+        found = [*_spend_evaluations(state, subject, readings, before)]
+        rules = state.scope_rules.get(scope)
+        if rules is not None:
+            found += look_back.signals(state, policy, rules)
+        for evaluation in found:
+            episode = before.pop(evaluation.rule, None)
+            if episode is None and not evaluation.level:
+                continue  # nothing has fired, and nothing is to fire
+            moved = lifecycle.advance(episode, subject, evaluation, policy.budget_version, now_ms)
+            alerts += moved.alerts
+            due.append(moved.due_ms)
+            if moved.episode is not None:
+                episodes[evaluation.rule] = moved.episode
+        if rules is not None:
+            due.append(look_back.follow(state, scope, rules, episodes))
     for gone in before.values():
-        alerts += signals.abandon(gone, state.now_ms)
+        alerts += lifecycle.abandon(gone, now_ms)
     return replace(known, episodes=episodes), alerts, due
+
+
+def _ended(
+    episodes: dict[RuleRef, Episode], readings: dict[RuleId, Measurement], now_ms: int
+) -> list[Alert]:
+    """Resolve the episodes of budgets and limits whose period, version or rule is over."""
+    alerts: list[Alert] = []
+    for rule in [each for each in episodes if each.kind in _SPEND_KINDS]:
+        reading = readings.get(RuleId(rule.id))
+        if reading is None or not lifecycle.continues(
+            episodes[rule], reading.period, reading.budget_version
+        ):
+            alerts += lifecycle.abandon(episodes.pop(rule), now_ms)
+    return alerts
+
+
+def _spend_evaluations(
+    state: State,
+    subject: Subject,
+    readings: dict[RuleId, Measurement],
+    episodes: Mapping[RuleRef, Episode],
+) -> Iterator[Evaluation]:
+    """What each budget and limit says now."""
+    rules = state.rules
+    for rule_id, reading in readings.items():
+        episode = episodes.get(rule_ref(rule_id))
+        notified = 0 if episode is None else episode.notified_level
+        yield (
+            thresholds.evaluate(
+                subject, reading, rules.thresholds_percent, notified, rules.renotify_seconds
+            )
+            if rule_id in BUDGET_RULES
+            else limits.evaluate(subject, reading, notified, rules.renotify_seconds)
+        )
 
 
 def _store(state: State, scope: str, known: ScopeState, rechecks: Iterable[int]) -> None:

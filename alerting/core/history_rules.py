@@ -12,14 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from meterline.alerting.core.lifecycle import Episode, amount_text
-from meterline.alerting.core.rule_lifecycle import Evaluation
+from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.scope_rules import ScopeRules
 from meterline.alerting.core.state import MinuteWatch, State
 from meterline.alerting.core.totals import SpendSum
 from meterline.alerting.rules import burn_rate, deviation
 from meterline.alerting.rules.burn_rate import BudgetLeft
 from meterline.alerting.rules.deviation import Baseline
+from meterline.alerting.rules.evaluation import (
+    Evaluation,
+    Subject,
+    amount_text,
+    hundredths_text,
+    percent_of,
+    span_text,
+)
 from meterline.alerting.rules.history import (
     HOURS_KEPT,
     MINUTES_AHEAD_MAX,
@@ -32,6 +39,7 @@ from meterline.schemas.alert import Explanation, RuleType, Severity
 from meterline.schemas.periods import HOUR_MS, MINUTE_MS, Window, WindowKind
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
+from meterline.schemas.rule_ref import RuleRef
 
 # The days that a track may hold, and today.
 DAYS_BACK = 10
@@ -198,22 +206,22 @@ def end_incident(state: State, scope: str) -> None:
     )
 
 
-def follow(state: State, scope: str, rules: ScopeRules, episodes: Mapping[str, Episode]) -> int:
+def follow(state: State, scope: str, rules: ScopeRules, episodes: Mapping[RuleRef, Episode]) -> int:
     """Keep in mind what goes on in a scope; when its rules must look again, 0 for never."""
-    open_rules = {name for name, each in episodes.items() if each.firing}
-    if any(name.startswith("deviation.") for name in open_rules):
+    open_kinds = {rule.kind for rule, each in episodes.items() if each.firing}
+    if RuleType.DEVIATION in open_kinds:
         begin_incident(state, scope)
     else:
         end_incident(state, scope)
-    if any(name.startswith("no_data.") for name in open_rules):
+    if RuleType.NO_DATA in open_kinds:
         state.silent.add(scope)
     else:
         state.silent.discard(scope)
     due = []
     waits = any(
         each.firing or each.pending
-        for name, each in episodes.items()
-        if name.startswith("burn_rate.")
+        for rule, each in episodes.items()
+        if rule.kind == RuleType.BURN_RATE
     )
     if waits:
         # Its windows move with every minute, and calm sends no events.
@@ -235,7 +243,7 @@ def _deviation(
     else:
         observed = _current(state, policy.scope, kind)
     level = limit = 0
-    goes_on = False
+    still_active = False
     explanation = None
     summary = ""
     lower: tuple[int, ...] = ()
@@ -244,7 +252,7 @@ def _deviation(
         level = max(reached, default=0)
         lower = tuple(reached[:-1])
         limit = expected.levels[0][1]
-        goes_on = observed >= expected.stays_at or not expected.quiet
+        still_active = observed >= expected.stays_at or not expected.quiet
         if level:
             # Nobody reads why nothing is told, and every scope is looked at in every hour.
             explanation = Explanation(
@@ -256,15 +264,16 @@ def _deviation(
             )
             summary = _deviation_text(policy, rule.method, observed, explanation)
     return Evaluation(
-        rule_id=f"deviation.{rule.id}",
+        rule=RuleRef(RuleType.DEVIATION.value, rule.id),
         rule_type=RuleType.DEVIATION,
         level=level,
-        goes_on=goes_on,
+        still_active=still_active,
         window=kind,
         period=state.periods[WindowKind.DAY],
         reset_at_ms=day.end_ms,
         observed=observed,
         limit=limit,
+        percent=percent_of(observed, limit),
         unit=NANO_USD,
         severity=(
             Severity.ERROR
@@ -291,10 +300,10 @@ def _deviation_text(
     policy: ScopePolicy, method: DeviationMethod, observed: int, why: Explanation
 ) -> str:
     return (
-        f"{_who(policy)} has spent {amount_text(observed, NANO_USD)} {_SINCE[method]}, where "
+        f"{Subject(policy.scope, policy.name).text} has spent {amount_text(observed, NANO_USD)} {_SINCE[method]}, where "
         f"{amount_text(why.baseline_nano_usd, NANO_USD)} is usual: "
         f"{amount_text(why.excess_nano_usd, NANO_USD)} more, "
-        f"{_hundredths(why.score_hundredths)} deviations"
+        f"{hundredths_text(why.score_hundredths)} deviations"
     )
 
 
@@ -302,9 +311,9 @@ def _burn_rate(state: State, policy: ScopePolicy, rule: BurnRateRule) -> Evaluat
     minute = state.now_ms // MINUTE_MS
     spent = burn_rate.pace(rule, state.tracks[policy.scope].minutes, minute)
     soonest: tuple[int, Window, BudgetLeft] | None = None
-    goes_on = False
+    still_active = False
     for window, left in budgets_left(state, policy):
-        goes_on = goes_on or burn_rate.goes_on(rule, left, spent)
+        still_active = still_active or burn_rate.still_active(rule, left, spent)
         if burn_rate.lacking(rule, left, spent) <= 0:
             seconds = burn_rate.seconds_left(rule, left, spent)
             if soonest is None or seconds < soonest[0]:
@@ -319,21 +328,22 @@ def _burn_rate(state: State, policy: ScopePolicy, rule: BurnRateRule) -> Evaluat
         limit = left.limit
         explanation = Explanation(method="burn_rate", seconds_left=seconds)
         summary = (
-            f"{_who(policy)} spends its {window.kind} budget of {amount_text(limit, NANO_USD)} "
-            f"too fast: {amount_text(spent.long, NANO_USD)} in {_span(rule.long_seconds)}, "
-            f"{amount_text(spent.short, NANO_USD)} in {_span(rule.short_seconds)}; "
-            f"{amount_text(left.remaining, NANO_USD)} is left and ends in {_span(seconds)}"
+            f"{Subject(policy.scope, policy.name).text} spends its {window.kind} budget of {amount_text(limit, NANO_USD)} "
+            f"too fast: {amount_text(spent.long, NANO_USD)} in {span_text(rule.long_seconds)}, "
+            f"{amount_text(spent.short, NANO_USD)} in {span_text(rule.short_seconds)}; "
+            f"{amount_text(left.remaining, NANO_USD)} is left and ends in {span_text(seconds)}"
         )
     return Evaluation(
-        rule_id=f"burn_rate.{rule.id}",
+        rule=RuleRef(RuleType.BURN_RATE.value, rule.id),
         rule_type=RuleType.BURN_RATE,
         level=1 if soonest is not None else 0,
-        goes_on=goes_on,
+        still_active=still_active,
         window=window.kind,
         period=state.periods[WindowKind.HOUR],
         reset_at_ms=window.end_ms,
         observed=spent.long,
         limit=limit,
+        percent=percent_of(spent.long, limit),
         unit=NANO_USD,
         severity=Severity.CRITICAL,
         summary=summary,
@@ -349,19 +359,20 @@ def _no_data(state: State, policy: ScopePolicy, rule: NoDataRule) -> Evaluation:
     holds = silent_seconds >= rule.after_seconds
     minute = state.calendar.window(WindowKind.MINUTE, last_ms)
     return Evaluation(
-        rule_id=f"no_data.{rule.id}",
+        rule=RuleRef(RuleType.NO_DATA.value, rule.id),
         rule_type=RuleType.NO_DATA,
         level=1 if holds else 0,
-        goes_on=holds,
+        still_active=holds,
         window=WindowKind.MINUTE,
         # The silence has its name from the last that was heard.
         period=state.calendar.period(minute),
         reset_at_ms=0,
         observed=silent_seconds,
         limit=rule.after_seconds,
+        percent=percent_of(silent_seconds, rule.after_seconds),
         unit="seconds",
         severity=Severity.WARNING,
-        summary=f"{_who(policy)} has not spent anything for {_span(silent_seconds)}",
+        summary=f"{Subject(policy.scope, policy.name).text} has not spent anything for {span_text(silent_seconds)}",
         explanation=None,
         for_seconds=rule.for_seconds,
         renotify_seconds=rule.renotify_seconds,
@@ -373,22 +384,3 @@ def _current(state: State, scope: str, kind: WindowKind) -> int:
     if spend is None or spend.start_ms != state.windows[kind].start_ms:
         return 0
     return spend.cost_nano_usd
-
-
-def _who(policy: ScopePolicy) -> str:
-    return f"{policy.name} ({policy.scope})" if policy.name else policy.scope
-
-
-def _hundredths(value: int) -> str:
-    return f"{value // 100}.{value % 100:02d}"
-
-
-def _span(seconds: int) -> str:
-    """A length of time for people: its two largest units."""
-    parts: list[str] = []
-    rest = seconds
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count and len(parts) < 2:  # noqa: PLR2004 - two units
-            parts.append(f"{count} {unit}")
-    return " ".join(parts) or "0 s"

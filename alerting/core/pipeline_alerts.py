@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from meterline.alerting.core import rule_lifecycle as signals
-from meterline.alerting.core.lifecycle import Subject
-from meterline.alerting.core.rule_lifecycle import Evaluation
+from meterline.alerting.core import lifecycle
 from meterline.alerting.core.state import HealthChecksSeen, State
+from meterline.alerting.rules.evaluation import Evaluation, Subject, percent_of
 from meterline.alerting.rules.pipeline import (
     HealthCheck,
-    HealthCheckKind,
     limit_of,
     severity_of,
     text_of,
@@ -16,6 +14,7 @@ from meterline.alerting.rules.pipeline import (
 )
 from meterline.schemas.alert import Alert, RuleType
 from meterline.schemas.periods import WindowKind
+from meterline.schemas.rule_ref import RuleRef
 
 
 def observe(state: State, seen: HealthChecksSeen) -> list[Alert]:
@@ -41,7 +40,7 @@ def _observe_one(state: State, probe: HealthCheck) -> list[Alert]:
     if before is None and not holds:
         return []
     signal = _signal(state, probe, limit or 0, holds=holds)
-    went = signals.advance(before, Subject(probe.subject, ""), signal, 0, state.now_ms)
+    went = lifecycle.advance(before, Subject(probe.subject), signal, 0, state.now_ms)
     over = went.episode is None or (
         not went.episode.firing
         and went.episode.pending is None
@@ -59,23 +58,19 @@ def _signal(state: State, probe: HealthCheck, limit: int, *, holds: bool) -> Eva
     hour = state.windows[WindowKind.HOUR]
     rules = state.rules.pipeline
     return Evaluation(
-        rule_id=rule_id(probe.kind),
+        rule=RuleRef(RuleType.PIPELINE.value, probe.kind.value),
         rule_type=RuleType.PIPELINE,
         level=1 if holds else 0,
-        goes_on=holds,
+        still_active=holds,
         window=WindowKind.HOUR,
         period=state.periods[WindowKind.HOUR],
         reset_at_ms=hour.end_ms,
         observed=probe.value,
         limit=limit,
+        percent=percent_of(probe.value, limit),
         unit=unit_of(probe.kind),
         severity=severity_of(probe.kind),
         summary=text_of(probe),
         for_seconds=rules.for_seconds,
         renotify_seconds=rules.renotify_seconds,
     )
-
-
-def rule_id(kind: HealthCheckKind) -> str:
-    """As it stands in alerts."""
-    return f"pipeline.{kind.value}"

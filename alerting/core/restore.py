@@ -14,24 +14,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from meterline.alerting.core import engine, lifecycle
+from meterline.alerting.core import engine, lifecycle, takeover
 from meterline.alerting.core import history_rules as look_back
-from meterline.alerting.core import rule_lifecycle as signals
-from meterline.alerting.core import takeover as inherited
 from meterline.alerting.core.breaker import Breaker
 from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from meterline.alerting.core.totals import SpendTotals
 from meterline.alerting.rules.history import Track
-from meterline.alerting.rules.measurement import RuleId
 from meterline.schemas.alert import Alert, AlertStatus, RuleType
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
 from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
+from meterline.schemas.rule_ref import BUDGET_RULES, RuleId, RuleRef, parse_rule
 from meterline.schemas.spend import decode_stream_state, state_shard
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
-
-_BREAKER_RULES = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 
 
 class RestoredState:
@@ -44,7 +40,7 @@ class RestoredState:
         self.greatest_epoch = 0
         self._newest: dict[str, ThrottleCommand] = {}
         self._last: dict[str, ThrottleCommand] = {}
-        self._episodes: dict[tuple[str, str], dict[tuple[str, int], Episode]] = {}
+        self._episodes: dict[tuple[str, RuleRef], dict[tuple[str, int], Episode]] = {}
         self._states: dict[str, bytes] = {}
         self._incidents: dict[str, dict[str, tuple[int, int]]] = {}
 
@@ -67,11 +63,12 @@ class RestoredState:
 
     def add_alert(self, alert: Alert) -> None:
         """One record of alerts."""
-        if not inherited.is_ours(alert):
+        rule = parse_rule(alert.rule_id)
+        if not takeover.is_ours(rule):
             return
         if alert.rule_type is RuleType.DEVIATION:
             self._add_incident(alert)
-        episodes = self._episodes.setdefault((alert.scope, alert.rule_id), {})
+        episodes = self._episodes.setdefault((alert.scope, rule), {})
         identity = (alert.period, alert.budget_version)
         episode = lifecycle.recalled(episodes.get(identity), alert)
         if episode.firing or episode.pending:
@@ -121,7 +118,7 @@ class RestoredState:
             case AlertStatus.PENDING | AlertStatus.INACTIVE:
                 pass
 
-    def episodes(self) -> Mapping[tuple[str, str], Mapping[tuple[str, int], Episode]]:
+    def episodes(self) -> Mapping[tuple[str, RuleRef], Mapping[tuple[str, int], Episode]]:
         """What was told, per scope and rule, in the order of their last firing."""
         return self._episodes
 
@@ -182,11 +179,11 @@ def next_epoch(greatest: int, now_ms: int) -> int:
 def _recall_alerts(state: State, memory: RestoredState, now_ms: int) -> list[Effect]:
     """Give each rule its latest episode; alerts left firing in earlier ones are resolved."""
     effects: list[Effect] = []
-    for (scope, rule_id), by_identity in memory.episodes().items():
+    for (scope, rule), by_identity in memory.episodes().items():
         *earlier, latest = by_identity.values()
         for episode in earlier:
-            effects += [PublishAlert(alert) for alert in signals.abandon(episode, now_ms)]
-        inherited.put_episode(state, scope, rule_id, latest)
+            effects += [PublishAlert(alert) for alert in lifecycle.abandon(episode, now_ms)]
+        takeover.put_episode(state, scope, rule, latest)
     return effects
 
 
@@ -199,7 +196,7 @@ def _recall_orders(state: State, memory: RestoredState) -> None:
 
 def _breakers(command: ThrottleCommand) -> dict[RuleId, Breaker]:
     evidence = command.evidence
-    if evidence is None or evidence.rule_id not in _BREAKER_RULES:
+    if evidence is None or evidence.rule_id not in BUDGET_RULES:
         return {}
     breaker = Breaker(command.state, command.issued_at_ms, evidence.period, evidence.budget_version)
     return {RuleId(evidence.rule_id): breaker}

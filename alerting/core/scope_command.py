@@ -10,7 +10,8 @@ from meterline.alerting.core import manual
 from meterline.alerting.core.breaker import Breaker
 from meterline.alerting.core.state import ScopeState, State
 from meterline.alerting.rules import limits
-from meterline.alerting.rules.measurement import Measurement, RuleId
+from meterline.alerting.rules.measurement import Measurement
+from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
 
 

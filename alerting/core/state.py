@@ -18,12 +18,12 @@ from meterline.alerting.core.scope_rules import ScopeRules
 from meterline.alerting.core.totals import SpendSum
 from meterline.alerting.rules.deviation import Baseline
 from meterline.alerting.rules.history import Track
-from meterline.alerting.rules.measurement import RuleId
 from meterline.alerting.rules.pipeline import HealthCheck, HealthCheckKind
 from meterline.schemas.alert import Alert
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.policy import PolicyObject, RuleSet, ScopePolicy
+from meterline.schemas.rule_ref import RuleId, RuleRef
 from meterline.schemas.throttle import ThrottleCommand
 
 
@@ -117,8 +117,7 @@ class ScopeState:
     hold: ManualThrottle | None = None
     override: BudgetOverride | None = None
     breakers: Mapping[RuleId, Breaker] = field(default_factory=dict)
-    episodes: Mapping[str, Episode] = field(default_factory=dict)
-    """By the id of the rule."""
+    episodes: Mapping[RuleRef, Episode] = field(default_factory=dict)
     published: ThrottleCommand | None = None
     """The newest command of the scope on the topic."""
     due_ms: int = 0

@@ -17,17 +17,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from meterline.alerting.core import lifecycle
-from meterline.alerting.core import rule_lifecycle as signals
 from meterline.alerting.core.lifecycle import Episode
-from meterline.alerting.core.pipeline_alerts import rule_id
 from meterline.alerting.core.state import ScopeState, State
-from meterline.alerting.rules.measurement import RuleId
 from meterline.alerting.rules.pipeline import HealthCheckKind
 from meterline.schemas.alert import Alert, AlertStatus, RuleType
+from meterline.schemas.rule_ref import RuleRef, parse_rule
 
-_PROBES = {rule_id(kind): kind for kind in HealthCheckKind}
-_RULES = frozenset(rule.value for rule in RuleId)
-_FAMILIES = frozenset({RuleType.DEVIATION.value, RuleType.BURN_RATE.value, RuleType.NO_DATA.value})
+_CHECKS = {kind.value: kind for kind in HealthCheckKind}
+_SCOPE_KINDS = frozenset(
+    {
+        RuleType.THRESHOLD.value,
+        RuleType.LIMIT.value,
+        RuleType.DEVIATION.value,
+        RuleType.BURN_RATE.value,
+        RuleType.NO_DATA.value,
+    }
+)
 
 
 class ForeignAlerts:
@@ -49,7 +54,7 @@ class ForeignAlerts:
         Another's record with the same id passes for ours, and ours then for another's: both say
         the same, and to take over one's own word changes nothing that an evaluation does not mend.
         """
-        if not is_ours(alert):
+        if not is_ours(parse_rule(alert.rule_id)):
             return False
         self._others.pop(alert.dedup_key, None)
         if self._expected[alert.id] > 0:
@@ -72,20 +77,21 @@ class ForeignAlerts:
         return due
 
 
-def is_ours(alert: Alert) -> bool:
-    """Whether an alert is of a rule that this controller runs.
+def is_ours(rule: RuleRef) -> bool:
+    """Whether this controller runs a rule.
 
     `pipeline.drift` is the reports worker's, which remembers it by itself; what a rule of a later
     version told is that version's business.
     """
-    family = alert.rule_id.partition(".")[0]
-    return alert.rule_id in _RULES or alert.rule_id in _PROBES or family in _FAMILIES
+    if rule.kind == RuleType.PIPELINE:
+        return rule.id in _CHECKS
+    return rule.kind in _SCOPE_KINDS
 
 
-def put_episode(state: State, scope: str, rule: str, episode: Episode) -> None:
+def put_episode(state: State, scope: str, rule: RuleRef, episode: Episode) -> None:
     """Remember a rule's latest episode."""
-    if rule in _PROBES:
-        state.pipeline[_PROBES[rule], scope] = episode
+    if rule.kind == RuleType.PIPELINE:
+        state.pipeline[_CHECKS[rule.id], scope] = episode
         return
     known = state.scopes.get(scope, ScopeState())
     state.scopes[scope] = replace(known, episodes={**known.episodes, rule: episode})
@@ -97,17 +103,18 @@ def take_over(state: State, alert: Alert) -> list[Alert]:
     Returns:
         Resolutions of what belongs to a period or budget version that is over.
     """
-    if alert.rule_id in _PROBES:
-        present = state.pipeline.get((_PROBES[alert.rule_id], alert.scope))
+    rule = parse_rule(alert.rule_id)
+    if rule.kind == RuleType.PIPELINE:
+        present = state.pipeline.get((_CHECKS[rule.id], alert.scope))
     else:
         known = state.scopes.get(alert.scope, ScopeState())
-        present = known.episodes.get(alert.rule_id)
+        present = known.episodes.get(rule)
     identity = (alert.period, alert.budget_version)
     if present is not None and (present.period, present.budget_version) != identity:
         # What is known of the present stays: it says what must not be told again.
-        return signals.abandon(lifecycle.recalled(None, alert), state.now_ms)
+        return lifecycle.abandon(lifecycle.recalled(None, alert), state.now_ms)
     if present is None or not _has(present, alert):
-        put_episode(state, alert.scope, alert.rule_id, lifecycle.recalled(present, alert))
+        put_episode(state, alert.scope, rule, lifecycle.recalled(present, alert))
     return []
 
 

@@ -14,12 +14,12 @@ from meterline.alerting.core import breaker as staged
 from meterline.alerting.core import history_rules as look_back
 from meterline.alerting.core.state import State, Watch
 from meterline.alerting.rules import limits, thresholds
-from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement, RuleId
+from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import ScopePolicy
+from meterline.schemas.rule_ref import BUDGET_RULES, RuleId
 
 WATCHED = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
-BUDGETS = frozenset({RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY})
 _UNBOUNDED = 2**100  # beyond any sum of money or tokens
 
 
@@ -35,7 +35,7 @@ def set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
     cost: dict[WindowKind, set[int]] = {}
     tokens: dict[WindowKind, set[int]] = {}
     for rule in _rules(policy):
-        if rule.rule_id in BUDGETS:
+        if rule.rule_id in BUDGET_RULES:
             found = thresholds.edges(rule.limit, state.rules.thresholds_percent)
             # An exhausted budget has no pace, until it is corrected: the limit is always an edge.
             found |= {rule.limit, *staged.edges(state.rules.breaker, rule.limit)}

@@ -59,7 +59,7 @@ def lacking(rule: BurnRateRule, budget: BudgetLeft, spent: Pace) -> int:
     )
 
 
-def goes_on(rule: BurnRateRule, budget: BudgetLeft, spent: Pace) -> bool:
+def still_active(rule: BurnRateRule, budget: BudgetLeft, spent: Pace) -> bool:
     """Whether a firing alert stays: the long window alone decides."""
     if budget.remaining <= 0:
         return spent.long > 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement, RuleId
+from meterline.alerting.rules.evaluation import Ending, Evaluation, Subject, amount_text
+from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement
 from meterline.alerting.rules.thresholds import Crossing
-from meterline.schemas.alert import Severity
+from meterline.schemas.alert import RuleType, Severity
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import Limits
+from meterline.schemas.rule_ref import RuleId, rule_ref
 
 
 class LimitRule(NamedTuple):
@@ -56,3 +58,42 @@ def crossing(reading: Measurement, told: int) -> Crossing | None:
         return None
     # A limit of zero is told as 1, the least amount that crosses it.
     return Crossing(max(reading.limit, 1), (), Severity.CRITICAL)
+
+
+def evaluate(
+    subject: Subject, measurement: Measurement, notified_level: int, renotify_seconds: int
+) -> Evaluation:
+    """What the rule says of a limit.
+
+    Args:
+        subject: whose limit.
+        measurement: spend or tokens against it.
+        notified_level: the limit that has fired in this period; needs no text again.
+        renotify_seconds: between reminders; 0 for none.
+    """
+    crossed = crossing(measurement, notified_level)
+    return Evaluation(
+        rule=rule_ref(measurement.rule_id),
+        rule_type=RuleType.LIMIT,
+        level=0 if crossed is None else crossed.threshold,
+        window=measurement.kind,
+        period=measurement.period,
+        reset_at_ms=measurement.end_ms,
+        observed=measurement.observed,
+        limit=measurement.limit,
+        percent=measurement.percent,
+        unit=measurement.unit,
+        severity=Severity.CRITICAL,
+        summary="" if crossed is None else _summary(subject, measurement),
+        ending=Ending.PERIOD,
+        renotify_seconds=renotify_seconds,
+    )
+
+
+def _summary(subject: Subject, measurement: Measurement) -> str:
+    spent = amount_text(measurement.observed, measurement.unit)
+    limit = amount_text(measurement.limit, measurement.unit)
+    return (
+        f"{subject.text} has reached its limit of {limit} per {measurement.kind} ({spent}) "
+        f"in {measurement.period}"
+    )

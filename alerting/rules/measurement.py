@@ -1,4 +1,4 @@
-"""A reading: what one rule of one scope sees, and the exact arithmetic of "p percent of a limit".
+"""A measurement: what one budget or limit of one scope sees, and the exact arithmetic of "p percent of a limit".
 
 All comparisons are of integers: percent is a whole number, amounts are nano-USD or tokens.
 """
@@ -6,20 +6,9 @@ All comparisons are of integers: percent is a whole number, amounts are nano-USD
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from meterline.schemas.periods import WindowKind
-
-
-class RuleId(StrEnum):
-    """Every rule of this issue; the names stand in alerts, commands and metrics."""
-
-    BUDGET_MONTH = "budget_month"
-    BUDGET_DAY = "budget_day"
-    HOUR_SPEND = "hour_spend"
-    DAY_SPEND = "day_spend"
-    DAY_TOKENS = "day_tokens"
-
+from meterline.schemas.rule_ref import RuleId
 
 NANO_USD = "nano_usd"
 TOKENS = "tokens"

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from meterline.alerting.rules.evaluation import Ending, Evaluation, Subject, amount_text
 from meterline.alerting.rules.measurement import Measurement, amount_at, reached
-from meterline.schemas.alert import Severity
+from meterline.schemas.alert import RuleType, Severity
+from meterline.schemas.rule_ref import rule_ref
 
 # (at least this percentage, severity), loudest first.
 _SEVERITIES = (
@@ -64,3 +66,48 @@ def crossing(reading: Measurement, thresholds: Iterable[int], told: int) -> Cros
 def edges(limit: int, thresholds: Iterable[int]) -> set[int]:
     """Amounts at which `crossing` may answer otherwise than just below them."""
     return {1} if limit == 0 else {amount_at(limit, percent) for percent in thresholds}
+
+
+def evaluate(
+    subject: Subject,
+    measurement: Measurement,
+    thresholds: Iterable[int],
+    notified_level: int,
+    renotify_seconds: int,
+) -> Evaluation:
+    """What the rule says of a budget.
+
+    Args:
+        subject: whose budget.
+        measurement: spend against it.
+        thresholds: percentages in any order.
+        notified_level: the highest threshold that has fired; lower ones need no text.
+        renotify_seconds: between reminders; 0 for none.
+    """
+    crossed = crossing(measurement, thresholds, notified_level)
+    return Evaluation(
+        rule=rule_ref(measurement.rule_id),
+        rule_type=RuleType.THRESHOLD,
+        level=0 if crossed is None else crossed.threshold,
+        window=measurement.kind,
+        period=measurement.period,
+        reset_at_ms=measurement.end_ms,
+        observed=measurement.observed,
+        limit=measurement.limit,
+        percent=measurement.percent,
+        unit="percent",
+        severity=Severity.INFO if crossed is None else crossed.severity,
+        summary="" if crossed is None else _summary(subject, measurement, crossed),
+        ending=Ending.PERIOD,
+        renotify_seconds=renotify_seconds,
+        lower_levels=() if crossed is None else crossed.also_crossed,
+    )
+
+
+def _summary(subject: Subject, measurement: Measurement, crossed: Crossing) -> str:
+    spent = amount_text(measurement.observed, measurement.unit)
+    limit = amount_text(measurement.limit, measurement.unit)
+    return (
+        f"{subject.text} has spent {spent} of its {measurement.kind} budget of {limit} "
+        f"({measurement.percent} %, threshold {crossed.threshold} %) in {measurement.period}"
+    )

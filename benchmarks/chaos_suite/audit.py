@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from benchmarks.chaos_suite.journal import Entry, Kind
 from benchmarks.chaos_suite.policy import THRESHOLDS
 from benchmarks.chaos_suite.topics import Topics
-from meterline.alerting.rules.measurement import RuleId, reached
+from meterline.alerting.rules.measurement import reached
 from meterline.operations.replay.truth import Sums, Truth, WindowKey
 from meterline.schemas.alert import Alert, AlertStatus, RuleType
 from meterline.schemas.dead_letter import DeadLetter
 from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.rule_ref import RuleId
 
 Version = tuple[int, int]
 LetterRow = tuple[int, int, int, str]

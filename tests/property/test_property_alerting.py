@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from meterline.alerting.core.breaker import Breaker, TripReason, advance, level
-from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId
+from meterline.alerting.rules.measurement import NANO_USD, Measurement
 from meterline.alerting.rules.thresholds import crossing
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import BreakerPolicy, Limits
+from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
 from tests.alerting_story import KEY, RESEARCH, Story
 

@@ -14,9 +14,10 @@ from meterline.alerting.core.breaker import (
     edges,
     may_trip,
 )
-from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId
+from meterline.alerting.rules.measurement import NANO_USD, Measurement
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import BreakerPolicy
+from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState

@@ -6,9 +6,10 @@ import pytest
 
 from meterline.alerting.core import desired_state as desired
 from meterline.alerting.core.desired_state import EXPIRY_SLACK_MS, Cause, Stamp
-from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement, RuleId
+from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement
 from meterline.schemas.periods import DAY_MS, HOUR_MS, WindowKind
 from meterline.schemas.policy import BreakerPolicy, Limits, ScopePolicy
+from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState, OnExpiry, ThrottleCommand, ThrottleMode
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState

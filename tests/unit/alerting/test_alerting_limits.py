@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from meterline.alerting.rules import limits
-from meterline.alerting.rules.measurement import TOKENS, Measurement, RuleId
+from meterline.alerting.rules.measurement import TOKENS, Measurement
 from meterline.schemas.alert import Severity
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import Limits
+from meterline.schemas.rule_ref import RuleId
 
 
 def reading(observed: int, limit: int) -> Measurement:

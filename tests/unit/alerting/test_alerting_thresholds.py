@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from meterline.alerting.rules import thresholds
-from meterline.alerting.rules.measurement import NANO_USD, Measurement, RuleId, amount_at, reached
+from meterline.alerting.rules.measurement import NANO_USD, Measurement, amount_at, reached
 from meterline.schemas.alert import Severity
 from meterline.schemas.periods import WindowKind
+from meterline.schemas.rule_ref import RuleId
 
 DEFAULT = (50, 75, 80, 90, 95, 100)
 

@@ -6,13 +6,13 @@ from benchmarks.chaos_suite import audit
 from benchmarks.chaos_suite.journal import Entry, Kind, truth_of
 from benchmarks.chaos_suite.policy import THRESHOLDS
 from benchmarks.chaos_suite.topics import Topics
-from meterline.alerting.rules.measurement import RuleId
 from meterline.operations.replay.truth import RunFacts, Truth
 from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.alert import Alert, AlertStatus, RuleType, Severity
 from meterline.schemas.dead_letter import DeadLetter
 from meterline.schemas.periods import Calendar
 from meterline.schemas.reasons import RejectReason
+from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState
 from meterline.schemas.usage import UsageEvent
 from tests.alerting_story import RESEARCH, Story
