@@ -45,7 +45,7 @@ from meterline.schemas.groups import Group
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.scopes import ScopeType
-from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
+from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals, merged
 from meterline.schemas.topics import KEPT_TOPICS, Topic
 from meterline.sinks.core.stored_events import STORED_COLUMNS, stored_event
 from meterline.streams.core.bootstrap import (
@@ -297,7 +297,7 @@ def _read_totals(
             end_ms = calendar.window(kind, row.start_ms).end_ms
             totals = opening_totals(policy.epoch, end_ms, row.sums)
             before = found.get((partition, key))
-            found[partition, key] = totals if before is None else _plus(before, totals)
+            found[partition, key] = totals if before is None else merged(before, totals)
             if kind is WindowKind.MONTH and row.scope.startswith(f"{ScopeType.ORGANISATION}:"):
                 events += totals.events
                 cost_nano_usd += totals.cost_nano_usd
@@ -318,24 +318,6 @@ def _read_totals(
     for (partition, key), totals in found.items():
         by_partition[partition].append((key, totals))
     return _Totals(by_partition, others, zeroed, events, cost_nano_usd)
-
-
-def _plus(left: Totals, right: Totals) -> Totals:
-    """Two partitions of the old log that are one in the new."""
-    return Totals(
-        left.epoch,
-        left.offset,
-        left.end_ms,
-        left.cost_nano_usd + right.cost_nano_usd,
-        left.input_tokens + right.input_tokens,
-        left.output_tokens + right.output_tokens,
-        left.cache_read_tokens + right.cache_read_tokens,
-        left.cache_write_tokens + right.cache_write_tokens,
-        left.reasoning_tokens + right.reasoning_tokens,
-        left.events + right.events,
-        left.unpriced_events + right.unpriced_events,
-        max(left.last_event_ms, right.last_event_ms),
-    )
 
 
 def _openings(

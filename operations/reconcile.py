@@ -36,7 +36,6 @@ from meterline.reports.reconciliation import (
     Drift,
     LaneGap,
     Side,
-    Sums,
     TotalsBySource,
     behind,
     find_drift,
@@ -52,6 +51,7 @@ from meterline.reports.totals import WindowScope, windows_between
 from meterline.schemas.audit import AuditEntry, encode_audit
 from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group
+from meterline.schemas.measures import Sums
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.spend import (

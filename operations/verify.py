@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +23,13 @@ from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.reader import TopicReader
-from meterline.operations.replay.truth import Sums, Truth, WindowKey, read_truth
+from meterline.operations.replay.truth import VERIFIED, Truth, TruthSums, WindowKey, read_truth
 from meterline.operations.verify_queries import QUARTER_MS, event_sums
 from meterline.reports.totals import StreamTotals, read_stream_totals
 from meterline.reports.verification import EventRange, check_ids
 from meterline.schemas.clock import Clock
-from meterline.schemas.money import nano_from_usd, usd_text
+from meterline.schemas.measures import MeasureUnit
+from meterline.schemas.money import usd_text
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
 from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
 from meterline.schemas.topics import Topic
@@ -38,9 +38,9 @@ from meterline.streams.core.entries import Retention
 POLL_SECONDS = 0.5
 READ_SECONDS_MAX = 60.0
 DIFFERENCES_SHOWN_MAX = 10
-_NOTHING: Final = Sums()
+_NOTHING: Final = TruthSums()
 
-Totaled = Mapping[WindowKey, Sums]
+Totaled = Mapping[WindowKey, TruthSums]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +216,13 @@ class _Tally:
         self._where = where
         self._calendar = calendar
 
-    def take(self, key: WindowKey, expected: Sums, found: Sums) -> None:
+    def take(self, key: WindowKey, expected: TruthSums, found: TruthSums) -> None:
         if expected == found:
             return
-        tokens = abs(expected.input_tokens - found.input_tokens) + abs(
-            expected.output_tokens - found.output_tokens
+        tokens = sum(
+            abs(left - right)
+            for measure, left, right in zip(VERIFIED, expected, found, strict=True)
+            if measure.unit is MeasureUnit.TOKENS
         )
         self.nano_usd += abs(expected.cost_nano_usd - found.cost_nano_usd)
         self.tokens += tokens
@@ -270,12 +272,10 @@ class SnapshotReader:
         """
         for record in self._reader.read_to_end(READ_SECONDS_MAX):
             self.take(record.key, record.value)
-        summed: defaultdict[WindowKey, Sums] = defaultdict(Sums)
+        summed: defaultdict[WindowKey, TruthSums] = defaultdict(TruthSums)
         for key, totals in self._newest.items():
             window = WindowKey(key.scope, WindowKind(key.kind), key.start_ms)
-            summed[window] = summed[window].plus(
-                Sums(totals.cost_nano_usd, totals.input_tokens, totals.output_tokens, totals.events)
-            )
+            summed[window] = summed[window].plus(TruthSums.of(totals))
         return summed
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
@@ -300,9 +300,9 @@ class SnapshotReader:
 
 
 def _observe(truth: Truth, snapshots: SnapshotReader, client: Client) -> Observed:
-    own: defaultdict[WindowKey, Sums] = defaultdict(Sums)
-    others: defaultdict[WindowKey, Sums] = defaultdict(Sums)
-    windows: dict[WindowKey, Sums] = {}
+    own: defaultdict[WindowKey, TruthSums] = defaultdict(TruthSums)
+    others: defaultdict[WindowKey, TruthSums] = defaultdict(TruthSums)
+    windows: dict[WindowKey, TruthSums] = {}
     wanted = {key for key, _ in truth.windows()}
     for organisation in truth.organisations:
         for key, is_own, sums in _event_sums(truth, organisation, client):
@@ -317,7 +317,7 @@ def _observe(truth: Truth, snapshots: SnapshotReader, client: Client) -> Observe
 
 def _event_sums(
     truth: Truth, organisation: str, client: Client
-) -> Iterable[tuple[WindowKey, bool, Sums]]:
+) -> Iterable[tuple[WindowKey, bool, TruthSums]]:
     calendar = Calendar(truth.time_zone)
     spans = _spans(truth)
     # Minutes in the range of the truth's minutes; hours, days and months from quarters of an hour.
@@ -336,14 +336,11 @@ def _event_sums(
 
 def _window_sums(
     truth: Truth, organisation: str, client: Client
-) -> Iterable[tuple[WindowKey, Sums]]:
+) -> Iterable[tuple[WindowKey, TruthSums]]:
     for kind, (first_ms, end_ms) in _spans(truth).items():
         question = StreamTotals(kind, first_ms, end_ms, organisation=organisation)
         for key, total in read_stream_totals(client, question).items():
-            yield (
-                WindowKey(key.scope, key.kind, key.start_ms),
-                Sums(total.cost_nano_usd, total.input_tokens, total.output_tokens, total.events),
-            )
+            yield WindowKey(key.scope, key.kind, key.start_ms), TruthSums.of(total)
 
 
 def _spans(truth: Truth) -> dict[WindowKind, tuple[int, int]]:
@@ -371,6 +368,5 @@ def _key(scope: str, window: Window) -> WindowKey:
     return WindowKey(scope, window.kind, window.start_ms)
 
 
-def _sums(columns: list[Any]) -> Sums:
-    cost, input_tokens, output_tokens, events = columns
-    return Sums(nano_from_usd(Decimal(cost)), int(input_tokens), int(output_tokens), int(events))
+def _sums(columns: Sequence[Any]) -> TruthSums:
+    return TruthSums(*(each.read(value) for each, value in zip(VERIFIED, columns, strict=True)))

@@ -6,7 +6,9 @@ the decoder, the rates and the log.
 
 from __future__ import annotations
 
+from meterline.operations.replay.truth import VERIFIED
 from meterline.reports.totals import Query
+from meterline.schemas.measures import events_sql
 from meterline.schemas.periods import MINUTE_MS
 
 QUARTER_MS = 15 * MINUTE_MS
@@ -33,14 +35,13 @@ def event_sums(
 ) -> Query:
     """Sums of raw events by scope and slice of time, those of the run apart from others.
 
-    Rows: scope, slice start in ms, whether of the run, cost in dollars, input tokens, output
-    tokens, events.
+    Rows: scope, slice start in ms, whether of the run, a sum per measure of VERIFIED.
     """
     sql = f"""
 SELECT scope,
        intDiv(toUnixTimestamp64Milli(event_time), {{grain_ms:Int64}}) * {{grain_ms:Int64}} AS start_ms,
        startsWith(event_id, {{prefix:String}}) AS own,
-       sum(cost_usd), sum(input_tokens), sum(output_tokens), count()
+       {events_sql(VERIFIED)}
 FROM usage_events FINAL
 ARRAY JOIN {_SCOPES} AS scope
 WHERE organisation = {{organisation:String}} AND {_TIMES}

@@ -14,15 +14,11 @@ from typing import Any, NamedTuple
 
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.totals import SCOPES_OF_EVENT, WINDOWS_PER_QUERY_MAX, Query
-from meterline.schemas.money import nano_from_usd
+from meterline.schemas.measures import MEASURES, NEWEST_EVENT_SQL, events_sql, read_sums
 from meterline.schemas.periods import Window, WindowKind
 
 # Sums of one opening window, in the order of `schemas.spend.Totals` from `cost_nano_usd` on.
-SUMS = (
-    "sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), "
-    "sum(cache_write_tokens + cache_write_1h_tokens), sum(reasoning_tokens), count(), "
-    "countIf(NOT priced), max(toUnixTimestamp64Milli(event_time))"
-)
+SUMS = f"{events_sql(MEASURES)}, {NEWEST_EVENT_SQL}"
 TIMES = (
     "event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
     "AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"
@@ -131,9 +127,9 @@ def read_bootstrap_sums(
     """
     for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
         question = BootstrapSums(windows[first : first + WINDOWS_PER_QUERY_MAX], epoch)
-        for start_ms, scope, partition, cost, *counts in client.query(*question.build()):
-            sums = (nano_from_usd(cost), *(int(count) for count in counts))
-            yield BootstrapSum(start_ms, scope, partition, sums)
+        for start_ms, scope, partition, *sums, newest_ms in client.query(*question.build()):
+            values = (*read_sums(MEASURES, sums), int(newest_ms))
+            yield BootstrapSum(start_ms, scope, partition, values)
 
 
 def read_window_rows(

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.bootstrap import SUMS, TIMES
 from meterline.reports.totals import SCOPES_OF_EVENT, WINDOWS_PER_QUERY_MAX, Query, WindowScope
-from meterline.schemas.money import nano_from_usd
+from meterline.schemas.measures import MEASURES, Sums, columns_sql, read_sums
 from meterline.schemas.periods import Window, WindowKind
-from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
+from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals, sums_of
 
 
 class AppliedOffset(NamedTuple):
@@ -29,27 +29,6 @@ class AppliedOffset(NamedTuple):
 
     epoch: int
     offset: int
-
-
-class Sums(NamedTuple):
-    """The fields of `schemas.spend.Totals` that are added up, in their order."""
-
-    cost_nano_usd: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    events: int = 0
-    unpriced_events: int = 0
-
-    def plus(self, other: Sums) -> Sums:
-        """Both together."""
-        return Sums(*(left + right for left, right in zip(self, other, strict=True)))
-
-    def minus(self, other: Sums) -> Sums:
-        """What is missing in `other`."""
-        return Sums(*(left - right for left, right in zip(self, other, strict=True)))
 
 
 class Side(StrEnum):
@@ -151,10 +130,10 @@ def read_event_sums(
     found: dict[WindowScope, Sums] = {}
     for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
         question = EventSums(windows[first : first + WINDOWS_PER_QUERY_MAX], cuts)
-        for start_ms, scope, cost, *counts in client.query(*question.build()):
+        # The newest event's time is nothing to compare.
+        for start_ms, scope, *sums, _newest_ms in client.query(*question.build()):
             key = WindowScope(windows[0].kind, start_ms, scope)
-            # The last one is the newest event, which is nothing to compare.
-            found[key] = Sums(nano_from_usd(cost), *(int(count) for count in counts[:-1]))
+            found[key] = read_sums(MEASURES, sums)
     return found
 
 
@@ -167,9 +146,8 @@ def read_window_shards(
         ClickHouseError: as the door says.
     """
     rows = client.query(
-        "SELECT scope, toUnixTimestamp64Milli(window_start), shard, source_epoch, source_offset, "
-        "toUnixTimestamp64Milli(window_end), cost_usd, input_tokens, output_tokens, "
-        "cache_read_tokens, cache_write_tokens, reasoning_tokens, events, unpriced_events, "
+        "SELECT scope, toUnixTimestamp64Milli(window_start), shard, source_epoch, source_offset, "  # noqa: S608 - column names; values are bound
+        f"toUnixTimestamp64Milli(window_end), {columns_sql(MEASURES)}, "
         "toUnixTimestamp64Milli(last_event_time) FROM spend_windows FINAL "
         "WHERE window_kind = {kind:String} "
         "AND window_start >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
@@ -302,25 +280,11 @@ def window_of(key: SnapshotKey) -> WindowScope:
     return WindowScope(WindowKind(key.kind), key.start_ms, key.scope)
 
 
-def sums_of(totals: Totals) -> Sums:
-    """What is added up of a shard's totals."""
-    return Sums(
-        totals.cost_nano_usd,
-        totals.input_tokens,
-        totals.output_tokens,
-        totals.cache_read_tokens,
-        totals.cache_write_tokens,
-        totals.reasoning_tokens,
-        totals.events,
-        totals.unpriced_events,
-    )
-
-
 def missing_batches(gaps: Iterable[LaneGap]) -> int:
     """How many in all."""
     return sum(gap.batches for gap in gaps)
 
 
 def _totals(numbers: Sequence[Any]) -> Totals:
-    epoch, offset, end_ms, cost, *counts = numbers
-    return Totals(epoch, offset, end_ms, nano_from_usd(cost), *counts)
+    epoch, offset, end_ms, *sums, last_event_ms = numbers
+    return Totals(epoch, offset, end_ms, *read_sums(MEASURES, sums), last_event_ms=last_event_ms)

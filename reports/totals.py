@@ -12,7 +12,16 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from meterline.backends.clickhouse.client import Client
-from meterline.schemas.money import NanoUsd, nano_from_usd
+from meterline.schemas.measures import (
+    COST,
+    EVENTS,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    UNPRICED_EVENTS,
+    events_sql,
+    rollup_sql,
+)
+from meterline.schemas.money import NanoUsd
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.scopes import ScopeType
 
@@ -52,6 +61,8 @@ class Total(NamedTuple):
     unpriced_events: int
 
 
+_TOTALLED = (COST, INPUT_TOKENS, OUTPUT_TOKENS, EVENTS, UNPRICED_EVENTS)
+assert Total._fields == tuple(each.name for each in _TOTALLED)
 ALL_SCOPES = tuple(ScopeType)
 
 
@@ -71,7 +82,7 @@ class StreamTotals:
         """Rows of (start_ms, scope, cost, input, output, events, unpriced)."""
         sql = f"""
 SELECT toUnixTimestamp64Milli(window_start) AS start_ms, scope,
-       sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(events), sum(unpriced_events)
+       {rollup_sql(_TOTALLED)}
 FROM spend_windows FINAL
 WHERE window_kind = {{kind:String}}
   AND window_start >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
@@ -118,7 +129,7 @@ class EventTotals:
         sql = f"""
 SELECT roundDown(toUnixTimestamp64Milli(event_time), {{starts:Array(Int64)}}) AS start_ms,
        arrayJoin(arrayConcat({scopes})) AS scope,
-       sum(cost_usd), sum(input_tokens), sum(output_tokens), count(), countIf(NOT priced)
+       {events_sql(_TOTALLED)}
 FROM usage_events FINAL
 WHERE event_time >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
   AND event_time < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC'){_organisation(self.organisation)}
@@ -141,18 +152,18 @@ class CurrentSpend:
 
     def build(self) -> Query:
         """Rows of (kind, start_ms, scope, cost, input, output, events, unpriced)."""
-        sql = """
+        sql = f"""
 SELECT window_kind, toUnixTimestamp64Milli(window_start) AS start_ms, scope,
-       sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(events), sum(unpriced_events)
+       {rollup_sql(_TOTALLED)}
 FROM spend_windows FINAL
 WHERE (window_kind, toUnixTimestamp64Milli(window_start)) IN
       (SELECT tupleElement(each, 1), tupleElement(each, 2)
-       FROM (SELECT arrayJoin(arrayZip({kinds:Array(String)}, {starts:Array(Int64)})) AS each))
-  AND window_kind IN {kinds:Array(String)}
-  AND window_start >= fromUnixTimestamp64Milli({first_ms:Int64}, 'UTC')
-  AND scope_type IN {scope_types:Array(String)}
+       FROM (SELECT arrayJoin(arrayZip({{kinds:Array(String)}}, {{starts:Array(Int64)}})) AS each))
+  AND window_kind IN {{kinds:Array(String)}}
+  AND window_start >= fromUnixTimestamp64Milli({{first_ms:Int64}}, 'UTC')
+  AND scope_type IN {{scope_types:Array(String)}}
 GROUP BY window_kind, start_ms, scope
-ORDER BY window_kind, start_ms, scope"""
+ORDER BY window_kind, start_ms, scope"""  # noqa: S608 - only fixed text is put in; values are bound
         return Query(
             sql,
             {
@@ -237,14 +248,7 @@ def read_last_event_ms(client: Client) -> int:
 
 
 def _total(row: Sequence[object]) -> Total:
-    cost, input_tokens, output_tokens, events, unpriced = row
-    return Total(
-        nano_from_usd(str(cost)),
-        int(str(input_tokens)),
-        int(str(output_tokens)),
-        int(str(events)),
-        int(str(unpriced)),
-    )
+    return Total(*(each.read(value) for each, value in zip(_TOTALLED, row, strict=True)))
 
 
 def _organisation(name: str) -> str:

@@ -13,11 +13,13 @@ Keys whose scope begins with "~" are the streams' own bookkeeping and are skippe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
 from meterline.schemas.errors import MeterlineError
+from meterline.schemas.measures import Sums
 from meterline.schemas.periods import WindowKind
 
 INTERNAL_PREFIX = "~"
@@ -52,6 +54,24 @@ class Totals(msgspec.Struct, array_like=True, frozen=True, gc=False):
     unpriced_events: int
     last_event_ms: int
     """Newest event time counted here."""
+
+
+assert Totals.__struct_fields__[3:] == (*Sums._fields, "last_event_ms"), "Totals hold all sums"
+
+# A tuple of all sums at once: a reconciliation takes them of every shard.
+_sums: Any = attrgetter(*Sums._fields)
+
+
+def sums_of(totals: Totals) -> Sums:
+    """What is added up of a shard's totals."""
+    return Sums(*_sums(totals))
+
+
+def merged(left: Totals, right: Totals) -> Totals:
+    """The totals of two shards as one, with the tag and the window's end of `left`."""
+    sums = sums_of(left).plus(sums_of(right))
+    newest_ms = max(left.last_event_ms, right.last_event_ms)
+    return Totals(left.epoch, left.offset, left.end_ms, *sums, last_event_ms=newest_ms)
 
 
 class LaneSeen(msgspec.Struct, array_like=True, frozen=True):

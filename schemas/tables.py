@@ -14,6 +14,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from meterline.schemas.measures import MEASURES, MeasureUnit
+
 MONEY = "Decimal(18, 9)"
 """One event's cost: up to 999 million dollars."""
 MONEY_SUM = "Decimal(38, 9)"
@@ -72,6 +74,12 @@ class Table(NamedTuple):
 
 def _table(name: TableName, *columns: tuple[str, str]) -> Table:
     return Table(name, tuple(Column(*column) for column in columns))
+
+
+# The columns of a roll-up, one per measure.
+_SUMS = tuple(
+    (each.column, MONEY_SUM if each.unit is MeasureUnit.NANO_USD else COUNT) for each in MEASURES
+)
 
 
 USAGE_EVENTS = _table(
@@ -140,14 +148,7 @@ SPEND_WINDOWS = _table(
     ("organisation", LABEL),
     ("scope", TEXT),
     ("shard", LABEL),
-    ("cost_usd", MONEY_SUM),
-    ("input_tokens", COUNT),
-    ("output_tokens", COUNT),
-    ("cache_read_tokens", COUNT),
-    ("cache_write_tokens", COUNT),
-    ("reasoning_tokens", COUNT),
-    ("events", COUNT),
-    ("unpriced_events", COUNT),
+    *_SUMS,
     ("last_event_time", TIME),
     ("source_epoch", "UInt16"),
     ("source_offset", "Int64"),
@@ -317,14 +318,7 @@ USAGE_DAYS = _table(
     ("key", TEXT),
     ("model", LABEL),
     ("provider", LABEL),
-    ("cost_usd", MONEY_SUM),
-    ("input_tokens", COUNT),
-    ("output_tokens", COUNT),
-    ("cache_read_tokens", COUNT),
-    ("cache_write_tokens", COUNT),
-    ("reasoning_tokens", COUNT),
-    ("events", COUNT),
-    ("unpriced_events", COUNT),
+    *_SUMS,
 )
 USAGE_DAY_CELLS = _table(
     TableName.USAGE_DAY_CELLS,

@@ -25,6 +25,7 @@ import structlog
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.errors import ClickHouseError
 from meterline.schemas.clock import Clock
+from meterline.schemas.measures import MEASURES, columns_sql, events_sql
 from meterline.schemas.periods import DAY_MS, HOUR_MS
 
 _log = structlog.get_logger("rollup")
@@ -83,14 +84,11 @@ _CELLS = (
 _COUNT = f"""
 INSERT INTO usage_days
     (grain, organisation, department, cell_day, time_zone, attempt, day, project, environment, key,
-     model, provider, cost_usd, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-     reasoning_tokens, events, unpriced_events)
+     model, provider, {columns_sql(MEASURES)})
 SELECT if(grouping(key) = 1, 'department', 'key'), organisation, department,
        toDate(event_time) AS cell_day, {{time_zone:String}}, {{attempt:UInt64}},
        toDate(event_time, {{time_zone:String}}) AS billing_day, project, environment, key, model,
-       provider, sum(cost_usd), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens),
-       sum(cache_write_tokens + cache_write_1h_tokens), sum(reasoning_tokens), count(),
-       countIf(NOT priced)
+       provider, {events_sql(MEASURES)}
 FROM usage_events FINAL
 WHERE event_time >= toDateTime64({{first:Date}}, 3, 'UTC')
   AND event_time < toDateTime64({{after:Date}}, 3, 'UTC')

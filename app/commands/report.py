@@ -208,7 +208,7 @@ def show(out: Console, answer: Answer) -> None:
     if len(rows) > SCREEN_ROWS_MAX:
         more = len(rows) - SCREEN_ROWS_MAX
         out.print(f"[dim]{more:,} more rows; --format csv --out FILE has all[/]")
-    requests = sum(line.requests for line in answer.lines)
+    requests = sum(line.sums.events for line in answer.lines)
     out.print(
         f"total {usd_display(answer.cost_nano_usd)}, {requests:,} requests "
         f"[dim](from {answer.source.value})[/]"

@@ -12,7 +12,7 @@ from benchmarks.chaos_suite.journal import Entry, Kind
 from benchmarks.chaos_suite.policy import THRESHOLDS
 from benchmarks.chaos_suite.topics import Topics
 from meterline.alerting.rules.measurement import reached
-from meterline.operations.replay.truth import Sums, Truth, WindowKey
+from meterline.operations.replay.truth import Truth, TruthSums, WindowKey
 from meterline.schemas.alert import Alert, AlertStatus, RuleType
 from meterline.schemas.dead_letter import DeadLetter
 from meterline.schemas.periods import Calendar, WindowKind
@@ -140,7 +140,7 @@ def expected_belief(truth: Truth, now_ms: int) -> dict[tuple[str, str, str], int
     """What it should believe of the windows that `now_ms` is in."""
     calendar = Calendar(truth.time_zone)
     current = {window.kind: window for window in calendar.windows(now_ms)}
-    totals: dict[WindowKey, Sums] = dict(truth.windows())
+    totals: dict[WindowKey, TruthSums] = dict(truth.windows())
     wanted = {}
     for (scope, kind, start_ms), sums in totals.items():
         window = current[kind]

@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from operator import add, attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import xxhash
 
 from meterline.pricing.catalogue import Catalogue
+from meterline.reports.totals import Total
 from meterline.schemas.errors import MeterlineError
+from meterline.schemas.measures import COST, EVENTS, INPUT_TOKENS, OUTPUT_TOKENS
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
 from meterline.schemas.scopes import scopes_of
+from meterline.schemas.spend import Totals
 from meterline.schemas.usage import UsageEvent
 
 FORMAT = 1
@@ -34,17 +38,30 @@ def event_id(run_id: str, number: int) -> str:
     return f"{run_id}-{number:07d}"
 
 
-class Sums(NamedTuple):
-    """Totals of one scope and window."""
+VERIFIED = (COST, INPUT_TOKENS, OUTPUT_TOKENS, EVENTS)
+"""The measures that a truth file holds, in the order of its arrays."""
+_verified: Any = attrgetter(*(each.name for each in VERIFIED))
+
+
+class TruthSums(NamedTuple):
+    """Totals of one scope and window: the measures of VERIFIED."""
 
     cost_nano_usd: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     events: int = 0
 
-    def plus(self, other: Sums) -> Sums:
-        """Both together."""
-        return Sums(*(left + right for left, right in zip(self, other, strict=True)))
+    def plus(self, other: TruthSums) -> TruthSums:
+        """Both together, measure by measure."""
+        return TruthSums(*map(add, self, other))
+
+    @classmethod
+    def of(cls, totals: Totals | Total) -> TruthSums:
+        """The verified measures among all that are stored."""
+        return cls(*_verified(totals))
+
+
+assert TruthSums._fields == tuple(each.name for each in VERIFIED), "a sum per measure of the file"
 
 
 class WindowKey(NamedTuple):
@@ -79,7 +96,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
     """The ids are `run_id-NUMBER` of these inclusive ranges."""
     ids_xor: int
     """XOR of xxh64 of every id: equal sets of ids give equal values, in any order."""
-    totals: dict[str, dict[WindowKind, dict[int, Sums]]]
+    totals: dict[str, dict[WindowKind, dict[int, TruthSums]]]
     """By scope, window kind and window start in UTC ms."""
 
     def ids(self) -> set[str]:
@@ -90,7 +107,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
             for number in range(first, last + 1)
         }
 
-    def windows(self) -> Iterator[tuple[WindowKey, Sums]]:
+    def windows(self) -> Iterator[tuple[WindowKey, TruthSums]]:
         """Every scope and window."""
         for scope, kinds in self.totals.items():
             for kind, starts in kinds.items():
@@ -136,15 +153,15 @@ class TruthBuilder:
         else:
             self._ranges.append([number, number])
 
-    def totals(self) -> dict[str, dict[WindowKind, dict[int, Sums]]]:
+    def totals(self) -> dict[str, dict[WindowKind, dict[int, TruthSums]]]:
         """Unfold to scopes and windows."""
-        totals: dict[str, dict[WindowKind, dict[int, Sums]]] = {}
+        totals: dict[str, dict[WindowKind, dict[int, TruthSums]]] = {}
         for (scopes, minute), row in self._minutes.items():
             windows = self._calendar.windows(minute * MINUTE_MS)
             for scope in scopes:
                 kinds = totals.setdefault(scope, {})
                 for window in windows:
-                    _add(kinds, window, Sums(*row))
+                    _add(kinds, window, TruthSums(*row))
         return totals
 
     def truth(self, run: RunFacts) -> Truth:
@@ -176,9 +193,9 @@ class RunFacts(NamedTuple):
     invalid: int
 
 
-def _add(kinds: dict[WindowKind, dict[int, Sums]], window: Window, sums: Sums) -> None:
+def _add(kinds: dict[WindowKind, dict[int, TruthSums]], window: Window, sums: TruthSums) -> None:
     starts = kinds.setdefault(window.kind, {})
-    starts[window.start_ms] = starts.get(window.start_ms, Sums()).plus(sums)
+    starts[window.start_ms] = starts.get(window.start_ms, TruthSums()).plus(sums)
 
 
 def write_truth(path: Path, truth: Truth) -> None:
@@ -231,7 +248,7 @@ def _xor(ids: Iterable[str]) -> int:
 
 
 def _organisation_events(
-    totals: Mapping[str, Mapping[WindowKind, Mapping[int, Sums]]],
+    totals: Mapping[str, Mapping[WindowKind, Mapping[int, TruthSums]]],
 ) -> int:
     return sum(
         sums.events

@@ -22,7 +22,8 @@ from meterline.reports.attribution.core.sql import (
     build_peaks,
     build_stale,
 )
-from meterline.schemas.money import NanoUsd, divide_half_even, nano_from_usd
+from meterline.schemas.measures import COST, REPORTED, Sums, read_sums
+from meterline.schemas.money import NanoUsd, divide_half_even
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.scopes import Scope, ScopeType
@@ -66,21 +67,19 @@ class AttributionLine:
     end_ms: int
     group: tuple[str, ...]
     """One value per axis of the question."""
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    unpriced: int
-    """Requests without a price: their cost is not in the sum."""
-    cost_nano_usd: NanoUsd
+    sums: Sums
+    """Requests without a price count, but their cost is not in the sum."""
     share_ppm: int
     """Cost in parts per million of its window's, all rows counted, shown or not."""
     peaks: Peaks | None = None
     policy: ScopePolicy | None = None
     """Policy of the scope that the row is about, if it is about one."""
     budget: AttributionBudget | None = None
+
+    @property
+    def cost_nano_usd(self) -> NanoUsd:
+        """What it cost."""
+        return self.sums.cost_nano_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +127,16 @@ def stale_of(rows: Sequence[tuple[Any, ...]]) -> StaleRollup | None:
     return StaleRollup(tuple(sorted(days)), tuple(single))
 
 
-def _counts(rest: Sequence[Any]) -> tuple[int, int, int, int, int, int, int]:
-    requests, tokens_in, tokens_out, read, written, reasoning, unpriced = rest[:7]
-    return requests, tokens_in, tokens_out, read, written, reasoning, unpriced
-
-
 def _line(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> AttributionLine:
-    start_ms, group, rest = row[0], row[1 : 1 + axes], row[1 + axes :]
-    cost = nano_from_usd(str(rest[7]))
-    window_cost = nano_from_usd(str(rest[8]))
+    start_ms, *rest, window_cost_usd = row
+    sums = read_sums(REPORTED, rest[axes:])
+    window_cost = COST.read(window_cost_usd)
     return AttributionLine(
         start_ms,
         ends[start_ms],
-        group,
-        *_counts(rest),
-        cost_nano_usd=cost,
-        share_ppm=divide_half_even(cost * PPM, window_cost) if window_cost > 0 else 0,
+        tuple(rest[:axes]),
+        sums,
+        divide_half_even(sums.cost_nano_usd * PPM, window_cost) if window_cost > 0 else 0,
     )
 
 

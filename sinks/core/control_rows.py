@@ -17,7 +17,7 @@ from meterline.schemas.delivery import decode_delivery
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.reasons import RETRACTED
 from meterline.schemas.scopes import UNASSIGNED, ScopeError, parse_scope
-from meterline.schemas.spend import SnapshotError, SnapshotKey, Totals, decode_snapshot
+from meterline.schemas.spend import SnapshotError, SnapshotKey, Totals, decode_snapshot, sums_of
 from meterline.schemas.tables import (
     ALERTS,
     AUDIT_LOG,
@@ -235,14 +235,7 @@ def _spend_row(key: SnapshotKey, totals: Totals) -> Row:
         rest.partition("/")[0],
         key.scope,
         key.shard,
-        totals.cost_nano_usd,
-        totals.input_tokens,
-        totals.output_tokens,
-        totals.cache_read_tokens,
-        totals.cache_write_tokens,
-        totals.reasoning_tokens,
-        totals.events,
-        totals.unpriced_events,
+        *sums_of(totals),
         totals.last_event_ms,
         totals.epoch,
         totals.offset,

@@ -160,13 +160,13 @@ def recomputed(question: Attribution, events: Sequence[UsageEvent]) -> dict[Any,
 def answered(answer: Answer) -> dict[Any, list[int]]:
     return {
         (line.start_ms, *line.group): [
-            line.requests,
-            line.input_tokens,
-            line.output_tokens,
-            line.cache_read_tokens,
-            line.cache_write_tokens,
-            line.reasoning_tokens,
-            line.unpriced,
+            line.sums.events,
+            line.sums.input_tokens,
+            line.sums.output_tokens,
+            line.sums.cache_read_tokens,
+            line.sums.cache_write_tokens,
+            line.sums.reasoning_tokens,
+            line.sums.unpriced_events,
             line.cost_nano_usd,
         ]
         for line in answer.lines

@@ -75,7 +75,7 @@ class Books:
         axis = "department" if source is AttributionSource.SPEND_WINDOWS else "model"
         question = Attribution(OCTOBER, Calendar("UTC"), (read_axis(axis),), source=source)
         return {
-            line.group[0]: (line.cost_nano_usd, line.unpriced)
+            line.group[0]: (line.cost_nano_usd, line.sums.unpriced_events)
             for line in run_attribution(self.client, question).lines
         }
 

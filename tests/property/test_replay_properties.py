@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.operations.replay.truth import RunFacts, Sums, Truth, TruthBuilder, event_id
+from meterline.operations.replay.truth import RunFacts, Truth, TruthBuilder, TruthSums, event_id
 from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.usage import UsageEvent
@@ -49,7 +49,7 @@ def build(events: list[UsageEvent], zone: str) -> Truth:
 @given(sent(), st.sampled_from(ZONES))
 def test_scopes_add_up_to_their_organisation(events: list[UsageEvent], zone: str) -> None:
     """In every window, keys and departments each sum to the organisation's total."""
-    sums: defaultdict[tuple[str, str, WindowKind, int], Sums] = defaultdict(Sums)
+    sums: defaultdict[tuple[str, str, WindowKind, int], TruthSums] = defaultdict(TruthSums)
     for key, row in build(events, zone).windows():
         kind, _, name = key.scope.partition(":")
         place = (kind, name.partition("/")[0], key.kind, key.start_ms)
@@ -65,7 +65,7 @@ def test_windows_add_up_to_all_events(events: list[UsageEvent], zone: str) -> No
     for kinds in build(events, zone).totals.values():
         totals = set()
         for starts in kinds.values():
-            total = Sums()
+            total = TruthSums()
             for row in starts.values():
                 total = total.plus(row)
             totals.add(total)

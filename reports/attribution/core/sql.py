@@ -1,6 +1,6 @@
 """Pure: attribution questions to SQL and bound parameters.
 
-Every answer has the columns of `MEASURES` after the window's start and one column per axis, and
+Every answer has the headings of `REPORTED` after the window's start and one column per axis, and
 last the cost of the whole window, of which a row's cost is a share.
 """
 
@@ -22,39 +22,9 @@ from meterline.reports.attribution.core.question import (
     windows_of,
 )
 from meterline.reports.totals import Query
+from meterline.schemas.measures import REPORTED
 from meterline.schemas.periods import MINUTE_MS, WindowKind
 from meterline.schemas.scopes import ScopeType
-
-MEASURES = (
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "unpriced",
-    "cost_usd",
-)
-_OF_EVENTS = (
-    "toInt64(count())",
-    "sum(input_tokens)",
-    "sum(output_tokens)",
-    "sum(cache_read_tokens)",
-    "sum(cache_write_tokens + cache_write_1h_tokens)",
-    "sum(reasoning_tokens)",
-    "toInt64(countIf(NOT priced))",
-    "sum(cost_usd)",
-)
-_OF_ROLLUP = (
-    "sum(events)",
-    "sum(input_tokens)",
-    "sum(output_tokens)",
-    "sum(cache_read_tokens)",
-    "sum(cache_write_tokens)",
-    "sum(reasoning_tokens)",
-    "sum(unpriced_events)",
-    "sum(cost_usd)",
-)
 
 
 class StaleBucket(NamedTuple):
@@ -81,12 +51,12 @@ def build(question: Attribution, stale: StaleRollup = StaleRollup()) -> Query:  
         stale: of `usage_days` only: cells to read from the events, all others from the roll-up.
 
     Returns:
-        Rows of (window start ms, a value per axis of `by`, MEASURES, cost of the window).
+        Rows of (window start ms, a value per axis of `by`, a sum per measure of REPORTED, cost of the window).
     """
     parameters = _common(question)
     inner = _inner(question, stale, parameters)
     groups = ", ".join(["start_ms", *_group_names(question)])
-    sums = ", ".join(f"sum({name}) AS {name}_" for name in MEASURES)
+    sums = ", ".join(f"sum({each.heading}) AS {each.heading}_" for each in REPORTED)
     sql = f"""
 SELECT {groups}, {sums}, sum(sum(cost_usd)) OVER (PARTITION BY start_ms) AS window_cost_usd
 FROM ({inner})
@@ -265,7 +235,7 @@ def _from_events(question: Attribution, parameters: dict[str, object], also: str
         [
             f"{_start('event_time', question)} AS start_ms",
             *_event_columns(question, parameters),
-            *(f"{sum_} AS {name}" for sum_, name in zip(_OF_EVENTS, MEASURES, strict=True)),
+            *(f"{each.signed_events_sql} AS {each.heading}" for each in REPORTED),
         ]
     )
     return f"""
@@ -275,13 +245,6 @@ WHERE {_events_where(question, parameters)}{also}
 GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
 
 
-_OF_ADJUSTMENTS = (
-    *("toInt64(0)" for _ in MEASURES[:-2]),
-    "-toInt64(sum(newly_priced))",
-    "sum(difference_usd)",
-)
-
-
 def _from_adjustments(question: Attribution, parameters: dict[str, object]) -> str:
     """What re-rating changed: no source has it, because the prices on events stay."""
     groups = ", ".join(["start_ms", *_group_names(question)])
@@ -289,7 +252,7 @@ def _from_adjustments(question: Attribution, parameters: dict[str, object]) -> s
         [
             f"{_start('event_time', question)} AS start_ms",
             *_event_columns(question, parameters),
-            *(f"{sum_} AS {name}" for sum_, name in zip(_OF_ADJUSTMENTS, MEASURES, strict=True)),
+            *(f"{each.adjustments_sql} AS {each.heading}" for each in REPORTED),
         ]
     )
     return f"""
@@ -359,7 +322,7 @@ def _from_windows(question: Attribution, parameters: dict[str, object]) -> str:
         [
             f"{_start('window_start', question)} AS start_ms",
             *_scope_columns(question, kind),
-            *(f"{sum_} AS {name}" for sum_, name in zip(_OF_ROLLUP, MEASURES, strict=True)),
+            *(f"{each.rollup_sql} AS {each.heading}" for each in REPORTED),
         ]
     )
     return f"""
@@ -381,7 +344,7 @@ def _from_days(question: Attribution, stale: StaleRollup, parameters: dict[str, 
         [
             f"{_start(_DAY_NOON, question)} AS start_ms",
             *_event_columns(question, parameters),
-            *(f"{sum_} AS {name}" for sum_, name in zip(_OF_ROLLUP, MEASURES, strict=True)),
+            *(f"{each.rollup_sql} AS {each.heading}" for each in REPORTED),
         ]
     )
     filters = _filters(question, parameters)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from meterline.reports.attribution.answer import Answer, AttributionLine
 from meterline.reports.attribution.core.period import Granularity
 from meterline.reports.tabular import ColumnKind, TableColumn
+from meterline.schemas.measures import REPORT_COLUMNS, MeasureUnit, ReportColumn
 from meterline.schemas.periods import Window, WindowKind
 
-_MEASURES = (
-    TableColumn("requests", ColumnKind.COUNT),
-    TableColumn("input_tokens", ColumnKind.COUNT),
-    TableColumn("output_tokens", ColumnKind.COUNT),
-    TableColumn("cache_read_tokens", ColumnKind.COUNT),
-    TableColumn("cache_write_tokens", ColumnKind.COUNT),
-    TableColumn("reasoning_tokens", ColumnKind.COUNT),
-    TableColumn("unpriced", ColumnKind.COUNT),
-    TableColumn("cost_usd", ColumnKind.MONEY),
-    TableColumn("share_percent", ColumnKind.PPM),
-)
+_KIND_OF = {
+    MeasureUnit.NANO_USD: ColumnKind.MONEY,
+    MeasureUnit.TOKENS: ColumnKind.COUNT,
+    MeasureUnit.EVENTS: ColumnKind.COUNT,
+}
+_SHARE = TableColumn("share_percent", ColumnKind.PPM)
 _PEAKS = (
     TableColumn("peak_rpm", ColumnKind.COUNT),
     TableColumn("rpm_limit", ColumnKind.COUNT),
@@ -41,33 +37,31 @@ _KINDS = {
 }
 
 
-def columns_of(answer: Answer) -> list[TableColumn]:
+def columns_of(
+    answer: Answer, numbers: Sequence[ReportColumn] = REPORT_COLUMNS
+) -> list[TableColumn]:
     """The columns of an answer; peaks and budgets only where a row has one."""
     lines = answer.lines
     return [
         TableColumn("period"),
         *(TableColumn(str(axis)) for axis in answer.question.by),
-        *_MEASURES,
+        *(TableColumn(each.heading, _KIND_OF[each.unit]) for each in numbers),
+        _SHARE,
         *(_PEAKS if any(line.peaks for line in lines) else ()),
         *(_BUDGET if any(line.budget for line in lines) else ()),
     ]
 
 
-def rows_of(answer: Answer) -> Iterator[tuple[Any, ...]]:
+def rows_of(
+    answer: Answer, numbers: Sequence[ReportColumn] = REPORT_COLUMNS
+) -> Iterator[tuple[Any, ...]]:
     """One row per line, in the order of `columns_of`."""
     names = {column.name for column in columns_of(answer)}
     for line in answer.lines:
         row = (
             _window_name(answer, line),
             *line.group,
-            line.requests,
-            line.input_tokens,
-            line.output_tokens,
-            line.cache_read_tokens,
-            line.cache_write_tokens,
-            line.reasoning_tokens,
-            line.unpriced,
-            line.cost_nano_usd,
+            *(each.of(line.sums) for each in numbers),
             line.share_ppm,
         )
         if "peak_rpm" in names:

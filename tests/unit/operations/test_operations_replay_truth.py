@@ -10,10 +10,10 @@ import pytest
 
 from meterline.operations.replay.truth import (
     RunFacts,
-    Sums,
     Truth,
     TruthBuilder,
     TruthError,
+    TruthSums,
     event_id,
     read_truth,
     write_truth,
@@ -53,7 +53,7 @@ def test_one_event_in_every_scope_and_window() -> None:
     truth = build(event(0))
     found = dict(truth.windows())
     assert len(found) == 20
-    assert set(found.values()) == {Sums(2_080_000, 1_000, 10, 1)}
+    assert set(found.values()) == {TruthSums(2_080_000, 1_000, 10, 1)}
     starts = {key.kind: key.start_ms for key in found}
     assert starts[WindowKind.MINUTE] == parse_rfc3339("2026-10-31T12:00:00Z")
     assert starts[WindowKind.MONTH] == parse_rfc3339("2026-10-01T00:00:00Z")
@@ -86,7 +86,7 @@ def test_unknown_models_are_counted_as_unpriced() -> None:
     )
     truth = build(sent)
     assert truth.unpriced == 1
-    assert truth.totals["key:acme/k"][WindowKind.DAY].popitem()[1] == Sums(0, 5, 0, 1)
+    assert truth.totals["key:acme/k"][WindowKind.DAY].popitem()[1] == TruthSums(0, 5, 0, 1)
 
 
 def test_file_round_trip(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import msgspec
 
 from meterline.operations.replay.truth import (
     RunFacts,
-    Sums,
     Truth,
     TruthBuilder,
+    TruthSums,
     WindowKey,
     event_id,
 )
@@ -21,7 +21,7 @@ from meterline.schemas.usage import UsageEvent
 
 NOON = parse_rfc3339("2026-10-31T12:00:30Z")
 HOUR_MS = 3_600_000
-OTHER = Sums(7, 6, 5, 4)
+OTHER = TruthSums(7, 6, 5, 4)
 
 
 def truth() -> Truth:
@@ -85,9 +85,9 @@ def test_each_path_is_told_apart() -> None:
     """A nano-dollar, a token or an event wrong in one path shows in that path's fields only."""
     base = seen(truth())
     for change, fields in (
-        (Sums(1, 0, 0, 0), {"diff_nano_usd": 1, "diff_tokens": 0, "diff_events": 0}),
-        (Sums(0, -2, 1, 0), {"diff_nano_usd": 0, "diff_tokens": 3, "diff_events": 0}),
-        (Sums(0, 0, 0, -1), {"diff_nano_usd": 0, "diff_tokens": 0, "diff_events": 1}),
+        (TruthSums(1, 0, 0, 0), {"diff_nano_usd": 1, "diff_tokens": 0, "diff_events": 0}),
+        (TruthSums(0, -2, 1, 0), {"diff_nano_usd": 0, "diff_tokens": 3, "diff_events": 0}),
+        (TruthSums(0, 0, 0, -1), {"diff_nano_usd": 0, "diff_tokens": 0, "diff_events": 1}),
     ):
         wrong = {**base.own, A_MONTH: base.own[A_MONTH].plus(change)}
         in_clickhouse = report(replace(base, own=wrong))
@@ -106,8 +106,8 @@ def test_opposite_differences_do_not_cancel() -> None:
     other = A_MONTH._replace(scope="department:acme/legal")
     wrong = {
         **base.streams,
-        A_MONTH: base.streams[A_MONTH].plus(Sums(5, 0, 0, 0)),
-        other: base.streams[other].plus(Sums(-5, 0, 0, 0)),
+        A_MONTH: base.streams[A_MONTH].plus(TruthSums(5, 0, 0, 0)),
+        other: base.streams[other].plus(TruthSums(-5, 0, 0, 0)),
     }
     assert report(replace(base, streams=wrong, windows=wrong)).streams_diff_nano_usd == 10
 
@@ -126,7 +126,7 @@ def test_windows_that_only_clickhouse_has_are_differences() -> None:
     """Events of the run in a window where the truth has none are found."""
     base = seen(truth())
     stray = WindowKey("key:acme/k-9", WindowKind.DAY, A_MONTH.start_ms)
-    found = report(replace(base, own={**base.own, stray: Sums(3, 0, 0, 1)}))
+    found = report(replace(base, own={**base.own, stray: TruthSums(3, 0, 0, 1)}))
     assert (found.clickhouse_diff_nano_usd, found.clickhouse_diff_events) == (3, 1)
 
 

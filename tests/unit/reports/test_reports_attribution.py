@@ -37,6 +37,7 @@ from meterline.reports.attribution.core.sql import (
     build_peaks,
     build_stale,
 )
+from meterline.schemas.measures import Sums
 from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, rfc3339
 from meterline.schemas.policy import Budget, Limits, ScopePolicy
 
@@ -170,7 +171,7 @@ def test_stale_days_are_read_whole() -> None:
 def line(
     cost: int, start_ms: int = OCTOBER.start_ms, end_ms: int = OCTOBER.end_ms
 ) -> AttributionLine:
-    return AttributionLine(start_ms, end_ms, ("research",), 1, 0, 0, 0, 0, 0, 0, cost, 0)
+    return AttributionLine(start_ms, end_ms, ("research",), Sums(cost, events=1), 0)
 
 
 def test_projection_is_linear() -> None:

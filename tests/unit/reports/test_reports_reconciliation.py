@@ -6,16 +6,15 @@ from meterline.reports.reconciliation import (
     AppliedOffset,
     LaneGap,
     Side,
-    Sums,
     TotalsBySource,
     find_drift,
     missing_batches,
     repair,
-    sums_of,
 )
 from meterline.reports.totals import WindowScope
+from meterline.schemas.measures import Sums
 from meterline.schemas.periods import WindowKind
-from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals
+from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals, sums_of
 
 END_MS = 100
 SCOPE = "department:acme/research"
