@@ -18,7 +18,6 @@ from meterline.schemas.codec import decode_usage
 from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import Calendar
-from meterline.streams._driver_patches import set_recovery
 from meterline.streams.core.changelog import LedgerFactory
 from meterline.streams.core.ledger import Outcome, PartitionLedger, Rate
 from meterline.streams.flusher import FAILED_STATUS, Flusher, end_process
@@ -96,13 +95,14 @@ def build_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Me
     )
     assert isinstance(table, SpendTable)
     table.using_window(SpendWindows(calendar))
-    recovery = BulkRecovery(
+    manager: Any = app.tables
+    # Faust makes its own recovery unless there is one.
+    manager._recovery = BulkRecovery(  # noqa: SLF001
         app,
         table=table,
         stall_ms=settings.recovery_stall_ms,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
     )
-    set_recovery(app.tables, recovery)
     failpoints = Failpoints(settings.crash_at, StreamsFailpoint)
     flusher = Flusher(settings, table.replica, clock, meter, failpoints)
     _add_agent(app, table, flusher, settings)

@@ -1,18 +1,21 @@
-"""`meterline alerts backtest` and `alerts test`: what rules would have said."""
+"""`meterline alerts backtest` and `alerts test`: the alerts that rules would have raised."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.alerting.core.backtest import Backtest
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.times import time_ms
+from meterline.app.commands.tables import TerminalTable
+from meterline.app.commands.times import minute_text, time_ms
+from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -21,31 +24,35 @@ from meterline.operations import chart as picture
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
-from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False)
 EXIT_DIFFERS = 1
-Rules = Annotated[Path, typer.Option("--rules", metavar="FILE", help="A policy file (YAML).")]
+Rules = Annotated[
+    Path, typer.Option("--rules", metavar="FILE", help="Policy file (YAML) with the rules.")
+]
 
 
 def alerts_backtest(
     rules: Rules,
-    start: Annotated[str, typer.Option("--from", help="2026-11-01T00:00Z")],
-    end: Annotated[str, typer.Option("--to", help="2026-11-21T00:00Z")],
+    start: Annotated[str, typer.Option("--from", help="Start of the period: 2026-11-01T00:00Z.")],
+    end: Annotated[
+        str, typer.Option("--to", help="End of the period, exclusive: 2026-11-21T00:00Z.")
+    ],
     picture_file: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", help="Draw it: .svg or .png.")
+        Path | None,
+        typer.Option("--picture", metavar="FILE", help="Draw a chart into this .svg or .png file."),
     ] = None,
     scope: Annotated[
-        str, typer.Option(help="Whom the picture shows; default: who spent most.")
+        str, typer.Option(help="Scope of the chart; default: the one that spent most.")
     ] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     from_events: Annotated[
-        bool, typer.Option("--from-events", help="Read raw events, not the window rows.")
+        bool, typer.Option("--from-events", help="Read raw events instead of stored totals.")
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """What a policy file's rules would have said of stored spend, and what throttles had saved."""
+    """Back-test a policy file on stored spend: alerts, throttles, and the spend they had refused."""
     if picture_file is not None:
         picture.check_format(picture_file)
     start_ms, end_ms = time_ms(start), time_ms(end)
@@ -66,17 +73,22 @@ def alerts_backtest(
 def alerts_test(
     rules: Rules,
     events: Annotated[
-        Path, typer.Option("--events", metavar="FILE", help="Usage events, one JSON per line.")
+        Path,
+        typer.Option("--events", metavar="FILE", help="Usage events, one JSON object per line."),
     ],
     expect: Annotated[
         Path | None,
-        typer.Option("--expect", metavar="FILE", help='JSON: [{"rule", "scope", "threshold"}].'),
+        typer.Option(
+            "--expect",
+            metavar="FILE",
+            help='Expected alerts, JSON: [{"rule", "scope", "threshold"}].',
+        ),
     ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Run rules over a file of events; exit code 1 if the alerts are not the expected ones."""
+    """Run rules over a file of events. Exit code 1 if the alerts differ from the expected."""
     given = backtest.read_rules(rules)
     expected = None if expect is None else backtest.read_expected(expect)
     done = backtest.run_file(events, given, catalogue(load_settings(data)))
@@ -85,7 +97,8 @@ def alerts_test(
         return
     faults = backtest.compare(done, expected)
     for fault in faults:
-        Console(stderr=True, highlight=False).print(f"[red]✗[/] {fault}", soft_wrap=True)
+        text = markup("[red]✗[/] {fault}", fault=fault)
+        Console(stderr=True, highlight=False).print(text, soft_wrap=True)
     if faults:
         raise typer.Exit(EXIT_DIFFERS)
     if not json_output:
@@ -96,24 +109,37 @@ def _show(done: Backtest, *, json_output: bool) -> None:
     if json_output:
         print_json(backtest.answer(done))
         return
-    firings = [told for told in done.told if told.alert.status is AlertStatus.FIRING]
+    firings = [each for each in done.told if each.alert.status is AlertStatus.FIRING]
     if firings:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("at (UTC)", no_wrap=True)
-        table.add_column("severity")
-        table.add_column("alert")
-        for told in firings:
-            at = rfc3339(told.at_ms)[:16].replace("T", " ")
-            table.add_row(at, told.alert.severity.value, told.alert.summary)
-        _out.print(table)
+        _out.print(
+            firings_table(
+                (each.at_ms, each.alert.severity.value, each.alert.summary) for each in firings
+            )
+        )
     for each in done.commanded:
-        at = rfc3339(each.at_ms)[:16].replace("T", " ")
-        _out.print(f"{at}  {each.command.state.value}: {each.command.scope}", markup=False)
-    totals = Table(box=None, pad_edge=False)
-    for name in ("scope", "spent", "would have been refused"):
-        totals.add_column(name, justify="left" if name == "scope" else "right")
-    for scope, spent in sorted(done.spent_nano_usd.items(), key=lambda each: -each[1]):
-        refused = done.refused_nano_usd.get(scope, 0)
-        totals.add_row(scope, usd_display(spent), usd_display(refused))
-    _out.print(totals)
+        scope = visible(each.command.scope)
+        text = f"{minute_text(each.at_ms)}  {each.command.state.value}: {scope}"
+        _out.print(text, markup=False, emoji=False)
+    _out.print(spend_table(done.spent_nano_usd, done.refused_nano_usd))
     _out.print(f"{len(firings)} alerts, {len(done.commanded)} changes of a throttle")
+
+
+def firings_table(firings: Iterable[tuple[int, str, str]]) -> TerminalTable:
+    """The alerts that would have fired: (UTC ms, severity, summary), in the order of time."""
+    table = TerminalTable([tables.fact("at (UTC)"), tables.fact("severity"), tables.text("alert")])
+    for at_ms, severity, summary in firings:
+        table.add(minute_text(at_ms), severity, summary)
+    return table
+
+
+def spend_table(
+    spent_nano_usd: Mapping[str, int], refused_nano_usd: Mapping[str, int]
+) -> TerminalTable:
+    """What each scope spent, and what of it would have been refused; the largest first."""
+    table = TerminalTable(
+        [tables.name("scope"), tables.money("spent"), tables.money("would have been refused")]
+    )
+    for scope, spent in sorted(spent_nano_usd.items(), key=lambda each: -each[1]):
+        refused = refused_nano_usd.get(scope, 0)
+        table.add(scope, usd_display(spent), usd_display(refused))
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +14,14 @@ from urllib.parse import unquote
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable
+from meterline.app.commands.times import minute_text
+from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -33,7 +36,6 @@ from meterline.reports.close.close import (
 from meterline.reports.close.files import MANIFEST
 from meterline.reports.close.ledger import PeriodHistory, read_ledger
 from meterline.schemas.money import nano_from_usd, usd_display
-from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False, soft_wrap=True)
 EXIT_REFUSED = 3
@@ -43,8 +45,8 @@ _COLOURS = {
     CloseOutcome.DRAFT: "yellow",
     CloseOutcome.REFUSED: "red",
 }
-PeriodArgument = Annotated[str, typer.Argument(help="A month such as 2026-10.")]
-Actor = Annotated[str, typer.Option(help="Who does it; default the user of this machine.")]
+PeriodArgument = Annotated[str, typer.Argument(help="Month, such as 2026-10.")]
+Actor = Annotated[str, typer.Option(help="Actor for the audit log; default: your user name.")]
 
 
 def close(
@@ -53,14 +55,16 @@ def close(
     actor: Actor = "",
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write draft files whatever stands in the way.")
+        bool,
+        typer.Option("--dry-run", help="Write draft files, even if the close would be refused."),
     ] = False,
     early: Annotated[
-        bool, typer.Option("--early", help="Do not wait for the cut-off; the month must be over.")
+        bool,
+        typer.Option("--early", help="Do not wait for the cut-off; the month must have ended."),
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Close a month: bills, journals, FOCUS file, manifest. Exit code 3 if it is refused."""
+    """Close a month: bills, journals, FOCUS file, manifest. Exit code 3 if refused."""
     with _doors(data, quiet=json_output) as doors:
         result = close_month(
             doors, period, now_ms(), actor=actor or _user(), dry_run=dry_run, early=early
@@ -74,11 +78,11 @@ def close(
 
 def reopen(
     period: PeriodArgument,
-    reason: Annotated[str, typer.Option(help="Why; goes to the audit log.")],
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")],
     data: DataDir = DEFAULT_DATA_DIR,
     actor: Actor = "",
 ) -> None:
-    """Let a closed month be closed again, as a revision that books only the differences."""
+    """Reopen a closed month; its next close is a revision that books only the differences."""
     with _doors(data, quiet=True) as doors:
         entry = reopen_month(doors, period, now_ms(), actor=actor or _user(), reason=reason)
     _out.print(f"{period} is reopened; `meterline close {period}` makes revision {entry.revision}")
@@ -87,7 +91,7 @@ def reopen(
 def push(
     period: PeriodArgument, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
-    """Push a closed month to the ERP now, what was refused included. Exit code 3 if not all went."""
+    """Push a closed month to the ERP, refused entries included. Exit code 3 unless all delivered."""
     from meterline.app.reports_worker import push_due  # noqa: PLC0415 - loads the scheduler
 
     report = push_due(load_settings(data), threading.Event(), now_ms(), period)
@@ -95,14 +99,14 @@ def push(
         print_json(asdict(report))
     else:
         _out.print(
-            f"{period}: {report.delivered} delivered, {report.before} had been before, "
+            f"{period}: {report.delivered} delivered, {report.before} delivered before, "
             f"{report.refused} refused, {report.waiting} waiting"
         )
     raise typer.Exit(EXIT_REFUSED if report.refused or report.waiting else 0)
 
 
 def periods(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """List the months that were closed, refused or reopened."""
+    """List months that were closed, refused or reopened."""
     client = Client(clickhouse_config(load_settings(data)))
     try:
         ledger = read_ledger(client)
@@ -113,44 +117,58 @@ def periods(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> N
         print_json([_month_json(each) for each in months])
         return
     if not months:
-        _out.print("no month was closed yet: `meterline close 2026-10`")
+        _out.print("no month has been closed: run `meterline close 2026-10`")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("month", "state", "rev", "since", "by", "reason"):
-        table.add_column(name, overflow="fold")
+    _out.print(periods_table(months))
+
+
+def periods_table(months: Sequence[PeriodHistory]) -> TerminalTable:
+    """The last state of each month."""
+    table = TerminalTable(
+        [
+            tables.fact("month"),
+            tables.fact("state"),
+            tables.measure("rev", 1),
+            tables.fact("since (UTC)"),
+            tables.name("by"),
+            tables.text("reason"),
+        ]
+    )
     for each in months:
         last = each.entries[-1]
-        table.add_row(
+        table.add(
             each.period,
             last.state.value,
             str(last.revision),
-            rfc3339(last.at_ms)[:16],
+            minute_text(last.at_ms),
             last.actor,
             last.reason,
         )
-    Console(highlight=False).print(table)
+    return table
 
 
 def show(out: Console, result: CloseResult) -> None:
-    """Print a result for people."""
+    """Print a result for an operator."""
     colour = _COLOURS[result.outcome]
     head = f"[bold {colour}]{result.outcome.value}[/] {result.period}"
     if result.outcome is CloseOutcome.ALREADY:
         # Nothing was done: one line.
-        out.print(f"{head} revision {result.revision}: {result.directory}")
+        out.print(
+            markup(f"{head} revision {result.revision}: {{directory}}", directory=result.directory)
+        )
         return
     if result.outcome is CloseOutcome.REFUSED:
         out.print(f"{head}: the month stays open")
     else:
         out.print(f"{head} revision {result.revision}  manifest {result.manifest_sha256[:16]}")
     for blocker in result.blockers:
-        out.print(f"  [red]✗[/] {blocker}", markup=True)
+        out.print(markup("  [red]✗[/] {blocker}", blocker=blocker))
     if result.outcome is CloseOutcome.DRAFT and not result.blockers:
-        out.print("  nothing stands in the way of closing it")
+        out.print("  ready to close")
     if result.directory is not None:
         for line in _bill_lines(result.directory):
-            out.print(f"  {line}")
-        out.print(f"  {result.directory}")
+            out.print(f"  {visible(line)}", markup=False, emoji=False)
+        out.print(f"  {visible(str(result.directory))}", markup=False, emoji=False)
 
 
 def _bill_lines(directory: Path) -> Iterator[str]:

@@ -1,20 +1,23 @@
-"""`meterline deliveries`: who was told what, and telling them again."""
+"""`meterline deliveries`: the notification delivery log, and resending from it."""
 
 from __future__ import annotations
 
 import getpass
 import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.times import duration_ms
+from meterline.app.commands.tables import TerminalTable, styled
+from meterline.app.commands.times import duration_ms, short_minute_text
+from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
@@ -34,14 +37,15 @@ from meterline.schemas.periods import rfc3339
 _out = Console(highlight=False)
 _COLOURS = {"delivered": "green", "retry": "yellow", "pending": "yellow", "muted": "dim"}
 _GROUPS = {"failed": FAILED, "waiting": ("retry", "pending")}
-# Eight digits tell the messages of a day apart; more does not fit beside the rest into 80 columns.
+# Eight digits distinguish the messages of a day; more does not fit beside the rest in 80 columns.
 ID_LENGTH_SHOWN = 8
-deliveries = typer.Typer(help="Who was told what; telling them again.", no_args_is_help=True)
+deliveries = typer.Typer(help="Notification delivery log; resend.", no_args_is_help=True)
 
-Since = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
-ChannelName = Annotated[str, typer.Option("--channel", help="Only of this channel.")]
+Since = Annotated[str, typer.Option("--since", help="How far back to look: 30m, 24h, 7d.")]
+ChannelName = Annotated[str, typer.Option("--channel", help="Only messages of this channel.")]
 MessageIds = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids, or their beginnings.")
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Message ids, or unique prefixes of them."),
 ]
 
 
@@ -49,16 +53,18 @@ MessageIds = Annotated[
 def deliveries_list(
     outcome: Annotated[
         str,
-        typer.Option(help="failed, waiting, or one outcome: delivered, retry, muted, gone, ..."),
+        typer.Option(
+            help="Only this outcome: failed, waiting, or one of delivered, retry, muted, gone, ..."
+        ),
     ] = "",
     channel: ChannelName = "",
     since: Since = "24h",
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 50,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """List the newest attempt of every message, newest first."""
+    """List the newest delivery attempt of every message, newest first."""
     known = {*(each.value for each in DeliveryOutcome), *_GROUPS}
     if outcome and outcome not in known:
         message = f"--outcome: {outcome!r} is none of {', '.join(sorted(known))}"
@@ -72,31 +78,43 @@ def deliveries_list(
     if not rows:
         _out.print(f"no deliveries in the last {since}")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("when (UTC)", "message", "channel", "try", "outcome"):
-        table.add_column(name, justify="right" if name == "try" else "left", no_wrap=True)
-    table.add_column("about", overflow="fold")
+    _out.print(deliveries_table(rows))
+
+
+def deliveries_table(rows: Sequence[DeliveryRow]) -> TerminalTable:
+    """The newest attempt of each message."""
+    table = TerminalTable(
+        [
+            tables.fact("when (UTC)"),
+            tables.fact("message"),
+            tables.name("channel"),
+            tables.measure("try", 1),
+            tables.fact("outcome"),
+            tables.text("about"),
+        ]
+    )
     for row in rows:
-        about = row.error or row.dedup_key
-        table.add_row(
-            rfc3339(row.at_ms)[5:16].replace("T", " "),
+        table.add(
+            short_minute_text(row.at_ms),
             row.message_id.removeprefix("msg_")[:ID_LENGTH_SHOWN],
             row.channel,
             str(row.attempt),
             _coloured(row.outcome),
-            escape(about),
+            row.error or row.dedup_key,
         )
-    _out.print(table)
+    return table
 
 
 @deliveries.command("show")
 def deliveries_show(
-    message: Annotated[str, typer.Argument(metavar="ID", help="A message id, or its beginning.")],
+    message: Annotated[
+        str, typer.Argument(metavar="ID", help="Message id, or a unique prefix of it.")
+    ],
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Show every attempt of one message, and what it told."""
+    """Show the alerts of one message and every attempt to deliver it."""
     rows = _history(load_settings(data), message)
     if json_output:
         print_json({"attempts": [_as_json(row) for row in rows]})
@@ -104,28 +122,39 @@ def deliveries_show(
     _out.print(f"[bold]{rows[0].message_id}[/]")
     if rows[-1].alerts:
         for alert in alerts_of(rows[-1]):
-            _out.print(f"  {alert.summary}", soft_wrap=True, markup=False)
+            _out.print(Text(f"  {visible(alert.summary)}"), soft_wrap=True)
     if rows[-1].route:
-        _out.print(f"  by route {rows[-1].route}", markup=False)
-    table = Table(box=None, pad_edge=False)
-    for name in ("when (UTC)", "channel", "try", "outcome", "status", "ms"):
-        right = name in {"try", "status", "ms"}
-        table.add_column(name, justify="right" if right else "left")
-    table.add_column("says", overflow="fold")
+        _out.print(Text(f"  by route {visible(rows[-1].route)}"))
+    _out.print(attempts_table(rows))
+
+
+def attempts_table(rows: Sequence[DeliveryRow]) -> TerminalTable:
+    """Every attempt to deliver one message, the oldest first."""
+    table = TerminalTable(
+        [
+            tables.fact("when (UTC)"),
+            tables.name("channel"),
+            tables.measure("try", 3),
+            tables.fact("outcome"),
+            tables.measure("status", 2),
+            tables.measure("ms", 1),
+            tables.text("response"),
+        ]
+    )
     for row in rows:
-        says = row.error
+        response = row.error
         if row.next_attempt_ms and row.outcome == DeliveryOutcome.RETRY:
-            says += f"; again {rfc3339(row.next_attempt_ms)[5:19].replace('T', ' ')}"
-        table.add_row(
-            rfc3339(row.at_ms)[5:19].replace("T", " "),
+            response += f"; next attempt {_second(row.next_attempt_ms)}"
+        table.add(
+            _second(row.at_ms),
             row.channel,
             str(row.attempt),
             _coloured(row.outcome),
             str(row.http_status or "-"),
             f"{row.duration_ms:,}",
-            escape(says),
+            response,
         )
-    _out.print(table)
+    return table
 
 
 @deliveries.command("replay")
@@ -134,22 +163,23 @@ def deliveries_replay(
     channel: ChannelName = "",
     since: Since = "24h",
     to: Annotated[
-        str, typer.Option("--to", metavar="URL", help="Send there instead, now, as signed webhook.")
+        str,
+        typer.Option("--to", metavar="URL", help="Send to this URL instead, as a signed webhook."),
     ] = "",
     secret_env: Annotated[
-        str, typer.Option(help="With --to: variable that holds the whsec_ secret.")
+        str, typer.Option(help="With --to: environment variable that holds the whsec_ secret.")
     ] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     failed: Annotated[
-        bool, typer.Option("--failed", help="All that nobody was told by their channel.")
+        bool, typer.Option("--failed", help="Every message whose delivery finally failed.")
     ] = False,
     allow_private_address: Annotated[
-        bool, typer.Option(help="With --to: the URL may lead into our own network.")
+        bool, typer.Option(help="With --to: allow a private network address.")
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Send messages again, under the ids they had; receivers that know them drop them."""
+    """Resend messages under their ids; receivers drop those that they already have."""
     settings = load_settings(data)
     rows = _chosen(settings, ids or [], channel, since, failed=failed)
     config = kafka_config(settings, "replay")
@@ -159,14 +189,14 @@ def deliveries_replay(
         replayed = send_to(config, rows, target, actor, now_ms)
     else:
         replayed = ask_again(config, rows, actor, now_ms())
-    _tell(replayed, json_output=json_output, asked=not to)
+    _print_replayed(replayed, json_output=json_output, requested=not to)
 
 
 def _chosen(
     settings: Settings, ids: list[str], channel: str, since: str, *, failed: bool
 ) -> list[DeliveryRow]:
     if bool(ids) == failed:
-        message = "say which: message ids, or --failed for all that failed"
+        message = "name the messages: their ids, or --failed for all that failed"
         raise UserError(message)
     if failed:
         question = NewestDeliveries(now_ms() - duration_ms(since), FAILED, channel, 10_000)
@@ -185,17 +215,21 @@ def _chosen(
     return rows
 
 
-def _tell(replayed: list[Replayed], *, json_output: bool, asked: bool) -> None:
-    bad = [one for one in replayed if not asked and one.outcome != DeliveryOutcome.DELIVERED]
+def _print_replayed(replayed: list[Replayed], *, json_output: bool, requested: bool) -> None:
+    bad = [one for one in replayed if not requested and one.outcome != DeliveryOutcome.DELIVERED]
     if json_output:
         keys = ("message_id", "channel", "outcome", "error")
         print_json({"replayed": [{key: getattr(one, key) for key in keys} for one in replayed]})
     else:
         for one in replayed:
-            what = "asked for" if asked else one.outcome
+            outcome = "requested" if requested else one.outcome
             _out.print(
-                f"{one.message_id[: ID_LENGTH_SHOWN + 4]}  {one.channel}  {what} {one.error}",
-                markup=False,
+                Text(
+                    visible(
+                        f"{one.message_id[: ID_LENGTH_SHOWN + 4]}  {one.channel}  "
+                        f"{outcome} {one.error}"
+                    )
+                )
             )
     raise typer.Exit(1 if bad else 0)
 
@@ -217,7 +251,7 @@ def _history(settings: Settings, message_id: str) -> list[DeliveryRow]:
         message = f"there is no message {message_id!r}: see `meterline deliveries list`"
         raise UserError(message)
     if len({row.message_id for row in rows}) > 1:
-        message = f"{message_id!r} begins several ids: write more of it"
+        message = f"{message_id!r} is the prefix of several ids: write more of it"
         raise UserError(message)
     return rows
 
@@ -234,6 +268,9 @@ def _as_json(row: DeliveryRow) -> dict[str, object]:
     return {**row._asdict(), "alerts": [json.loads(text) for text in row.alerts]}
 
 
-def _coloured(outcome: str) -> str:
-    colour = _COLOURS.get(outcome, "red")
-    return f"[{colour}]{outcome}[/]"
+def _coloured(outcome: str) -> Text:
+    return styled(outcome, _COLOURS.get(outcome, "red"))
+
+
+def _second(at_ms: int) -> str:
+    return rfc3339(at_ms)[5:19].replace("T", " ")

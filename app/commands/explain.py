@@ -1,35 +1,38 @@
-"""`meterline explain`: why a scope is where it is."""
+"""`meterline explain`: why a scope is throttled, or not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
-from meterline.app.commands.output import print_json, side_by_side
-from meterline.app.commands.times import time_ms
+from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable, labelled_lines
+from meterline.app.commands.times import minute_text, short_minute_text, time_ms
+from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control import manual as manual_control
 from meterline.operations.explain import Explained, answer, chain_of, explain_scope, past_objects
 from meterline.reports.decisions import StoredAlert, read_alerts, read_commands, read_objects
-from meterline.schemas.periods import rfc3339
 
 _out = Console(highlight=False)
 
 
 def explain(
-    scope: Annotated[str, typer.Argument(metavar="SCOPE", help="key:acme/k-17, ...")],
-    at: Annotated[str, typer.Option(help="When: 2026-11-21T12:00Z; default: now.")] = "",
+    scope: Annotated[str, typer.Argument(metavar="SCOPE", help="Scope, such as key:acme/k-17.")],
+    at: Annotated[str, typer.Option(help="Time to explain: 2026-11-21T12:00Z; default: now.")] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """State, rule, evidence, since and until when, and who can lift it; also of what is above."""
+    """Explain a scope's throttle state: rule, evidence, since, until, and how to lift it."""
     settings = load_settings(data)
     at_ms = time_ms(at) if at else now_ms()
     client = Client(clickhouse_config(settings))
@@ -52,40 +55,44 @@ def explain(
         print_json(answer(at_ms, explained, alerts))
         return
     for one in explained:
-        _show(one)
-    _show_alerts(alerts)
+        show(_out, one)
+    if alerts:
+        _out.print("[bold]alerts[/], the newest first")
+        _out.print(alerts_table(alerts))
 
 
-def _show(one: Explained) -> None:
-    _out.print(f"[bold]{one.scope}[/]  {one.state.value}")
+def show(out: Console, one: Explained) -> None:
+    """Print one scope for an operator."""
+    out.print(markup("[bold]{scope}[/]  {state}", scope=one.scope, state=one.state.value))
+    out.print(scope_table(one))
+
+
+def scope_table(one: Explained) -> TerminalTable:
+    """Why a scope is in its state."""
     lines = [
         ("rule", one.rule),
         ("why", one.reason),
-        ("since", _minute(one.since_ms) if one.since_ms else ""),
-        ("until", _minute(one.until_ms) if one.until_ms else ""),
+        ("since", f"{minute_text(one.since_ms)} UTC" if one.since_ms else ""),
+        ("until", f"{minute_text(one.until_ms)} UTC" if one.until_ms else ""),
         ("lifted by", one.lift),
         *(("order", order) for order in one.orders),
         ("command", one.version),
     ]
-    _out.print(side_by_side((name, text) for name, text in lines if text))
+    return labelled_lines((name, text) for name, text in lines if text)
 
 
-def _show_alerts(alerts: list[StoredAlert]) -> None:
-    if not alerts:
-        return
-    _out.print("[bold]alerts[/], the newest first")
-    _out.print(
-        side_by_side(
-            (
-                rfc3339(max(each.starts_at_ms, each.ends_at_ms))[5:16].replace("T", " "),
-                each.status,
-                # The column before says it already.
-                each.summary.removeprefix("Resolved: "),
-            )
-            for each in alerts
-        )
+def alerts_table(alerts: Sequence[StoredAlert]) -> TerminalTable:
+    """Alerts of a scope and of those above it."""
+    table = TerminalTable(
+        [tables.fact("when (UTC)"), tables.fact("status"), tables.text("alert")],
+        heading=False,
+        indent=2,
     )
-
-
-def _minute(at_ms: int) -> str:
-    return f"{rfc3339(at_ms)[:16].replace('T', ' ')} UTC"
+    for each in alerts:
+        table.add(
+            short_minute_text(max(each.starts_at_ms, each.ends_at_ms)),
+            each.status,
+            # The status already says that it is resolved.
+            each.summary.removeprefix("Resolved: "),
+        )
+    return table

@@ -1,8 +1,9 @@
-"""Policy as code: plan shows the difference, apply publishes it and writes the audit log."""
+"""`meterline policy ...`: plan shows the difference, apply publishes it with audit entries."""
 
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,11 @@ import typer
 from rich.console import Console
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.setup import read_text
+from meterline.app.commands.tables import TerminalTable
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control.policy.plan import PolicyChange, plan
@@ -23,8 +26,10 @@ from meterline.schemas.errors import UserError
 _out = Console(highlight=False)
 # A policy topic holds one record per object: a minute reads millions.
 READ_TIMEOUT_SECONDS = 60
-policy = typer.Typer(help="Budgets, limits, rules and channels as code.", no_args_is_help=True)
-PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file (YAML).")]
+policy = typer.Typer(
+    help="Policy as code: budgets, limits, rules and channels.", no_args_is_help=True
+)
+PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="Policy file (YAML).")]
 
 
 def planned(settings: Settings, path: Path) -> tuple[PolicyChange, ...]:
@@ -44,16 +49,27 @@ def _show(changes: tuple[PolicyChange, ...], *, json_output: bool) -> None:
     if json_output:
         print_json({"changes": [str(change) for change in changes]})
         return
-    for change in changes:
-        _out.print(str(change), soft_wrap=True, markup=False)
+    if changes:
+        _out.print(changes_table(changes))
     _out.print(f"{len(changes)} changes" if changes else "nothing to change")
+
+
+def changes_table(changes: Sequence[PolicyChange]) -> TerminalTable:
+    """One line per object: + created, ~ changed, - deleted, and what differs."""
+    table = TerminalTable(
+        [tables.fact("sign"), tables.name("object"), tables.text("change")], heading=False
+    )
+    for change in changes:
+        sign, _, text = str(change).partition(" ")
+        table.add(sign, change.object_id, text.removeprefix(change.object_id).strip())
+    return table
 
 
 @policy.command("plan")
 def policy_plan(
     file: PolicyFile, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
-    """Show what `apply` would change; exit code 2 if anything."""
+    """Show what `apply` would change. Exit code 2 if anything."""
     changes = planned(load_settings(data), file)
     _show(changes, json_output=json_output)
     raise typer.Exit(2 if changes else 0)
@@ -62,14 +78,16 @@ def policy_plan(
 @policy.command("apply")
 def policy_apply(
     file: PolicyFile,
-    actor: Annotated[str, typer.Option(help="Who changes it, for the audit log.")] = "",
-    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    actor: Annotated[
+        str, typer.Option(help="Actor for the audit log; default: your user name.")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Publish without asking.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Publish the file's policy; every change goes to the audit log."""
+    """Publish a policy file; every change gets an audit entry."""
     settings = load_settings(data)
     changes = planned(settings, file)
     _show(changes, json_output=json_output)

@@ -1,4 +1,4 @@
-"""`meterline provider ...`: what providers say was used, beside what was counted."""
+"""`meterline provider ...`: a provider's usage export against the events of the relays."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable, styled
+from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -31,9 +33,9 @@ from meterline.schemas.money import usd_display, usd_text
 from meterline.schemas.periods import Calendar
 
 _out = Console(highlight=False)
-provider = typer.Typer(help="Compare with providers' own counts.", no_args_is_help=True)
+provider = typer.Typer(help="Provider usage exports: import and compare.", no_args_is_help=True)
 EXIT_FLAGGED = 1
-# Of one file: a year of an account by day, model and key; read whole into memory.
+# Size of one file, read whole into memory: a year of an account by day, model and key.
 FILE_BYTES_MAX = 256 * 1024 * 1024
 _SCREEN_ROWS_MAX = 60
 _PERCENT_MAX = 100
@@ -43,19 +45,26 @@ _PERCENT_MAX = 100
 def provider_import(
     files: Annotated[list[Path], typer.Argument(help="Files of one export, JSON or CSV.")],
     form: Annotated[
-        ProviderExportFormat, typer.Option("--format", help="What they are.")
+        ProviderExportFormat, typer.Option("--format", help="Layout of the files.")
     ] = ProviderExportFormat.AUTO,
     columns: Annotated[
         str,
-        typer.Option(help="Of other files: day=COLUMN,model=COLUMN,input_tokens=A+B,cost_usd=C"),
+        typer.Option(
+            help="Columns of a file of another layout: "
+            "day=COLUMN,model=COLUMN,input_tokens=A+B,cost_usd=C"
+        ),
     ] = "",
-    name: Annotated[str, typer.Option("--provider", help="Of other files: whose.")] = "",
-    account: Annotated[str, typer.Option(help="Which of several accounts there.")] = "",
+    name: Annotated[
+        str, typer.Option("--provider", help="Provider of a file of another layout.")
+    ] = "",
+    account: Annotated[
+        str, typer.Option(help="Account at the provider, if you have several.")
+    ] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Import a usage or cost export; of a day, the newest import holds."""
+    """Import a usage or cost export; the newest import of a day replaces earlier ones."""
     own = layout_of(seller_name(name), columns) if columns else None
     rows: list[ProviderRow] = []
     for file in files:
@@ -82,21 +91,27 @@ def provider_import(
         return
     done = "imported" if stored else "already imported, nothing changed"
     days = str(span[0]) if span[0] == span[1] else f"{span[0]} to {span[1]}"
-    _out.print(f"{done}: {len(rows):,} rows of {rows[0].provider}, {days} (UTC)", soft_wrap=True)
+    text = f"{done}: {len(rows):,} rows of {visible(rows[0].provider)}, {days} (UTC)"
+    _out.print(text, soft_wrap=True, markup=False, emoji=False)
 
 
 @provider.command("compare")
 def provider_compare(
-    name: Annotated[str, typer.Argument(metavar="PROVIDER", help="openai, anthropic, ...")],
-    period: Annotated[str, typer.Option(help="2026-10, 30d, previous_month, ...")] = "30d",
+    name: Annotated[
+        str, typer.Argument(metavar="PROVIDER", help="Provider: openai, anthropic, ...")
+    ],
+    period: Annotated[str, typer.Option(help="Period: 2026-10, 30d, previous_month, ...")] = "30d",
     tolerance: Annotated[
-        str, typer.Option(help="Percent of the provider's count.", envvar="METERLINE_TOLERANCE")
+        str,
+        typer.Option(
+            help="Tolerance, in percent of the provider's count.", envvar="METERLINE_TOLERANCE"
+        ),
     ] = "5",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Compare an imported export with our events. Exit code 1 if anything is flagged."""
+    """Compare an imported export with the relays' events. Exit code 1 if anything is flagged."""
     settings = load_settings(data)
     try:
         stretch = read_period(period, Calendar("UTC"), now_ms())
@@ -179,24 +194,32 @@ def _measure_json(one: MeasureVariance) -> dict[str, object]:
 
 
 def show(out: Console, found: Reconciliation, tolerance: str) -> None:
-    """Print a comparison for people: what is flagged, with the keys behind it."""
+    """Print a comparison for an operator: what is flagged, with the keys behind it."""
     days = _span(found.days)
     flagged = found.flagged
     if flagged:
-        out.print(_table(flagged[:_SCREEN_ROWS_MAX], f"{found.provider}, {days} (UTC)"))
+        out.print(comparison_table(found))
     if len(flagged) > _SCREEN_ROWS_MAX:
         out.print(f"[dim]{len(flagged) - _SCREEN_ROWS_MAX:,} more; --json has all[/]")
     colour = "yellow" if flagged else "green"
     out.print(
-        f"[{colour}]{len(flagged)} of {len(found.variances)}[/] counts of a day and model "
-        f"({found.provider}, {days}) differ by more than {tolerance} %; the relay's count is "
-        "what is billed"
+        markup(
+            f"[{colour}]{len(flagged)} of {len(found.variances)}[/] counts of a day and model "
+            f"({{provider}}, {days}) differ by more than {tolerance} %; the relay's count is "
+            "what is billed",
+            provider=found.provider,
+        )
     )
     if found.other_costs:
         items = ", ".join(
             f"{name or 'unnamed'} {usd_display(cost)}" for name, cost in found.other_costs.items()
-        ).replace("[", r"\[")
-        out.print(f"not compared, as it is no model known here: {items}", soft_wrap=True)
+        )
+        out.print(
+            f"not compared, as no such model is in the catalogue: {visible(items)}",
+            soft_wrap=True,
+            markup=False,
+            emoji=False,
+        )
 
 
 def _span(days: Sequence[date]) -> str:
@@ -205,33 +228,40 @@ def _span(days: Sequence[date]) -> str:
     return f"{days[0]} to {days[-1]}, {len(days)} days"
 
 
-def _table(flagged: Sequence[Variance], title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("day", "model"):
-        table.add_column(column, overflow="fold")
-    table.add_column("count")
-    for column in ("provider", "relay", "%"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for each in flagged:
+def comparison_table(found: Reconciliation) -> TerminalTable:
+    """What is flagged, with the keys behind it."""
+    table = TerminalTable(
+        [
+            tables.fact("day"),
+            tables.name("model"),
+            tables.fact("count"),
+            tables.money("provider"),
+            tables.money("relay"),
+            tables.measure("%"),
+        ],
+        title=f"{found.provider}, {_span(found.days)} (UTC)",
+    )
+    for each in found.flagged[:_SCREEN_ROWS_MAX]:
         counted = [one for one in each.measures if one.theirs or one.ours]
         for number, one in enumerate(counted):
             _add(table, each, one, first=number == 0)
         for who in each.contributors:
-            key = f"{who.organisation}/{who.key}".replace("[", r"\[")
-            table.add_row("", f"[dim]{key}[/]", "[dim]tokens[/]", "", f"[dim]{who.tokens:,}[/]", "")
+            key = styled(f"{who.organisation}/{who.key}", "dim")
+            tokens = styled(f"{who.tokens:,}", "dim")
+            table.add("", key, styled("tokens", "dim"), "", tokens, "")
     return table
 
 
-def _add(table: Table, each: Variance, one: MeasureVariance, *, first: bool) -> None:
+def _add(table: TerminalTable, each: Variance, one: MeasureVariance, *, first: bool) -> None:
     flagged = one.name in each.flagged
     money = one.name == "cost_usd"
     ppm = one.variance_ppm
     shown = "not there" if ppm is None else percent_text(ppm)[:-2]
-    table.add_row(
+    table.add(
         str(each.cell.day) if first else "",
-        each.cell.model.replace("[", r"\[") if first else "",
+        each.cell.model if first else "",
         one.name.removesuffix("_usd").replace("_", " "),
         usd_display(one.theirs) if money else f"{one.theirs:,}",
         usd_display(one.ours) if money else f"{one.ours:,}",
-        f"[yellow]{shown}[/]" if flagged else shown,
+        styled(shown, "yellow") if flagged else shown,
     )

@@ -1,4 +1,4 @@
-"""Rate cards: make a catalogue, look a price up."""
+"""`meterline rates ...`: make a catalogue of rate cards, look a price up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable
+from meterline.app.commands.times import minute_text
+from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -22,16 +25,16 @@ from meterline.pricing.importer import ImportUnavailableError, import_catalogue
 from meterline.pricing.show import TOKEN_CLASSES, RateCardView, RateNotFoundError, show
 from meterline.reports.repricing.catalogue_archive import read_versions
 from meterline.schemas.errors import UserError
-from meterline.schemas.periods import parse_rfc3339, rfc3339
+from meterline.schemas.periods import parse_rfc3339
 
 _out = Console(highlight=False)
-rates = typer.Typer(help="Rate cards and the catalogue.", no_args_is_help=True)
+rates = typer.Typer(help="Rate cards and price catalogues.", no_args_is_help=True)
 
 
 @rates.command("import")
 def rates_import(
-    out: Annotated[Path, typer.Option(help="The catalogue file to write.")],
-    name: Annotated[str, typer.Option(help="Its version, by default year and month.")] = "",
+    out: Annotated[Path, typer.Option(help="Catalogue file to write.")],
+    name: Annotated[str, typer.Option(help="Catalogue version; default: year and month.")] = "",
     *,
     json_output: Json = False,
 ) -> None:
@@ -54,13 +57,15 @@ def rates_import(
 
 @rates.command("show")
 def rates_show(
-    model: Annotated[str, typer.Argument(help="Any spelling of the model.")],
-    at: Annotated[str, typer.Option(help="A date or RFC 3339 time; default now.")] = "",
-    provider: Annotated[str, typer.Option(help="Whose price; default the maker's.")] = "",
+    model: Annotated[str, typer.Argument(help="Model, in any spelling.")],
+    at: Annotated[
+        str, typer.Option(help="Date or RFC 3339 time of the prices; default: now.")
+    ] = "",
+    provider: Annotated[str, typer.Option(help="Provider that sells it; default: its maker.")] = "",
     *,
     json_output: Json = False,
 ) -> None:
-    """Show the prices of a model that are in force at a date."""
+    """Show the prices of a model in force at a date."""
     try:
         view = show(catalogue(load_settings()), model, _moment(at), provider or None)
     except RateNotFoundError as error:
@@ -68,12 +73,12 @@ def rates_show(
     if json_output:
         print_json(view.as_json())
     else:
-        _out.print(_table(view))
+        _out.print(prices_table(view))
 
 
 @rates.command("versions")
 def rates_versions(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """List the catalogues that were ever in use: `rerate` and `report whatif` take any of them."""
+    """List catalogue versions that are or were in use; `rerate` and `report whatif` take any."""
     settings = load_settings(data)
     client = Client(clickhouse_config(settings))
     try:
@@ -86,9 +91,10 @@ def rates_versions(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = Fals
         return
     for each in found:
         mark = "  in use" if each.version == in_use else ""
-        _out.print(f"{rfc3339(each.used_since_ms)[:16]}  {each.version}{mark}", soft_wrap=True)
+        line = f"{minute_text(each.used_since_ms)}  {visible(each.version)}{mark}"
+        _out.print(line, soft_wrap=True, markup=False, emoji=False)
     if not found:
-        _out.print("none yet: a sink keeps the catalogue that it starts with")
+        _out.print("none yet: a sink stores the catalogue that it starts with")
 
 
 def _moment(text: str) -> int:
@@ -101,25 +107,23 @@ def _moment(text: str) -> int:
         raise UserError(message) from error
 
 
-def _table(view: RateCardView) -> Table:
+def prices_table(view: RateCardView) -> TerminalTable:
+    """The prices of a model; token classes without a price of their own are left out."""
     used = [name for name in TOKEN_CLASSES if any(row.usd_per_million[name] for row in view.rows)]
-    table = Table(
+    ends = any(row.effective_to for row in view.rows)
+    table = TerminalTable(
+        [
+            tables.name("tier"),
+            tables.measure("above tokens"),
+            tables.fact("from"),
+            *([tables.fact("to")] if ends else []),
+            *(tables.money(name.replace("_", " "), _PRIORITY.get(name)) for name in used),
+        ],
         title=f"{view.seller}/{view.model} at {view.at}, USD per million tokens",
         caption=f"catalogue {view.price_version}, source {view.source}",
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        pad_edge=False,
     )
-    for head in ("tier", "above tokens", "from"):
-        table.add_column(head, no_wrap=True, justify="right" if head == "above tokens" else "left")
-    ends = any(row.effective_to for row in view.rows)
-    if ends:
-        table.add_column("to", no_wrap=True)
-    for name in used:
-        table.add_column(name.replace("_", " "), justify="right")
     for row in view.rows:
-        table.add_row(
+        table.add(
             row.service_tier,
             f"{row.above_input_tokens:,}",
             row.effective_from,
@@ -127,3 +131,13 @@ def _table(view: RateCardView) -> Table:
             *(row.usd_per_million[name] or "" for name in used),
         )
     return table
+
+
+_PRIORITY = {
+    "output_audio": 1,
+    "input_audio": 2,
+    "cache_write_1h": 3,
+    "cache_write": 4,
+    "cache_read": 5,
+}
+"""What a narrow terminal drops first; the prices of input and output are always there."""

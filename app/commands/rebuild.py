@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -19,7 +20,7 @@ _progress = Console(stderr=True, highlight=False)
 
 
 def rebuild(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """Restore totals, lanes, policy, commands and alerts of a lost log; workers stopped."""
+    """Restore a lost log's totals, lanes, policy, commands and alerts; stop the workers first."""
     settings = load_settings(data)
     client = Client(clickhouse_config(settings))
     try:
@@ -29,13 +30,12 @@ def rebuild(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> N
     if json_output:
         print_json(report.as_json())
         return
-    _out.print(_table(report))
+    _out.print(report_table(report))
 
 
-def _table(report: RebuildReport) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
+def report_table(report: RebuildReport) -> TerminalTable:
+    """What was restored."""
+    table = TerminalTable([tables.name("what"), tables.money("restored")], heading=False)
     rows = {
         "log epoch": f"{report.epoch}",
         "events": f"{report.events:,}",
@@ -48,5 +48,5 @@ def _table(report: RebuildReport) -> Table:
         "seconds": f"{report.seconds:.1f}",
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add(name, value)
     return table

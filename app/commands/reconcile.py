@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable
+from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -25,22 +27,22 @@ WAIT_SECONDS = 30.0
 
 def reconcile(
     period: Annotated[
-        str, typer.Option(help="The month, 2026-10; the present one by default.")
+        str, typer.Option(help="Month to compare, such as 2026-10; default: the current one.")
     ] = "",
     wait: Annotated[
-        float, typer.Option(help="Seconds the sink may take to catch up.")
+        float, typer.Option(help="Seconds to wait for the sink to catch up.")
     ] = WAIT_SECONDS,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Replace totals that differ from the events.")
+        bool, typer.Option("--repair", help="Replace totals that differ from the raw events.")
     ] = False,
     alert: Annotated[
         bool, typer.Option("--alert", help="Publish or resolve the alert reconcile.drift.")
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Compare stream totals, stored totals and raw events, and look for lost batches."""
+    """Compare stream totals, stored totals and raw events; find lost batches. Exit code 1 on drift."""
     settings = load_settings(data)
     at_ms = now_ms()
     month = month_of(Calendar(settings.time_zone), period, at_ms)
@@ -59,7 +61,7 @@ def reconcile(
 
 
 def show(out: Console, report: ReconcileReport) -> None:
-    """Print a report for people."""
+    """Print a report for an operator."""
     out.print(
         f"{report.period}: {report.totals:,} totals of {report.events:,} events, "
         f"USD {report.spent_usd}, in {report.seconds:.1f} s"
@@ -71,27 +73,35 @@ def show(out: Console, report: ReconcileReport) -> None:
             f"[red]{report.drift_windows:,} totals differ[/], "
             f"{report.drift_nano_usd:,} nano-dollars and {report.drift_events:,} events in all"
         )
-        out.print(_differences(report))
+        out.print(differences_table(report))
     if report.repaired:
         out.print(f"[green]repaired[/] {report.repaired:,} totals; each has an audit entry")
     if report.missing_batches:
         out.print(
             f"[yellow]{report.missing_batches:,} batches[/] of {report.lanes_with_gaps:,} lanes "
-            "never came, though later ones did:"
+            "are missing, though later ones arrived:"
         )
         for gap in report.gaps:
-            out.print(f"  {gap.lane} #{gap.first} to #{gap.last}", markup=False)
+            out.print(
+                f"  {visible(gap.lane)} #{gap.first} to #{gap.last}", markup=False, emoji=False
+            )
     else:
         out.print("no batch is missing in any lane")
 
 
-def _differences(report: ReconcileReport) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("side", "scope", "period", "expected, USD", "found, USD", "events"):
-        right = name in {"expected, USD", "found, USD", "events"}
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+def differences_table(report: ReconcileReport) -> TerminalTable:
+    """The totals that differ."""
+    table = TerminalTable(
+        [
+            tables.fact("side"),
+            tables.name("scope"),
+            tables.fact("period"),
+            tables.money("expected, USD"),
+            tables.money("found, USD"),
+            tables.measure("events", 1),
+        ]
+    )
     for one in report.differences:
         events = f"{one.found_events - one.expected_events:+,}"
-        scope = one.scope.replace("[", r"\[")
-        table.add_row(one.where, scope, one.period, one.expected_usd, one.found_usd, events)
+        table.add(one.where, one.scope, one.period, one.expected_usd, one.found_usd, events)
     return table

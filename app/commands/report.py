@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.lazy import Lazy, lazy_group
 from meterline.app.commands.options import DataDir
+from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.errors import explain
+from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
@@ -47,7 +49,7 @@ _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)
 report = typer.Typer(
     cls=lazy_group({"whatif": Lazy("meterline.app.commands.repricing", "what_if")}),
-    help="Who spent what.",
+    help="Spend reports.",
     no_args_is_help=True,
 )
 
@@ -56,8 +58,8 @@ SCREEN_ROWS_MAX = 40
 POLICY_SECONDS = 5.0
 
 
-class Shape(StrEnum):
-    """How a report is given."""
+class OutputFormat(StrEnum):
+    """How a report is printed or written."""
 
     TABLE = "table"
     CSV = "csv"
@@ -67,7 +69,7 @@ class Shape(StrEnum):
 
 @report.callback()
 def _keep_subcommands() -> None:
-    """Who spent what."""
+    """Spend reports."""
 
 
 @report.command("attribution")
@@ -75,31 +77,37 @@ def attribution(
     by: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: organisation, department, project, key, user, team, model, "
-            "provider, environment, tag:NAME."
+            help="Dimensions to group by, comma-separated: organisation, department, project, key, "
+            "user, team, model, provider, environment, tag:NAME."
         ),
     ] = "department,model",
     period: Annotated[
         str,
         typer.Option(
-            help="current_month, previous_month, 7d, 30d, 90d, all, 2026-10, 2026-10-31 or "
+            help="Period: current_month, previous_month, 7d, 30d, 90d, all, 2026-10, 2026-10-31 or "
             "2026-10-01..2026-10-15."
         ),
     ] = "current_month",
-    granularity: Annotated[Granularity, typer.Option(help="Rows per.")] = Granularity.TOTAL,
+    granularity: Annotated[
+        Granularity, typer.Option(help="Length of the time bucket of a row.")
+    ] = Granularity.TOTAL,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE[,VALUE]: only these. May be repeated."),
+        typer.Option(help="Filter, NAME=VALUE[,VALUE]; may be repeated."),
     ] = None,
     peaks: Annotated[  # noqa: FBT002 - an option of the command line
-        bool, typer.Option("--peaks", help="Add the busiest minute, beside the limits.")
+        bool, typer.Option("--peaks", help="Add the busiest minute of each row beside its limits.")
     ] = False,
-    limit: Annotated[int, typer.Option(help="Rows at most.")] = 100_000,
-    form: Annotated[Shape, typer.Option("--format", help="Form of the answer.")] = Shape.TABLE,
-    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of rows.")] = 100_000,
+    form: Annotated[
+        OutputFormat, typer.Option("--format", help="Output format.")
+    ] = OutputFormat.TABLE,
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this file instead of standard output.")
+    ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Requests, tokens, cost, budgets and projections by any combination of dimensions."""
+    """Report requests, tokens, cost, budgets and projections by any combination of dimensions."""
     settings = load_settings(data)
     calendar = Calendar(settings.time_zone)
     at_ms = now_ms()
@@ -116,7 +124,7 @@ def attribution(
         raise UserError(str(error)) from error
     client = Client(clickhouse_config(settings))
     try:
-        with waiting("asking ClickHouse"):
+        with waiting("querying ClickHouse"):
             answer = run_attribution(client, question)
         if peaks:
             with waiting("finding the busiest minutes"):
@@ -124,17 +132,17 @@ def attribution(
     finally:
         client.close()
     answer = with_policies(answer, policies_of(settings), at_ms)
-    if form is Shape.TABLE and out is None:
+    if form is OutputFormat.TABLE and out is None:
         show(_out, answer)
     else:
         write_answer(
-            answer, TableFormat.CSV if form is Shape.TABLE else TableFormat(form.value), out
+            answer, TableFormat.CSV if form is OutputFormat.TABLE else TableFormat(form.value), out
         )
 
 
 @contextmanager
 def waiting(doing: str) -> Iterator[None]:
-    """A spinner on standard error, where a person watches."""
+    """A spinner on standard error, on a terminal."""
     if not _progress.is_terminal:
         yield
         return
@@ -143,20 +151,20 @@ def waiting(doing: str) -> Iterator[None]:
 
 
 def policies_of(settings: Settings) -> list[ScopePolicy]:
-    """Every scope's policy; none, with a word on standard error, where no broker answers."""
+    """Every scope's policy; none, with a warning on standard error, where no broker answers."""
     try:
         objects = read_policies(kafka_config(settings, "report"), POLICY_SECONDS)
     except Exception as error:
         line = explain(error)
         if line is None:
             raise
-        _progress.print(f"[yellow]without budgets:[/] {line}", soft_wrap=True)
+        _progress.print(markup("[yellow]without budgets:[/] {why}", why=line), soft_wrap=True)
         return []
     return [item for item in objects.values() if isinstance(item, ScopePolicy)]
 
 
 def write_answer(answer: Answer, form: TableFormat, out: Path | None) -> None:
-    """To a file, whole or not at all, or to standard output."""
+    """Write an answer to a file, whole or not at all, or to standard output."""
     if out is None:
         if form is TableFormat.PARQUET and sys.stdout.isatty():
             message = "parquet is for files: add --out FILE"
@@ -184,10 +192,43 @@ _SHORT = {
     "projected_end_usd": "projected",
     "projected_exhaustion": "exhausted",
 }
+_PRIORITY = {
+    "input_tokens": 1,
+    "output_tokens": 2,
+    "share_percent": 3,
+    "projected_exhaustion": 4,
+    "projected_end_usd": 5,
+    "remaining_usd": 6,
+    "used_percent": 7,
+    "requests": 8,
+    # Only there because --peaks asked for them.
+    "tpm_limit": 9,
+    "rpm_limit": 10,
+    "peak_tpm": 11,
+    "peak_rpm": 12,
+    "budget_usd": 13,
+    # Requests without a price: who does not see them takes the cost for the whole.
+    "unpriced": 14,
+}
+"""What a narrow terminal drops first; names and the cost are always there."""
 
 
 def show(out: Console, answer: Answer) -> None:
-    """Print the top of an answer for people."""
+    """Print the top of an answer for an operator."""
+    out.print(attribution_table(answer))
+    rows = len(answer.lines)
+    if rows > SCREEN_ROWS_MAX:
+        more = rows - SCREEN_ROWS_MAX
+        out.print(f"[dim]{more:,} more rows; --format csv --out FILE has all[/]")
+    requests = sum(line.sums.events for line in answer.lines)
+    out.print(
+        f"total {usd_display(answer.cost_nano_usd)}, {requests:,} requests "
+        f"[dim](from {answer.source.value})[/]"
+    )
+
+
+def attribution_table(answer: Answer) -> TerminalTable:
+    """The top of an answer; columns without any value are left out."""
     columns = columns_of(answer)
     rows = list(rows_of(answer))
     shown = [
@@ -196,23 +237,28 @@ def show(out: Console, answer: Answer) -> None:
         if column.name not in _NOT_ON_SCREEN
         and any(_worth_showing(column, row[number], answer) for row in rows)
     ]
-    table = Table(title=_title(answer), title_justify="left", box=None, pad_edge=False)
-    for number in shown:
-        column = columns[number]
-        right = column.kind is not ColumnKind.TEXT
-        name = _SHORT.get(column.name, column.name)
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
-    for row in rows[:SCREEN_ROWS_MAX]:
-        table.add_row(*(_cell(columns[number], row[number]) for number in shown))
-    out.print(table)
-    if len(rows) > SCREEN_ROWS_MAX:
-        more = len(rows) - SCREEN_ROWS_MAX
-        out.print(f"[dim]{more:,} more rows; --format csv --out FILE has all[/]")
-    requests = sum(line.sums.events for line in answer.lines)
-    out.print(
-        f"total {usd_display(answer.cost_nano_usd)}, {requests:,} requests "
-        f"[dim](from {answer.source.value})[/]"
+    table = TerminalTable(
+        [_heading(columns[number]) for number in shown],
+        title=_title(answer),
+        complete_in="--format csv",
     )
+    for row in rows[:SCREEN_ROWS_MAX]:
+        table.add(*(_cell(columns[number], row[number]) for number in shown))
+    return table
+
+
+def _heading(column: TableColumn) -> tables.Column:
+    title = _SHORT.get(column.name, column.name)
+    priority = _PRIORITY.get(column.name)
+    match column.kind:
+        case ColumnKind.TEXT:
+            return tables.fact(title) if column.name == "period" else tables.name(title)
+        case ColumnKind.MONEY:
+            return tables.money(title, priority)
+        case ColumnKind.TIME:
+            return tables.fact(title, priority)
+        case ColumnKind.COUNT | ColumnKind.PPM:
+            return tables.measure(title, priority)
 
 
 def _title(answer: Answer) -> str:
@@ -227,7 +273,7 @@ def _worth_showing(column: TableColumn, value: Any, answer: Answer) -> bool:
     return value is not None and (column.name != "unpriced" or value != 0)
 
 
-def _cell(column: TableColumn, value: Any) -> str:
+def _cell(column: TableColumn, value: Any) -> tables.Cell:
     if value is None:
         return ""
     match column.kind:
@@ -240,17 +286,19 @@ def _cell(column: TableColumn, value: Any) -> str:
         case ColumnKind.TIME:
             return rfc3339(value)[:16]
         case ColumnKind.TEXT:
-            return str(value).replace("[", r"\[") or "[dim]none[/]"
+            return str(value) or styled("none", "dim")
 
 
 @report.command("role")
 def role(
-    organisation: Annotated[str, typer.Argument(help="Whose analysts.")],
+    organisation: Annotated[str, typer.Argument(help="Organisation whose rows the role may read.")],
     *,
-    apply: Annotated[bool, typer.Option("--apply", help="Run it; else only print it.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Run the SQL; default: only print it.")
+    ] = False,
     data: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """A read-only ClickHouse role that sees one organisation's rows (real servers only)."""
+    """Print or create a read-only ClickHouse role for one organisation's rows (server only)."""
     section = load_settings(data).clickhouse
     sql = statements(organisation, section.database, section.cluster)
     if not apply:
@@ -262,4 +310,7 @@ def role(
             client.command(each)
     finally:
         client.close()
-    _progress.print(f"role analyst_{organisation} is ready: GRANT it to a user")
+    ready = markup(
+        "role analyst_{organisation} is ready: GRANT it to a user", organisation=organisation
+    )
+    _progress.print(ready)

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.report import SCREEN_ROWS_MAX, waiting
+from meterline.app.commands.tables import Cell, TerminalTable, styled
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -33,13 +34,13 @@ from meterline.schemas.periods import Calendar
 _out = Console(highlight=False)
 _PPM = 1_000_000
 _CATALOGUE_HELP = (
-    "A rate card file, laid over the configured ones, or a version that is or was in use "
-    "(`meterline rates versions` lists them)."
+    "A rate card file, laid over the configured ones, or a catalogue version that is or was in "
+    "use (`meterline rates versions` lists them)."
 )
 
 
 def chosen_catalogue(settings: Settings, client: Client, text: str) -> Catalogue:
-    """What a person means: the catalogue in use, it with a file on top, or one of earlier."""
+    """The catalogue of a `--catalogue` value: in use, with a file on top, or an earlier version."""
     in_use = catalogue(settings)
     if not text or in_use.version == text:
         return in_use
@@ -54,18 +55,20 @@ def chosen_catalogue(settings: Settings, client: Client, text: str) -> Catalogue
 def what_if(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="OLD=NEW: price requests to OLD as NEW. May be repeated."),
+        typer.Option(help="OLD=NEW: price requests to model OLD as model NEW; may be repeated."),
     ] = None,
     prices: Annotated[str, typer.Option("--catalogue", help=_CATALOGUE_HELP)] = "",
     period: Annotated[
-        str, typer.Option(help="As of `report attribution`: 2026-10, 30d, ...")
+        str, typer.Option(help="Period, as of `report attribution`: 2026-10, 30d, ...")
     ] = "current_month",
-    by: Annotated[str, typer.Option(help="As of `report attribution`.")] = "model",
+    by: Annotated[
+        str, typer.Option(help="Dimensions to group by, as of `report attribution`.")
+    ] = "model",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """The same usage at other models' or other catalogues' prices, and the saving."""
+    """Price past usage at other models' or another catalogue's prices, and show the saving."""
     if not model and not prices:
         message = "say what to change: --model OLD=NEW, or --catalogue FILE"
         raise UserError(message)
@@ -123,17 +126,8 @@ def _percent(each: whatif.CostComparison) -> str | None:
 
 
 def show_what_if(out: Console, answer: whatif.WhatIf, version: str) -> None:
-    """Print the top of an answer for people."""
-    title = f"{', '.join(map(str, answer.by)) or 'everything'}, {answer.period.name}, at {version}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for axis in answer.by:
-        table.add_column(str(axis), overflow="fold")
-    for name in ("requests", "now", "then", "saving", "%"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for group, each in list(answer.groups.items())[:SCREEN_ROWS_MAX]:
-        names = [value.replace("[", r"\[") or "[dim]none[/]" for value in group]
-        table.add_row(*names, *_cells(each))
-    out.print(table)
+    """Print the top of an answer for an operator."""
+    out.print(what_if_table(answer, version))
     if len(answer.groups) > SCREEN_ROWS_MAX:
         out.print(f"[dim]{len(answer.groups) - SCREEN_ROWS_MAX:,} more rows; --json has all[/]")
     total = answer.total
@@ -150,6 +144,27 @@ def show_what_if(out: Console, answer: whatif.WhatIf, version: str) -> None:
         out.print(f"[dim]{total.unpriced_now:,} requests have no price now and count 0 there[/]")
 
 
+def what_if_table(answer: whatif.WhatIf, version: str) -> TerminalTable:
+    """The top of an answer."""
+    table = TerminalTable(
+        [
+            *(tables.name(str(axis)) for axis in answer.by),
+            tables.measure("requests", 1),
+            tables.money("now"),
+            tables.money("then"),
+            tables.money("saving"),
+            tables.measure("%", 2),
+        ],
+        title=(
+            f"{', '.join(map(str, answer.by)) or 'everything'}, {answer.period.name}, at {version}"
+        ),
+    )
+    for group, each in list(answer.groups.items())[:SCREEN_ROWS_MAX]:
+        names: list[Cell] = [value or styled("none", "dim") for value in group]
+        table.add(*names, *_cells(each))
+    return table
+
+
 def _cells(each: whatif.CostComparison) -> list[str]:
     percent = _percent(each)
     return [
@@ -163,15 +178,21 @@ def _cells(each: whatif.CostComparison) -> list[str]:
 
 def rerate(
     prices: Annotated[str, typer.Option("--catalogue", help=_CATALOGUE_HELP)],
-    period: Annotated[str, typer.Option(help="Of the events: 2026-10, 2026-10-31, 7d, ...")],
-    reason: Annotated[str, typer.Option(help="Why; goes to the audit log and the bill.")] = "",
-    actor: Annotated[str, typer.Option(help="Who; default the user of this machine.")] = "",
+    period: Annotated[str, typer.Option(help="Period of the events: 2026-10, 2026-10-31, 7d, ...")],
+    reason: Annotated[
+        str, typer.Option(help="Reason, kept in the audit log and on the bill.")
+    ] = "",
+    actor: Annotated[
+        str, typer.Option(help="Actor for the audit log; default: your user name.")
+    ] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what changes.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change; write nothing.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
-    """Charge a period by other prices: adjustments beside the events, which stay as they are."""
+    """Re-rate a period at other prices, by adjustments; the events stay as they are."""
     settings = load_settings(data)
     at_ms = now_ms()
     try:
@@ -223,27 +244,10 @@ def _changed(each: rerating.RerateChange) -> dict[str, object]:
 
 
 def show_rerating(out: Console, found: rerating.Rerating, *, dry_run: bool) -> None:
-    """Print what changes for people, the largest differences first."""
+    """Print what changes for an operator, the largest differences first."""
     total = found.total
     if found.groups:
-        title = f"{found.period.name} at {found.price_version}"
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for name in ("department", "model"):
-            table.add_column(name, overflow="fold")
-        for name in ("events", "had no price", "difference"):
-            table.add_column(name, justify="right", no_wrap=True)
-        ranked = sorted(
-            found.groups.items(), key=lambda each: (-abs(each[1].difference_nano_usd), each[0])
-        )
-        for group, each in ranked[:SCREEN_ROWS_MAX]:
-            table.add_row(
-                f"{group.organisation}/{group.department}".replace("[", r"\["),
-                group.model.replace("[", r"\["),
-                f"{each.events:,}",
-                f"{each.newly_priced:,}",
-                usd_display(each.difference_nano_usd, 4),
-            )
-        out.print(table)
+        out.print(rerating_table(found))
     done = "would be adjusted" if dry_run else "adjusted"
     out.print(
         f"{total.events:,} of {found.seen:,} events {done}, "
@@ -251,7 +255,33 @@ def show_rerating(out: Console, found: rerating.Rerating, *, dry_run: bool) -> N
     )
     for count, what in (
         (found.without_price, "have no price there and stay as they are"),
-        (found.unsettled, "came in the last ten minutes: run it again later"),
+        (found.unsettled, "arrived in the last ten minutes: run it again later"),
     ):
         if count:
             out.print(f"[yellow]{count:,}[/] {what}")
+
+
+def rerating_table(found: rerating.Rerating) -> TerminalTable:
+    """The largest differences by department and model."""
+    table = TerminalTable(
+        [
+            tables.name("department"),
+            tables.name("model"),
+            tables.measure("events", 2),
+            tables.measure("had no price", 1),
+            tables.money("difference"),
+        ],
+        title=f"{found.period.name} at {found.price_version}",
+    )
+    ranked = sorted(
+        found.groups.items(), key=lambda each: (-abs(each[1].difference_nano_usd), each[0])
+    )
+    for group, each in ranked[:SCREEN_ROWS_MAX]:
+        table.add(
+            f"{group.organisation}/{group.department}",
+            group.model,
+            f"{each.events:,}",
+            f"{each.newly_priced:,}",
+            usd_display(each.difference_nano_usd, 4),
+        )
+    return table

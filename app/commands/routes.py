@@ -1,4 +1,4 @@
-"""`meterline alerts route`: where an alert would go, and why."""
+"""`meterline alerts route`: which channels an alert would reach, and why."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from meterline.alerting.notify.core.decide import Decision, decide
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
-from meterline.app.commands.output import print_json, side_by_side
+from meterline.app.commands.output import print_json
 from meterline.app.commands.setup import read_text
+from meterline.app.commands.tables import labelled_lines
 from meterline.app.commands.times import time_ms
+from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.operations.policy import compile_policy, parse_policy
@@ -25,20 +27,26 @@ _out = Console(highlight=False)
 
 
 def alerts_route(
-    scope: Annotated[str, typer.Argument(help="Whom it is about: department:acme/research")],
-    rule: Annotated[str, typer.Option(help="The rule that speaks.")] = "budget_month",
-    severity: Annotated[Severity, typer.Option(help="How loud.")] = Severity.WARNING,
-    window: Annotated[str, typer.Option(help="hour, day or month.")] = "month",
-    at: Annotated[str, typer.Option("--at", help="When: 2026-10-31T12:00:00Z; default: now.")] = "",
+    scope: Annotated[
+        str, typer.Argument(help="Scope of the alert, such as department:acme/research.")
+    ],
+    rule: Annotated[str, typer.Option(help="Rule that raises the alert.")] = "budget_month",
+    severity: Annotated[Severity, typer.Option(help="Severity of the alert.")] = Severity.WARNING,
+    window: Annotated[str, typer.Option(help="Window of the rule: hour, day or month.")] = "month",
+    at: Annotated[
+        str, typer.Option("--at", help="Time of the alert: 2026-10-31T12:00:00Z; default: now.")
+    ] = "",
     file: Annotated[
         Path | None,
-        typer.Option("--policy", metavar="FILE", help="Ask this file and not what is published."),
+        typer.Option(
+            "--policy", metavar="FILE", help="Use this policy file instead of the published policy."
+        ),
     ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Say where an alert would go, and why; nothing is sent."""
+    """Show which channels an alert would reach, and why; send nothing."""
     at_ms = time_ms(at) if at else now_ms()
     alert = question(scope, rule, severity, window, at_ms)
     if file is not None:
@@ -52,13 +60,13 @@ def alerts_route(
         print_json(_as_json(labels, decision))
         return
     named = " ".join(f"{name}={text}" for name, text in labels.items())
-    _out.print(named, style="dim", markup=False)
-    _out.print(side_by_side((step.what, step.answer) for step in decision.steps))
-    told = ", ".join(telling.channel for telling in decision.tellings)
+    _out.print(visible(named), style="dim", markup=False, emoji=False)
+    _out.print(labelled_lines((step.what, step.answer) for step in decision.steps))
+    channels = ", ".join(telling.channel for telling in decision.tellings)
     if decision.muted_by:
-        _out.print("[yellow]log only[/]: the others hear of it when what mutes it ends")
+        _out.print("[yellow]log only[/]: the other channels are notified when what mutes it ends")
     else:
-        _out.print(f"[green]told[/]: {told}")
+        _out.print(markup("[green]notified[/]: {channels}", channels=channels))
 
 
 def _as_json(labels: dict[str, str], decision: Decision) -> dict[str, object]:

@@ -1,18 +1,20 @@
-"""`meterline silence`: not hearing of some alerts for a while, with author, reason and end."""
+"""`meterline silence`: silences of alerts, each with author, reason and end."""
 
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.times import duration_ms, time_ms
+from meterline.app.commands.tables import TerminalTable, styled
+from meterline.app.commands.times import duration_ms, short_minute_text, time_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control.silences import DURATION_MS_MAX, adding, expiring, new_silence, state_of
@@ -25,8 +27,8 @@ from meterline.schemas.policy_notify import SILENCE_PREFIX, Silence
 _out = Console(highlight=False)
 READ_TIMEOUT_SECONDS = 60
 _COLOURS = {"active": "yellow", "pending": "cyan", "expired": "dim"}
-silence = typer.Typer(help="Not hearing of some alerts for a while.", no_args_is_help=True)
-Author = Annotated[str, typer.Option(help="Who does it; default: your user name.")]
+silence = typer.Typer(help="Manage silences.", no_args_is_help=True)
+Author = Annotated[str, typer.Option(help="Author of the change; default: your user name.")]
 
 
 @silence.command("add")
@@ -35,16 +37,18 @@ def silence_add(
         list[str],
         typer.Argument(help="Matchers that must all hold: department=research severity!=critical"),
     ],
-    reason: Annotated[str, typer.Option(help="Why, for whoever misses an alert.")],
-    duration: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 7d.")] = "",
-    until: Annotated[str, typer.Option(help="Or until when: 2026-10-31T12:00:00Z.")] = "",
-    start: Annotated[str, typer.Option("--from", help="From when; default: now.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason, for an on-call who misses an alert.")],
+    duration: Annotated[str, typer.Option("--for", help="Duration: 30m, 2h, 7d.")] = "",
+    until: Annotated[str, typer.Option(help="End, instead of --for: 2026-10-31T12:00:00Z.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="Start: 2026-10-31T12:00:00Z; default: now.")
+    ] = "",
     author: Author = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Silence alerts; those that still fire at the end are told then."""
+    """Create a silence; alerts that still fire when it ends are notified then."""
     at_ms = now_ms()
     starts_ms = time_ms(start) if start else at_ms
     ends_ms = _end(starts_ms, duration, until)
@@ -52,7 +56,9 @@ def silence_add(
         message = "the silence would end before it begins"
         raise UserError(message)
     if ends_ms - starts_ms > DURATION_MS_MAX:
-        message = "a silence lasts at most 90 days: for longer, route the alerts to nobody"
+        message = (
+            "a silence lasts at most 90 days: for longer, give the alerts a route without channels"
+        )
         raise UserError(message)
     try:
         for text in match:
@@ -60,7 +66,7 @@ def silence_add(
     except MatcherError as error:
         raise UserError(str(error)) from None
     if not reason.strip():
-        message = "--reason: say why, for whoever misses an alert"
+        message = "--reason: say why, for an on-call who misses an alert"
         raise UserError(message)
     who = author or getpass.getuser()
     made = new_silence(tuple(match), starts_ms, ends_ms, who, reason)
@@ -77,10 +83,10 @@ def silence_add(
 def silence_list(
     data: DataDir = DEFAULT_DATA_DIR,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Also those that ended.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include expired silences.")] = False,
     json_output: Json = False,
 ) -> None:
-    """List silences, the next to end first."""
+    """List active and pending silences, the next to end first."""
     at_ms = now_ms()
     found = sorted(
         (each for each in _read(data).values() if everything or state_of(each, at_ms) != "expired"),
@@ -90,48 +96,60 @@ def silence_list(
         print_json({"silences": [_as_json(each, at_ms) for each in found]})
         return
     if not found:
-        _out.print("no silences" if everything else "no silences; --all shows those that ended")
+        _out.print("no silences" if everything else "no silences; --all includes expired ones")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("id", "state", "until (UTC)", "author"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("matches: reason", overflow="fold")
-    for each in found:
+    _out.print(silences_table(found, at_ms))
+
+
+def silences_table(silences: Sequence[Silence], at_ms: int) -> TerminalTable:
+    """Silences with their state now."""
+    table = TerminalTable(
+        [
+            tables.fact("id"),
+            tables.fact("state"),
+            tables.fact("until (UTC)"),
+            tables.name("author"),
+            tables.text("matches: reason"),
+        ]
+    )
+    for each in silences:
         state = state_of(each, at_ms)
-        table.add_row(
+        table.add(
             each.id,
-            f"[{_COLOURS[state]}]{state}[/]",
-            rfc3339(each.ends_at_ms)[5:16].replace("T", " "),
+            styled(state, _COLOURS[state]),
+            short_minute_text(each.ends_at_ms),
             each.author,
-            f"{' '.join(each.match)}: {each.reason}".replace("[", r"\["),
+            f"{' '.join(each.match)}: {each.reason}",
         )
-    _out.print(table)
+    return table
 
 
 @silence.command("expire")
 def silence_expire(
-    name: Annotated[str, typer.Argument(metavar="ID", help="The silence's id.")],
-    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="Silence id, as `silence list` shows it.")
+    ],
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
     author: Author = "",
     data: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """End a silence now; what it kept back and still fires is told."""
+    """Expire a silence now; alerts that it muted and that still fire are notified."""
     found = _read(data).get(SILENCE_PREFIX + name)
     if found is None:
         message = f"there is no silence {name!r}: see `meterline silence list --all`"
         raise UserError(message)
     at_ms = now_ms()
     if state_of(found, at_ms) == "expired":
-        _out.print(f"silence {name} ended already")
+        _out.print(f"silence {name} has already expired", markup=False, emoji=False)
         return
     publish(
         kafka_config(load_settings(data), "silence"),
         [expiring(found, at_ms)],
         actor=author or getpass.getuser(),
-        reason=reason or "expired by hand",
+        reason=reason or "expired by an operator",
         at_ms=at_ms,
     )
-    _out.print(f"silence {name} is over")
+    _out.print(f"silence {name} is expired", markup=False, emoji=False)
 
 
 def _end(starts_ms: int, duration: str, until: str) -> int:

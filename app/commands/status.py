@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable, styled
+from meterline.app.commands.times import ago
+from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.operations.status import BudgetLine, Overview, gather
 from meterline.schemas.money import usd_display
@@ -16,7 +20,7 @@ from meterline.schemas.periods import rfc3339
 from meterline.schemas.throttle import BreakerState
 
 _out = Console(highlight=False)
-# With it the departments fit into 80 columns.
+# Twelve cells show 8 % steps, and the departments still fit into 80 columns.
 BAR_CELLS = 12
 MEGABYTE = 1_000_000
 _COLOURS = {
@@ -28,7 +32,7 @@ _COLOURS = {
 
 
 def status(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """Show workers, lag, last event, spend against budget and breaker states."""
+    """Show workers, consumer lag, last event, spend against budget, and breaker states."""
     overview = gather(load_settings(data), now_ms())
     if json_output:
         print_json(overview.as_json())
@@ -38,13 +42,13 @@ def status(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> No
 
 
 def show(out: Console, overview: Overview, at_ms: int) -> None:
-    """Print an overview for people."""
+    """Print an overview for an operator."""
     if overview.workers:
-        out.print(_workers(overview))
+        out.print(workers_table(overview))
     last = "none yet"
     if overview.last_event_ms:
-        age = max(0, at_ms - overview.last_event_ms) // 1000
-        last = f"{rfc3339(overview.last_event_ms)} ({age} s ago)"
+        age = ago(overview.last_event_ms, at_ms)
+        last = f"{rfc3339(overview.last_event_ms)} ({age})"
     behind = ", ".join(
         f"{name} {'not started' if lag is None else f'{lag:,}'}"
         for name, lag in overview.lag.items()
@@ -53,21 +57,26 @@ def show(out: Console, overview: Overview, at_ms: int) -> None:
     out.print(f"lag         {behind or 'unknown'} messages")
     out.print(departments_table(overview))
     for fault in overview.faults:
-        out.print(f"[red]✗[/] {fault}", soft_wrap=True)
+        out.print(markup("[red]✗[/] {fault}", fault=fault), soft_wrap=True)
 
 
-def _workers(overview: Overview) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, side in (("worker", "left"), ("status", "left"), ("pid", "right")):
-        table.add_column(name, justify="right" if side == "right" else "left")
-    table.add_column("restarts", justify="right")
-    table.add_column("memory", justify="right")
+def workers_table(overview: Overview) -> TerminalTable:
+    """The processes that `meterline up` watches."""
+    table = TerminalTable(
+        [
+            tables.name("worker"),
+            tables.fact("status"),
+            tables.measure("pid", 1),
+            tables.measure("restarts", 3),
+            tables.measure("memory", 2),
+        ]
+    )
     for worker in overview.workers:
         colour = "green" if worker.status == "running" else "yellow"
         memory = "" if worker.rss_bytes is None else f"{worker.rss_bytes // MEGABYTE:,} MB"
-        table.add_row(
+        table.add(
             worker.name,
-            f"[{colour}]{worker.status}[/]",
+            styled(worker.status, colour),
             str(worker.pid or ""),
             str(worker.restarts),
             memory,
@@ -75,32 +84,38 @@ def _workers(overview: Overview) -> Table:
     return table
 
 
-def departments_table(overview: Overview) -> Table:
+def departments_table(overview: Overview) -> TerminalTable:
     """Spend against budget, fullest first."""
-    table = Table(title=f"departments, {overview.period}", title_justify="left", box=None)
-    for name in ("department", "spent", "budget", "used", "", "requests", "breaker"):
-        table.add_column(
-            name,
-            justify="right" if name in {"spent", "budget", "used", "requests"} else "left",
-            no_wrap=name != "department",
-        )
+    table = TerminalTable(
+        [
+            tables.name("department"),
+            tables.money("spent"),
+            tables.money("budget"),
+            tables.measure("used", 3),
+            tables.fact("", 1),
+            tables.measure("requests", 2),
+            tables.fact("breaker"),
+        ],
+        title=f"departments, {overview.period}",
+    )
     for line in overview.departments:
         used = "" if line.percent is None else f"{line.percent} %"
         budget = "" if line.budget_nano_usd is None else usd_display(line.budget_nano_usd)
-        table.add_row(
+        table.add(
             line.scope.partition(":")[2],
             usd_display(line.spent_nano_usd),
             budget,
             used,
             _bar(line),
             f"{line.events:,}",
-            f"[{_COLOURS[line.breaker]}]{line.breaker.value}[/]",
+            styled(line.breaker.value, _COLOURS[line.breaker]),
         )
     return table
 
 
-def _bar(line: BudgetLine) -> str:
+def _bar(line: BudgetLine) -> Text:
     if line.percent is None:
-        return ""
+        return Text()
     filled = min(BAR_CELLS, line.percent * BAR_CELLS // 100)
-    return f"[{_COLOURS[line.breaker]}]{'█' * filled}[/][dim]{'·' * (BAR_CELLS - filled)}[/]"
+    bar = Text("█" * filled, _COLOURS[line.breaker])
+    return bar.append("·" * (BAR_CELLS - filled), "dim")

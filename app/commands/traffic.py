@@ -1,4 +1,4 @@
-"""replay sends a trace through real emitters; verify compares its truth with the pipeline."""
+"""`meterline replay` sends a trace through real emitters; `verify` compares it with the totals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from meterline.app.clock import now_ms
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
@@ -26,40 +28,46 @@ from meterline.schemas.periods import parse_rfc3339
 
 _out = Console(highlight=False, soft_wrap=True)
 _errors = Console(stderr=True, highlight=False)
-# Without a terminal a line every so many seconds is progress enough.
+# Without a terminal, progress is a line every five seconds: a log stays short.
 LINE_EVERY_SECONDS = 5.0
 
 
 def replay(
     trace: Annotated[
-        Path | None, typer.Argument(help="The trace; none with --format synthetic.")
+        Path | None, typer.Argument(help="Trace file; none with --format synthetic.")
     ] = None,
     trace_format: Annotated[
         TraceFormat, typer.Option("--format", help="Layout of the trace.")
     ] = TraceFormat.AZURE,
     columns: Annotated[
-        str, typer.Option(help="For --format csv: time=...,input=...,output=...")
+        str, typer.Option(help="Columns of --format csv: time=COLUMN,input=COLUMN,output=COLUMN.")
     ] = "",
     time_unit: Annotated[TimeUnit, typer.Option(help="Unit of the time column.")] = TimeUnit.ISO,
-    speed: Annotated[float, typer.Option(help="Trace seconds per second; 0 without pauses.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option(help="Trace seconds per second; 0: without pauses.")
+    ] = 1.0,
     start: Annotated[
-        str, typer.Option(help="Keep the trace's distances from this RFC 3339 time on.")
+        str, typer.Option(help="RFC 3339 time of the first event; intervals stay as in the trace.")
     ] = "",
-    relays: Annotated[int, typer.Option(help="Emitters.")] = 3,
-    keys: Annotated[int, typer.Option(help="API keys.")] = 200,
-    departments: Annotated[int, typer.Option(help="Departments.")] = 8,
-    organisation: Annotated[str, typer.Option(help="Organisation.")] = "acme",
+    relays: Annotated[int, typer.Option(help="Number of emitters.")] = 3,
+    keys: Annotated[int, typer.Option(help="Number of API keys.")] = 200,
+    departments: Annotated[int, typer.Option(help="Number of departments.")] = 8,
+    organisation: Annotated[
+        str, typer.Option(help="Organisation that the keys belong to.")
+    ] = "acme",
     duplicates: Annotated[float, typer.Option(help="Share of events sent twice.")] = 0.0,
-    late: Annotated[float, typer.Option(help="Share of events with an earlier time.")] = 0.0,
-    malformed: Annotated[float, typer.Option(help="Broken messages per event.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of keys, users, models and mishaps.")] = 7,
-    limit: Annotated[int, typer.Option(help="Only the first so many rows; 0 for all.")] = 0,
-    truth: Annotated[Path | None, typer.Option(help="Write what was sent here.")] = None,
+    late: Annotated[float, typer.Option(help="Share of events that arrive late.")] = 0.0,
+    malformed: Annotated[float, typer.Option(help="Malformed messages per event.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of keys, users, models and faults.")] = 7,
+    limit: Annotated[int, typer.Option(help="Maximum number of rows of the trace; 0: all.")] = 0,
+    truth: Annotated[
+        Path | None, typer.Option(help="Write the exact totals of what was sent to this file.")
+    ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Send a trace through the real emitter to a running pipeline."""
+    """Replay a trace as load: send it through real emitters to a running pipeline."""
     settings = load_settings(data)
     set_up_logging("replay", "warning")
     options = ReplayOptions(
@@ -118,13 +126,13 @@ def replay(
 
 
 def verify(
-    truth: Annotated[Path, typer.Option(help="The truth file of a replay.")],
-    wait: Annotated[float, typer.Option(help="Seconds to wait until all is equal.")] = 0.0,
+    truth: Annotated[Path, typer.Option(help="Truth file, written by `replay --truth`.")],
+    wait: Annotated[float, typer.Option(help="Seconds to wait for equality.")] = 0.0,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Compare a replay's truth with the stream totals and with ClickHouse; exit 0 if equal."""
+    """Verify stream totals and ClickHouse against a replay's truth. Exit code 1 if different."""
     settings = load_settings(data)
     set_up_logging("verify", "warning")
     report = run_verify(
@@ -141,7 +149,7 @@ def verify(
 
 
 def show_report(out: Console, report: VerifyReport) -> None:
-    """A verdict and its figures for people."""
+    """Print a verdict and its figures for an operator."""
     verdict = "[bold green]equal[/]" if report.equal else "[bold red]different[/]"
     out.print(
         f"{verdict}: {report.events:,} events in {report.totals:,} totals "
@@ -154,12 +162,37 @@ def show_report(out: Console, report: VerifyReport) -> None:
     ):
         out.print(f"  {name:<12} {amount:,} nano-USD, {events:,} events apart")
     out.print(f"  missing {report.missing:,}, extra {report.extra:,}")
+    if report.differences:
+        out.print(differences_table(report))
+
+
+def differences_table(report: VerifyReport) -> TerminalTable:
+    """The first totals that differ."""
+    table = TerminalTable(
+        [
+            tables.fact("side"),
+            tables.name("scope"),
+            tables.fact("window"),
+            tables.fact("period"),
+            tables.money("expected, USD"),
+            tables.money("found, USD"),
+            tables.measure("events expected", 1),
+            tables.measure("found", 2),
+        ],
+        indent=2,
+    )
     for each in report.differences:
-        out.print(
-            f"  [red]{each.where}[/] {each.scope} {each.window} {each.period}: "
-            f"expected ${each.expected_usd} of {each.expected_events} events, "
-            f"found ${each.found_usd} of {each.found_events}"
+        table.add(
+            styled(each.where, "red"),
+            each.scope,
+            each.window,
+            each.period,
+            each.expected_usd,
+            each.found_usd,
+            f"{each.expected_events:,}",
+            f"{each.found_events:,}",
         )
+    return table
 
 
 def _columns(text: str) -> dict[str, str]:
@@ -183,7 +216,7 @@ def _start(text: str) -> int | None:
 
 
 class _Shown:
-    """A bar on a terminal, a line now and then elsewhere; always on standard error."""
+    """Progress on standard error: a bar on a terminal, elsewhere a line every few seconds."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -210,7 +243,7 @@ class _Shown:
             self._bar.stop()
 
     def update(self, progress: ReplayProgress) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress.sent, total=progress.total)
         elif progress.elapsed_seconds >= self._line_at:

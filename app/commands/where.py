@@ -1,4 +1,4 @@
-"""`meterline where`: the receipt of one event."""
+"""`meterline where`: the trace of one event."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.commands.tables import TerminalTable, styled
+from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
@@ -26,12 +29,14 @@ _COLOURS = {
 
 
 def where(
-    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="As the relay made it.")],
+    event_id: Annotated[
+        str, typer.Argument(metavar="EVENT_ID", help="Event id, as the relay made it.")
+    ],
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Say where an event came in, whether it was counted, at what price, and in what."""
+    """Trace one event: where it arrived, whether it was counted, at what price, in which totals."""
     settings = load_settings(data)
     client = Client(clickhouse_config(settings))
     try:
@@ -46,52 +51,72 @@ def where(
 
 
 def show(out: Console, receipt: Receipt) -> None:
-    """Print a receipt for people."""
+    """Print the trace of an event for an operator."""
     if receipt.status == "unknown":
         out.print(
-            f"{receipt.event_id}: neither an event nor a dead letter of this id is stored; "
-            "what was sent in the last second may still be on its way",
+            f"{visible(receipt.event_id)}: neither an event nor a dead letter of this id is "
+            "stored; what was sent in the last second may still be on its way",
             soft_wrap=True,
             markup=False,
+            emoji=False,
         )
         return
-    out.print(f"[bold]{receipt.status}[/]  {_plain(receipt.event_id)}", soft_wrap=True)
+    head = markup("[bold]{status}[/]  {id}", status=receipt.status, id=receipt.event_id)
+    out.print(head, soft_wrap=True)
     if receipt.status == "counted":
         price = f"prices {receipt.price_version}" if receipt.priced else "no price: unpriced"
-        out.print(f"{receipt.event_time}  {receipt.model}  USD {receipt.cost_usd}  ({price})")
-    out.print(_arrivals(receipt))
+        counted = f"{receipt.event_time}  {receipt.model}  USD {receipt.cost_usd}  ({price})"
+        out.print(Text(visible(counted)))
+    out.print(arrivals_table(receipt))
     if receipt.windows:
-        out.print(_windows(receipt))
+        out.print(windows_table(receipt))
     for alert in receipt.alerts:
-        out.print(f"alert {alert.starts_at} [bold]{alert.severity}[/] {_plain(alert.summary)}")
+        out.print(
+            markup(
+                "alert {at} [bold]{severity}[/] {summary}",
+                at=alert.starts_at,
+                severity=alert.severity,
+                summary=alert.summary,
+            )
+        )
 
 
-def _arrivals(receipt: Receipt) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("arrival", "received", "place", "lane, batch"):
-        table.add_column(name, overflow="fold")
+def arrivals_table(receipt: Receipt) -> TerminalTable:
+    """Every time the event arrived, and what became of it."""
+    table = TerminalTable(
+        [
+            tables.text("arrival"),
+            tables.fact("received", 1),
+            tables.fact("place"),
+            tables.name("lane, batch"),
+        ],
+        caption="place: log epoch / partition / offset / index in the message",
+    )
     for one in receipt.arrivals:
-        what = f"[{_COLOURS[one.outcome]}]{one.outcome.value}[/]"
-        if one.reason:
-            what += f" {one.reason}"
+        arrival = styled(one.outcome.value, _COLOURS[one.outcome])
         place = f"{one.place.epoch}/{one.partition}/{one.place.offset}/{one.place.event}"
-        lane = f"{_plain(one.lane)} #{one.seq}" if one.lane else "single event"
-        table.add_row(what, rfc3339(one.received_ms)[:19], place, lane)
-    table.caption = "place: log epoch / partition / offset / index in the message"
-    table.caption_justify = "left"
+        table.add(
+            # A style of its own only for the outcome.
+            Text.assemble(arrival, f" {visible(one.reason)}" if one.reason else ""),
+            rfc3339(one.received_ms)[:19],
+            place,
+            f"{one.lane} #{one.seq}" if one.lane else "single event",
+        )
     return table
 
 
-def _windows(receipt: Receipt) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("scope", "window", "counted", "total, USD", "events"):
-        side = "right" if name in {"total, USD", "events"} else "left"
-        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+def windows_table(receipt: Receipt) -> TerminalTable:
+    """The totals that the event belongs to."""
+    table = TerminalTable(
+        [
+            tables.name("scope"),
+            tables.fact("window"),
+            tables.fact("counted"),
+            tables.money("total, USD"),
+            tables.measure("events", 1),
+        ]
+    )
     for line in receipt.windows:
-        mark = "[green]yes[/]" if line.included else "[yellow]no[/]"
-        table.add_row(_plain(line.scope), line.period, mark, line.spent_usd, f"{line.events:,}")
+        counted = styled("yes", "green") if line.included else styled("no", "yellow")
+        table.add(line.scope, line.period, counted, line.spent_usd, f"{line.events:,}")
     return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
