@@ -157,7 +157,9 @@ def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Rece
     assert told.count("department:acme/legal") == 1
 
     eventually(
-        lambda: said_of(pipeline, f"silence:{silence['id']}") == ["migration", "expired by an operator"],
+        lambda: (
+            said_of(pipeline, f"silence:{silence['id']}") == ["migration", "expired by an operator"]
+        ),
         "both steps in the audit log",
     )
 
