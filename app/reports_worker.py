@@ -17,10 +17,11 @@ import structlog
 from meterline.app.clock import now_ms
 from meterline.app.settings import Settings, secret
 from meterline.app.telemetry import PrometheusMeter
-from meterline.app.wiring import clickhouse_config
+from meterline.app.wiring import clickhouse_config, kafka_config, pipeline
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.webhook.client import WebhookClient
-from meterline.operations.close import close_doors, closes_directory, read_policy_objects
+from meterline.control.store import read_policies
+from meterline.operations.close import close_dependencies
 from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
 from meterline.reports.close.close import CloseBusyError, CloseOutcome, close_month
 from meterline.reports.close.close_due import due_months
@@ -29,6 +30,7 @@ from meterline.reports.close.ledger import read_ledger
 from meterline.reports.erp.pull import ExportServer
 from meterline.reports.erp.push import PushDependencies, PushReport, push_closed
 from meterline.reports.scheduler import Every, Monthly, ScheduledJob, Scheduler
+from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.metrics import Metric
 
 CLOSE_RETRY_SECONDS = 900
@@ -51,14 +53,14 @@ def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Even
         KafkaClientError: policy cannot be read at the start.
         OSError: the exports' port is taken.
     """
-    root = closes_directory(settings)
-    policy = mapping_of(read_policy_objects(settings)).finance
+    root = pipeline(settings).closes
+    policy = _finance_policy(settings)
     hour, minute = map(int, policy.close_time.split(":"))
     close = functools.partial(close_due, settings)
     jobs = [
         ScheduledJob("close", Monthly(policy.close_day, hour, minute), close),
         ScheduledJob("close-retry", Every(CLOSE_RETRY_SECONDS), close, at_start=True),
-        ScheduledJob("reconcile", Every(EVERY_SECONDS), DriftWatch(settings, meter)),
+        ScheduledJob("reconcile", Every(EVERY_SECONDS), DriftWatch(pipeline(settings), meter)),
         ScheduledJob(
             "push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop), at_start=True
         ),
@@ -86,7 +88,7 @@ def close_due(settings: Settings, at_ms: int) -> None:
         if settings.crash_at == f"{CRASH_PREFIX}{step}":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with close_doors(settings, on_step) as doors:
+    with close_dependencies(pipeline(settings), on_step) as doors:
         policy = mapping_of(doors.policies()).finance
         ledger = read_ledger(doors.client)
         for month in due_months(doors.client, ledger, policy, settings.time_zone, at_ms):
@@ -106,7 +108,7 @@ def push_due(
     settings: Settings, stop: threading.Event, _at_ms: int, period: str = ""
 ) -> PushReport:
     """Push what was closed and not delivered yet, to the receiver that policy names now."""
-    target = mapping_of(read_policy_objects(settings)).finance.push
+    target = _finance_policy(settings).push
     if target is None:
         return PushReport()
     door = WebhookClient()
@@ -119,6 +121,11 @@ def push_due(
         door.close()
 
 
+def _finance_policy(settings: Settings) -> FinancePolicy:
+    """The published one, as of now."""
+    return mapping_of(read_policies(kafka_config(settings, "reports"))).finance
+
+
 def _exports(settings: Settings) -> ExportServer | None:
     section = settings.reports
     if not section.exports_port:
@@ -128,5 +135,5 @@ def _exports(settings: Settings) -> ExportServer | None:
         _log.warning("exports.no_token", variable=section.exports_token_env)
         return None
     return ExportServer(
-        closes_directory(settings), token, section.exports_host, section.exports_port
+        pipeline(settings).closes, token, section.exports_host, section.exports_port
     )

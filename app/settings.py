@@ -26,6 +26,7 @@ VARIABLE_PREFIX = "METERLINE_"
 SECTION_DELIMITER = "__"
 RUNTIME_FILE = "runtime.json"
 CLOSES_DIRECTORY = "closes"
+STATE_FILE = "workers.json"
 DEFAULT_DATA_DIR = Path(".meterline")
 DEPRECATED_EMBEDDED = "tansu"
 """The embedded broker by its vendor's name: the deprecated spelling in settings and scripts."""

@@ -7,34 +7,14 @@ import threading
 from meterline.app.clock import now_ms
 from meterline.app.settings import Settings, secret
 from meterline.app.telemetry import PrometheusMeter
-from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
+from meterline.app.wiring import (
+    catalogue,
+    clickhouse_config,
+    kafka_config,
+    stop_on_signals,
+    streams_settings,
+)
 from meterline.pricing.catalogue import catalogue_files
-from meterline.streams.settings import KafkaSecurity, StreamsSettings
-
-
-def streams_settings(settings: Settings) -> StreamsSettings:
-    """The section of the streams worker."""
-    section = settings.kafka
-    door = kafka_config(settings, "streams")
-    return StreamsSettings(
-        bootstrap=section.bootstrap,
-        security=KafkaSecurity(
-            security_protocol=section.security_protocol,
-            sasl_mechanism=section.sasl_mechanism,
-            sasl_username=section.sasl_username,
-            sasl_password=section.sasl_password.get_secret_value(),
-            ssl_cafile=section.ssl_cafile,
-        ),
-        partitions=section.usage_partitions,
-        time_zone=settings.time_zone,
-        epoch=settings.log_epoch,
-        data_dir=settings.data_dir,
-        session_timeout_ms=door.session_timeout_ms,
-        fetch_max_wait_ms=door.fetch_max_wait_ms,
-        idempotent=door.idempotent,
-        refetch_gaps=door.refetch_gaps,
-        crash_at=settings.crash_at,
-    )
 
 
 def start_streams(settings: Settings, meter: PrometheusMeter) -> int:

@@ -18,12 +18,12 @@ import yaml
 
 from benchmarks.report import Figure, Target, finish
 from meterline.app.clock import now_ms
+from meterline.app.local.processes import worker_lines
 from meterline.app.local.stack import Stack, StackOptions
 from meterline.app.settings import broker_name
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.status import gather
 from meterline.relay.client import RelayClient
 from meterline.relay.settings import RelaySettings, SpoolSettings
 from meterline.schemas.metrics import NoMeter
@@ -79,7 +79,7 @@ def stored(client: Client) -> int:
 
 def resident(stack: Stack) -> dict[str, float]:
     """Megabytes of every process."""
-    workers = gather(stack.settings, now_ms()).workers
+    workers = worker_lines(stack.settings.data_dir)
     return {worker.name: (worker.rss_bytes or 0) / MEGABYTE for worker in workers}
 
 

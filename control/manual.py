@@ -11,7 +11,7 @@ from typing import Any
 
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.control.store import read_policies, write
-from meterline.schemas.audit import AuditEntry, named
+from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.errors import UserError
 from meterline.schemas.manual import (
     OVERRIDE_MS_MAX,
@@ -26,9 +26,6 @@ from meterline.schemas.periods import HOUR_MS, rfc3339
 from meterline.schemas.policy import PolicyObject, ScopePolicy, object_id
 from meterline.schemas.scopes import parse_scope
 from meterline.schemas.throttle import ThrottleMode
-
-# A policy topic holds one record per object: a minute reads millions.
-READ_SECONDS_MAX = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +98,25 @@ def revert_budget(policies: Mapping[str, PolicyObject], scope: str, order: Order
 
 def publish(config: KafkaConfig, change: Change, order: Order) -> None:
     """Make a change and its audit entry durable; KafkaClientError: call again with the same."""
-    write(config, [(object_id(change.after), change.after)], [audit_entry(change, order)])
+    write(config, [(object_id(change.after), change.after)], [change_entry(change, order)])
 
 
-def audit_entry(change: Change, order: Order) -> AuditEntry:
+def change_entry(change: Change, order: Order) -> AuditEntry:
     """Who, what, when, why, before and after; equal arguments give an equal entry."""
-    return named(
-        AuditEntry(
-            at_ms=order.at_ms,
-            actor=order.author,
-            action=change.action,
-            object_id=object_id(change.after),
-            reason=order.reason,
-            before=change.before.model_dump_json() if change.before is not None else "",
-            after=change.after.model_dump_json(),
-        )
+    return audit_entry(
+        change.action,
+        object_id(change.after),
+        at_ms=order.at_ms,
+        actor=order.author,
+        reason=order.reason,
+        before=change.before.model_dump_json() if change.before is not None else "",
+        after=change.after.model_dump_json(),
     )
 
 
 def read(config: KafkaConfig) -> dict[str, PolicyObject]:
     """All that is published now."""
-    return read_policies(config, READ_SECONDS_MAX)
+    return read_policies(config)
 
 
 def _check(scope: str, order: Order, ms_max: int) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import structlog
 
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.producer import Producer
-from meterline.backends.kafka.reader import TopicReader
+from meterline.backends.kafka.publish import OutgoingRecord, publish_records
+from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
+from meterline.control.audit_log import audit_record
 from meterline.control.policy.plan import PolicyChange, audit_entries
-from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.audit import AuditEntry
 from meterline.schemas.policy import (
     PolicyObject,
     PolicyRecordError,
@@ -20,13 +22,12 @@ from meterline.schemas.policy import (
 )
 from meterline.schemas.topics import Topic
 
-# A live broker acknowledges thousands of objects in a second.
-PUBLISH_SECONDS_MAX = 30.0
-
 _log = structlog.get_logger()
 
 
-def read_policies(config: KafkaConfig, timeout: float) -> dict[str, PolicyObject]:
+def read_policies(
+    config: KafkaConfig, timeout_seconds: float = READ_SECONDS_MAX
+) -> dict[str, PolicyObject]:
     """The published objects by id, as of now.
 
     A record that is no policy object counts as absent and is logged: the next `apply` writes a
@@ -34,16 +35,15 @@ def read_policies(config: KafkaConfig, timeout: float) -> dict[str, PolicyObject
 
     Args:
         config: the cluster.
-        timeout: seconds until the topic must have been read to its end.
+        timeout_seconds: by when the topic must have been read to its end.
 
     Raises:
-        BrokerUnavailable: not read within the time.
-        Stop: the topic does not exist.
+        BrokerUnavailableError: no broker answers, or not read within the time.
+        KafkaFatalError: the topic does not exist.
     """
     policies: dict[str, PolicyObject] = {}
-    reader = TopicReader(config, [Topic.POLICIES])
-    try:
-        for record in reader.read_to_end(timeout):
+    with closing(TopicReader(config, [Topic.POLICIES])) as reader:
+        for record in reader.read_to_end(timeout_seconds):
             key = (record.key or b"").decode(errors="replace")
             policies.pop(key, None)
             if record.value is None:
@@ -59,8 +59,6 @@ def read_policies(config: KafkaConfig, timeout: float) -> dict[str, PolicyObject
                 )
             else:
                 policies[key] = item
-    finally:
-        reader.close()
     return policies
 
 
@@ -100,21 +98,19 @@ def write(
     entries: Sequence[AuditEntry],
 ) -> None:
     """Write policy objects (None deletes) by their ids, and the audit log; as `publish`."""
-    producer = Producer(config)
-    try:
-        # 1. The policy. One partition, one producer: readers see parents before children.
-        for name, item in objects:
-            producer.send(
+    publish_records(
+        config,
+        # 1. The policy. One partition, one producer: readers see parents before children. It is
+        #    durable before anything says that it happened. A crash up to here leaves a part of the
+        #    changes published: the next plan shows the rest.
+        [
+            OutgoingRecord(
                 Topic.POLICIES, name.encode(), None if item is None else encode_policy(item)
             )
-        # 2. Durable before anything says that it happened. A crash up to here leaves a part of
-        #    the changes published: the next plan shows the rest.
-        producer.flush(PUBLISH_SECONDS_MAX)
-        # 3. The audit log never claims what did not happen. A crash before it leaves changes
+            for name, item in objects
+        ],
+        # 2. The audit log never claims what did not happen. A crash before it leaves changes
         #    without an entry; the object's version still tells that it was changed.
-        for entry in entries:
-            producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
-        # 4. Only when this returns was the change applied in the eyes of the caller.
-        producer.flush(PUBLISH_SECONDS_MAX)
-    finally:
-        producer.close()
+        [audit_record(entry) for entry in entries],
+    )
+    # 3. Only when this returns was the change applied in the eyes of the caller.

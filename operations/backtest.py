@@ -12,7 +12,7 @@ import msgspec
 from meterline.alerting.core.backtest import Backtest, Slice, begin
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.chart import Mark, Scene
-from meterline.operations.policy import compile_policy, parse_policy
+from meterline.operations.policy import compile_policy, read_policy_file
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.spend_slices import SliceQuery, read_spend_slices
 from meterline.schemas.alert import AlertStatus
@@ -41,8 +41,7 @@ class RulesFile:
 
 def read_rules(path: Path) -> RulesFile:
     """Read and check a policy file; PolicyFileError with every fault."""
-    document = parse_policy(path.read_text(encoding="utf-8"), str(path))
-    objects: Mapping[str, PolicyObject] = compile_policy(document)
+    objects: Mapping[str, PolicyObject] = compile_policy(read_policy_file(path))
     rules = objects[RULES_ID]
     policies = {name: item for name, item in objects.items() if isinstance(item, ScopePolicy)}
     if not policies or not isinstance(rules, RuleSet):

@@ -1,87 +1,61 @@
-"""What a close works with, wired to the real parts."""
+"""What a close works with: the store, the published policy, the workers' lag, the audit log."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
-from meterline.app.settings import CLOSES_DIRECTORY, Settings
-from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
-from meterline.backends.kafka.admin import Admin
-from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.control.audit_log import write_audit
 from meterline.control.store import read_policies
+from meterline.operations.lag import read_lag
+from meterline.operations.pipeline import Pipeline
 from meterline.pricing.catalogue import load_catalogue
 from meterline.reports.close.close import CloseDependencies
-from meterline.schemas.audit import AuditEntry, encode_audit
-from meterline.schemas.groups import readers_of
-from meterline.schemas.policy import PolicyObject
 from meterline.schemas.topics import Topic
 
 # A month of 30 million events is added up in less than two minutes.
 STATEMENT_SECONDS_MAX = 1_800
-READ_SECONDS_MAX = 30.0
-
-
-def closes_directory(settings: Settings) -> Path:
-    """Where closed months stand."""
-    return settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY
 
 
 @contextmanager
-def close_doors(settings: Settings, on_step: Callable[[str], None]) -> Iterator[CloseDependencies]:
-    """Doors of one close; closed afterwards."""
-    config = dataclasses.replace(
-        clickhouse_config(settings), statement_seconds_max=STATEMENT_SECONDS_MAX
-    )
-    client = Client(config)
-    try:
+def close_dependencies(
+    pipeline: Pipeline, on_step: Callable[[str], None]
+) -> Iterator[CloseDependencies]:
+    """What one close works with; its client is closed afterwards.
+
+    Args:
+        pipeline: whose months are closed.
+        on_step: called before each step, with its name.
+    """
+    config = dataclasses.replace(pipeline.clickhouse, statement_seconds_max=STATEMENT_SECONDS_MAX)
+    kafka = pipeline.kafka("close")
+    with closing(Client(config)) as client:
         yield CloseDependencies(
             client=client,
-            root=closes_directory(settings),
-            time_zone=settings.time_zone,
-            policies=lambda: read_policy_objects(settings),
-            lag=lambda: lag(settings),
-            audit=lambda entry: write_audit(settings, entry),
-            contracted=catalogue(settings),
+            root=pipeline.closes,
+            time_zone=pipeline.time_zone,
+            policies=lambda: read_policies(kafka),
+            lag=lambda: lag(kafka),
+            audit=lambda entry: write_audit(kafka, entry),
+            contracted=load_catalogue(pipeline.catalogues),
             listed=load_catalogue(()),
             on_step=on_step,
         )
-    finally:
-        client.close()
 
 
-def read_policy_objects(settings: Settings) -> Mapping[str, PolicyObject]:
-    """The published policy, as of now."""
-    return read_policies(kafka_config(settings, "close"), READ_SECONDS_MAX)
+def lag(config: KafkaConfig) -> Sequence[str]:
+    """Workers that have not consumed everything that is in usage.events now, in words.
 
-
-def lag(settings: Settings) -> Sequence[str]:
-    """Workers that have not taken in everything that is in usage.events now."""
-    admin = Admin(kafka_config(settings, "close"))
+    Raises:
+        KafkaClientError: the brokers do not answer, or refuse.
+    """
     found: list[str] = []
-    topic = Topic.USAGE_EVENTS
-    try:
-        for spec in readers_of(topic):
-            behind = admin.group_lag(spec.group, topic)
-            if behind is None:  # it never committed: everything there is waits for it
-                behind = admin.held(topic)
-            waiting = {number: count for number, count in behind.items() if count}
-            if waiting:
-                parts = ", ".join(f"partition {number}: {n:,}" for number, n in waiting.items())
-                found.append(f"{spec.worker} is behind in {topic.value} ({parts} messages)")
-    finally:
-        admin.close()
+    for each in read_lag(config):
+        waiting = {number: count for number, count in each.behind.items() if count}
+        if waiting:
+            parts = ", ".join(f"partition {number}: {n:,}" for number, n in waiting.items())
+            found.append(f"{each.worker} is behind in {Topic.USAGE_EVENTS} ({parts} messages)")
     return found
-
-
-def write_audit(settings: Settings, entry: AuditEntry) -> None:
-    """One entry of the audit log, durably."""
-    producer = Producer(kafka_config(settings, "close"))
-    try:
-        producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
-        producer.flush(READ_SECONDS_MAX)
-    finally:
-        producer.close()

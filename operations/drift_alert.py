@@ -6,16 +6,16 @@ told is read back from the topic, so a restart tells nothing twice.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 
 import structlog
 
-from meterline.app.settings import Settings
-from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse.client import Client
-from meterline.backends.kafka.producer import Producer
-from meterline.backends.kafka.reader import TopicReader
+from meterline.backends.kafka.config import KafkaConfig
+from meterline.backends.kafka.publish import OutgoingRecord, publish_records
+from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
+from meterline.operations.pipeline import Pipeline
 from meterline.operations.reconcile import ReconcileReport, month_of, reconcile
 from meterline.schemas.alert import (
     Alert,
@@ -29,14 +29,12 @@ from meterline.schemas.alert import (
 from meterline.schemas.errors import UserError
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.money import usd_text
-from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.periods import WindowKind
 from meterline.schemas.topics import Topic
 
 EVERY_SECONDS = 3_600
 """Drift is no matter of seconds, and a month of ten million events is summed up each time."""
 WAIT_SECONDS = 60.0
-READ_SECONDS_MAX = 60.0
-PUBLISH_SECONDS_MAX = 30.0
 RULE_ID = "pipeline.drift"
 SCOPE = "pipeline"
 _ID_LENGTH = 32
@@ -48,7 +46,7 @@ _log = structlog.get_logger()
 class DriftWatch:
     """A job: call it with the present time."""
 
-    settings: Settings
+    pipeline: Pipeline
     meter: Meter
 
     def __call__(self, now_ms: int) -> None:
@@ -57,15 +55,12 @@ class DriftWatch:
         A pipeline that is too far behind to be compared is logged, and looked at the next time:
         lag has its own metrics.
         """
-        client = Client(clickhouse_config(self.settings))
-        month = month_of(Calendar(self.settings.time_zone), "", now_ms)
+        month = month_of(self.pipeline.calendar, "", now_ms)
         try:
-            report = reconcile(self.settings, client, month, now_ms, wait_seconds=WAIT_SECONDS)
+            report = reconcile(self.pipeline, month, now_ms, wait_seconds=WAIT_SECONDS)
         except UserError as error:
             _log.warning("reconcile.not_possible", reason=str(error))
             return
-        finally:
-            client.close()
         self.meter.gauge(Metric.DRIFT_NANO_USD, report.drift_nano_usd)
         self.meter.gauge(Metric.DRIFT_WINDOWS, report.drift_windows)
         self.meter.gauge(Metric.MISSING_BATCHES, report.missing_batches)
@@ -77,25 +72,21 @@ class DriftWatch:
             missing_batches=report.missing_batches,
             seconds=report.seconds,
         )
-        tell(self.settings, report, now_ms)
+        publish_drift_alert(self.pipeline.kafka("drift"), report, now_ms)
 
 
-def tell(settings: Settings, report: ReconcileReport, now_ms: int) -> Alert | None:
-    """Publish the alert that a report asks for, if it was not told yet; what was published.
+def publish_drift_alert(config: KafkaConfig, report: ReconcileReport, now_ms: int) -> Alert | None:
+    """Publish the alert that a report asks for, unless it is published; what was published.
 
     Raises:
         KafkaClientError: the alerts cannot be read or written.
     """
-    kafka = kafka_config(settings, "drift")
-    alert = due_alert(_last(TopicReader(kafka, [Topic.ALERTS]), report.period), report, now_ms)
+    alert = due_alert(_last(config, report.period), report, now_ms)
     if alert is None:
         return None
-    producer = Producer(kafka, linger_ms=0)
-    try:
-        producer.send(Topic.ALERTS, alert.dedup_key.encode(), encode_alert(alert))
-        producer.flush(PUBLISH_SECONDS_MAX)
-    finally:
-        producer.close()
+    publish_records(
+        config, [OutgoingRecord(Topic.ALERTS, alert.dedup_key.encode(), encode_alert(alert))]
+    )
     _log.info("alert.published", status=alert.status.value, key=alert.dedup_key)
     return alert
 
@@ -146,17 +137,15 @@ def _identity(key: str, status: AlertStatus, starts_at_ms: int) -> str:
     return sha256(f"{key}\n{status.value}\n{starts_at_ms}".encode()).hexdigest()[:_ID_LENGTH]
 
 
-def _last(reader: TopicReader, period: str) -> Alert | None:
+def _last(config: KafkaConfig, period: str) -> Alert | None:
     """The newest alert of this rule and month."""
     last = None
-    try:
+    with closing(TopicReader(config, [Topic.ALERTS])) as reader:
         for record in reader.read_to_end(READ_SECONDS_MAX):
             if record.key != _dedup_key(period).encode() or record.value is None:
                 continue
             try:
                 last = decode_alert(record.value)
             except AlertError:
-                continue  # nobody of ours wrote it
-    finally:
-        reader.close()
+                continue  # not written by Meterline
     return last

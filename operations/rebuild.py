@@ -22,28 +22,28 @@ sent once more is known by its lane's number or its id.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from meterline.app.settings import Settings
-from meterline.app.wiring import kafka_config
-from meterline.app.workers import streams_settings
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, TopicPartition
 from meterline.backends.kafka.producer import Producer
-from meterline.backends.kafka.reader import TopicReader
+from meterline.backends.kafka.publish import OutgoingRecord, send_all
+from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
+from meterline.control.audit_log import audit_record
+from meterline.operations.pipeline import Pipeline
 from meterline.reports import bootstrap as store
 from meterline.reports.totals import windows_between
-from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group
 from meterline.schemas.money import usd_text
-from meterline.schemas.periods import Calendar, WindowKind
+from meterline.schemas.periods import WindowKind
 from meterline.schemas.scopes import ScopeType
 from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals, merged
 from meterline.schemas.topics import KEPT_TOPICS, Topic
@@ -59,13 +59,7 @@ from meterline.streams.core.bootstrap import (
 )
 from meterline.streams.core.changelog import newest_states
 from meterline.streams.core.lanes import LANE_IDLE_MS
-from meterline.streams.core.ledger import LedgerPolicy, Record
-
-READ_SECONDS_MAX = 120.0
-# A million entries at 20 us each, on a machine that does other things as well.
-PUBLISH_SECONDS_MAX = 300.0
-# The producer is flushed this often, so that its buffer is never the bound.
-RECORDS_PER_FLUSH = 20_000
+from meterline.streams.core.ledger import Record
 
 
 class RebuildError(UserError):
@@ -107,72 +101,70 @@ class _Totals:
     cost_nano_usd: int
 
 
-def is_needed(settings: Settings, client: Client) -> bool:
+def is_needed(pipeline: Pipeline) -> bool:
     """Whether the log is new and the store remembers an older one.
 
     Raises:
         RebuildError: the store knows this epoch or a later one, though the log is empty.
-        KafkaClientError, ClickHouseError: as the doors say.
+        KafkaClientError: spend.snapshots cannot be read.
+        ClickHouseError: the store does not answer, or refuses.
     """
-    if _states(kafka_config(settings, "rebuild")):
+    if _states(pipeline.kafka("rebuild")):
         return False
-    ends = store.read_ends(client, settings.log_epoch)
-    if ends.newest_epoch >= settings.log_epoch:
-        message = (
-            f"the log is empty, but ClickHouse holds events of log epoch {ends.newest_epoch}: "
-            f"this pipeline's epoch is {settings.log_epoch}; set METERLINE_LOG_EPOCH (with "
-            f"`meterline up`: the file log-epoch) so that it becomes {ends.newest_epoch + 1}"
+    epoch = pipeline.log_epoch
+    with closing(Client(pipeline.clickhouse)) as client:
+        ends = store.read_ends(client, epoch)
+        if ends.newest_epoch >= epoch:
+            message = (
+                f"the log is empty, but ClickHouse holds events of log epoch {ends.newest_epoch}: "
+                f"this pipeline's epoch is {epoch}; set METERLINE_LOG_EPOCH (with "
+                f"`meterline up`: the file log-epoch) so that it becomes {ends.newest_epoch + 1}"
+            )
+            raise RebuildError(message)
+        return bool(ends.events) or any(
+            store.read_control_records(client, topic) for topic in KEPT_TOPICS
         )
-        raise RebuildError(message)
-    return bool(ends.events) or any(
-        store.read_control_records(client, topic) for topic in KEPT_TOPICS
-    )
 
 
-def rebuild(
-    settings: Settings, client: Client, now_ms: int, say: Callable[[str], None]
-) -> RebuildReport:
+def rebuild(pipeline: Pipeline, now_ms: int, say: Callable[[str], None]) -> RebuildReport:
     """Restore everything; returns when all of it is durable.
 
     Args:
-        settings: of the pipeline, with the new log's epoch.
-        client: the store.
-        now_ms: for the audit entry.
-        say: tells a person what is going on.
+        pipeline: what is restored, with the new log's epoch.
+        now_ms: time of the audit entry, UTC ms.
+        say: called with a line of progress for the operator.
 
     Raises:
         RebuildError: streams have counted in this epoch already.
-        KafkaClientError, ClickHouseError: as the doors say; run it again.
+        KafkaClientError: the brokers do not answer, or refuse; run it again.
+        ClickHouseError: the store does not answer, or refuses; run it again.
     """
     begun = time.monotonic()
-    kafka = kafka_config(settings, "rebuild")
-    _check_untouched(kafka, settings.log_epoch)
-    policy = streams_settings(settings).ledger_policy()
-    ends = store.read_ends(client, settings.log_epoch)
-    producer = Producer(kafka)
-    try:
+    kafka = pipeline.kafka("rebuild")
+    _check_untouched(kafka, pipeline.log_epoch)
+    with (
+        closing(Client(pipeline.clickhouse)) as client,
+        closing(Producer(kafka)) as producer,
+    ):
+        ends = store.read_ends(client, pipeline.log_epoch)
         records = _restore_control(kafka, client, producer)  # 1, 2
         say(f"restored {sum(records.values())} control records")
-        totals = _read_totals(settings, client, policy, ends)
-        openings = _openings(settings, client, policy, ends, totals)
-        states: dict[int, tuple[bytes, bytes]] = {}
+        totals = _read_totals(pipeline, client, ends)
+        states: list[OutgoingRecord] = []
         ids = lanes = 0
-        for opening in openings:
+        for opening in _openings(pipeline, client, ends, totals):
             flush = opening_records(
-                BootstrapPolicy(policy, ends.received_ms, ends.event_ms), opening
+                BootstrapPolicy(pipeline.ledger, ends.received_ms, ends.event_ms), opening
             )
-            _publish(producer, opening.partition, flush.entries)  # 3
-            states[opening.partition] = flush.state
+            send_all(producer, _entries(flush.entries, opening.partition))  # 3
+            states += _entries([flush.state], opening.partition)
             ids += len(opening.events)
             lanes += len(opening.lanes)
         others = [(encode_key(key), encode_totals(zero)) for key, zero in totals.others]
-        _publish(producer, 0, others)  # 3
-        producer.flush(PUBLISH_SECONDS_MAX)
-        for partition, (key, value) in states.items():
-            producer.send(Topic.SPEND_SNAPSHOTS, key, value, partition=partition)
-        producer.flush(PUBLISH_SECONDS_MAX)  # 4
+        send_all(producer, _entries(others, 0))  # 3
+        send_all(producer, states)  # 4
         report = RebuildReport(
-            epoch=settings.log_epoch,
+            epoch=pipeline.log_epoch,
             events=totals.events,
             spent_usd=usd_text(totals.cost_nano_usd),
             totals=sum(len(each) for each in totals.by_partition.values()),
@@ -182,12 +174,13 @@ def rebuild(
             records=records,
             seconds=round(time.monotonic() - begun, 2),
         )
-        entry = _audit_entry(report, now_ms)
-        producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
-        producer.flush(PUBLISH_SECONDS_MAX)  # 5
-    finally:
-        producer.close()
+        send_all(producer, [audit_record(_audit_entry(report, now_ms))])  # 5
     return report
+
+
+def _entries(records: Iterable[Record], partition: int) -> Iterator[OutgoingRecord]:
+    for key, value in records:
+        yield OutgoingRecord(Topic.SPEND_SNAPSHOTS, key, value, partition)
 
 
 def _check_untouched(kafka: KafkaConfig, epoch: int) -> None:
@@ -209,11 +202,8 @@ def _check_untouched(kafka: KafkaConfig, epoch: int) -> None:
 
 def _states(kafka: KafkaConfig) -> dict[int, tuple[int, int]]:
     """By partition, epoch and offset of the newest state record on the log."""
-    reader = TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])
-    try:
+    with closing(TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])) as reader:
         return newest_states(reader.read_to_end(READ_SECONDS_MAX))
-    finally:
-        reader.close()
 
 
 # -- control records
@@ -240,23 +230,15 @@ def _restore_control(kafka: KafkaConfig, client: Client, producer: Producer) -> 
 
 
 def _send_all(producer: Producer, topic: Topic, records: list[store.ControlRecord]) -> None:
-    for record in records:
-        producer.send(topic, record.key, record.value)
-    producer.flush(PUBLISH_SECONDS_MAX)
+    send_all(producer, (OutgoingRecord(topic, record.key, record.value) for record in records))
 
 
 def _skip_alerts(kafka: KafkaConfig) -> None:
     """Let the notifier begin behind what is on the topic now."""
-    reader = TopicReader(kafka, [Topic.ALERTS])
-    try:
+    with closing(TopicReader(kafka, [Topic.ALERTS])) as reader:
         last = max((record.offset for record in reader.read_to_end(READ_SECONDS_MAX)), default=-1)
-    finally:
-        reader.close()
-    admin = Admin(kafka)
-    try:
+    with closing(Admin(kafka)) as admin:
         admin.set_offsets(Group.NOTIFY, {TopicPartition(Topic.ALERTS, 0): last + 1})
-    finally:
-        admin.close()
 
 
 class _Alert(msgspec.Struct):
@@ -278,11 +260,8 @@ def _alert_of(value: bytes) -> str:
 # -- totals, ids and lanes
 
 
-def _read_totals(
-    settings: Settings, client: Client, policy: LedgerPolicy, ends: store.StoreEnds
-) -> _Totals:
-    partitions = settings.kafka.usage_partitions
-    calendar = Calendar(settings.time_zone)
+def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _Totals:
+    partitions, policy, calendar = pipeline.partitions, pipeline.ledger, pipeline.calendar
     found: dict[tuple[int, SnapshotKey], Totals] = {}
     others: list[tuple[SnapshotKey, Totals]] = []
     zeroed = events = cost_nano_usd = 0
@@ -321,13 +300,9 @@ def _read_totals(
 
 
 def _openings(
-    settings: Settings,
-    client: Client,
-    policy: LedgerPolicy,
-    ends: store.StoreEnds,
-    totals: _Totals,
+    pipeline: Pipeline, client: Client, ends: store.StoreEnds, totals: _Totals
 ) -> Iterator[Opening]:
-    partitions = settings.kafka.usage_partitions
+    partitions, policy = pipeline.partitions, pipeline.ledger
     since_ms = ends.received_ms - LANE_IDLE_MS
     missing = store.read_missing(client, policy.epoch, since_ms)
     lanes: dict[int, list[StoredLane]] = {number: [] for number in range(partitions)}
@@ -352,21 +327,12 @@ def _partition(number: int, partitions: int) -> int:
     return number % partitions
 
 
-def _publish(producer: Producer, partition: int, records: Sequence[Record]) -> None:
-    for number, (key, value) in enumerate(records, 1):
-        producer.send(Topic.SPEND_SNAPSHOTS, key, value, partition=partition)
-        if not number % RECORDS_PER_FLUSH:
-            producer.flush(PUBLISH_SECONDS_MAX)
-
-
 def _audit_entry(report: RebuildReport, now_ms: int) -> AuditEntry:
-    after = msgspec.json.encode(report.as_json()).decode()
-    return AuditEntry(
-        id=sha256(f"rebuild/{report.epoch}/{now_ms}".encode()).hexdigest()[:32],
+    return audit_entry(
+        "log.rebuilt",
+        f"log-epoch:{report.epoch}",
         at_ms=now_ms,
         actor="rebuild",
-        action="log.rebuilt",
-        object_id=f"log-epoch:{report.epoch}",
         reason="the broker's data was gone",
-        after=after,
+        after=msgspec.json.encode(report.as_json()).decode(),
     )

@@ -14,23 +14,21 @@ without its audit entry; run twice, it writes the same difference again.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from meterline.app.settings import Settings
-from meterline.app.wiring import kafka_config
-from meterline.app.workers import streams_settings
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, Record
-from meterline.backends.kafka.producer import Producer
-from meterline.backends.kafka.reader import TopicReader
-from meterline.operations.rebuild import PUBLISH_SECONDS_MAX, READ_SECONDS_MAX
+from meterline.backends.kafka.publish import OutgoingRecord, publish_records
+from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
+from meterline.control.audit_log import audit_record
+from meterline.operations.pipeline import Pipeline
 from meterline.reports.reconciliation import (
     AppliedOffset,
     Drift,
@@ -44,11 +42,11 @@ from meterline.reports.reconciliation import (
     read_event_sums,
     read_lane_gaps,
     read_window_shards,
-    repair,
+    repair_record,
     window_of,
 )
 from meterline.reports.totals import WindowScope, windows_between
-from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group
 from meterline.schemas.measures import Sums
@@ -175,46 +173,43 @@ class SnapshotTable:
 
 
 def reconcile(
-    settings: Settings,
-    client: Client,
+    pipeline: Pipeline,
     period: Window,
     now_ms: int,
     *,
     wait_seconds: float,
-    mend: bool = False,
+    repair: bool = False,
 ) -> ReconcileReport:
     """Compare one month, and repair what differs if asked.
 
     Args:
-        settings: of the pipeline.
-        client: the store.
+        pipeline: whose totals are compared.
         period: a calendar month.
-        now_ms: the present: what the streams keep depends on it.
-        wait_seconds: how long the sink may take to reach the cuts.
-        mend: repair.
+        now_ms: UTC ms; what the streams keep depends on it.
+        wait_seconds: how long the sink may take to reach the applied offsets.
+        repair: replace the totals that differ from the events.
 
     Raises:
         UserError: the streams or the sink are behind; or too much differs for a repair.
-        KafkaClientError, ClickHouseError: as the doors say.
+        KafkaClientError: the brokers do not answer, or refuse.
+        ClickHouseError: the store does not answer, or refuses.
     """
     begun = time.monotonic()
-    kafka = kafka_config(settings, "reconcile")
-    calendar = Calendar(settings.time_zone)
-    table = SnapshotTable(period, settings.kafka.usage_partitions)
-    reader = TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])
-    try:
+    kafka = pipeline.kafka("reconcile")
+    calendar = pipeline.calendar
+    table = SnapshotTable(period, pipeline.partitions)
+    with closing(TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])) as reader:
         _settle(reader, table)  # 1
-    finally:
-        reader.close()
     deadline = time.monotonic() + wait_seconds
     _await_sink(kafka, table.cuts, deadline)  # 2
-    sides = _read_sides(settings, client, period, now_ms, table)  # 3
-    while behind(sides.compared) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-        sides = _read_sides(settings, client, period, now_ms, table)
-    found = find_drift(sides.compared)  # 4
-    gaps = read_lane_gaps(client, period.start_ms, period.end_ms)
-    repaired = _repair(settings, kafka, sides.compared, found, now_ms) if mend and found else 0
+    with closing(Client(pipeline.clickhouse)) as client:
+        sides = _read_sides(pipeline, client, period, now_ms, table)  # 3
+        while behind(sides.compared) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            sides = _read_sides(pipeline, client, period, now_ms, table)
+        found = find_drift(sides.compared)  # 4
+        gaps = read_lane_gaps(client, period.start_ms, period.end_ms)
+    repaired = _repair(pipeline, sides.compared, found, now_ms) if repair and found else 0
     return ReconcileReport(
         period=calendar.period(period),
         totals=len(sides.compared.ends),
@@ -287,10 +282,9 @@ def _await_sink(kafka: KafkaConfig, cuts: Sequence[AppliedOffset], deadline: flo
 
 
 def _read_sides(
-    settings: Settings, client: Client, period: Window, now_ms: int, table: SnapshotTable
+    pipeline: Pipeline, client: Client, period: Window, now_ms: int, table: SnapshotTable
 ) -> _Sides:
-    calendar = Calendar(settings.time_zone)
-    retention = streams_settings(settings).retention
+    calendar, retention = pipeline.calendar, pipeline.ledger.retention
     windows: dict[SnapshotKey, Totals] = {}
     events: dict[WindowScope, Sums] = {}
     for kind in WindowKind:
@@ -351,9 +345,7 @@ def _difference(calendar: Calendar, drift: Drift) -> Difference:
 # -- repair
 
 
-def _repair(
-    settings: Settings, kafka: KafkaConfig, sides: TotalsBySource, found: list[Drift], now_ms: int
-) -> int:
+def _repair(pipeline: Pipeline, sides: TotalsBySource, found: list[Drift], now_ms: int) -> int:
     """Make the totals right; how many windows were replaced."""
     if len(found) > REPAIRS_MAX:
         message = (
@@ -362,40 +354,47 @@ def _repair(
         )
         raise UserError(message)
     stale, extra = set(behind(sides)), set(left_over(sides))
-    producer = Producer(kafka)
-    try:
-        for drift in found:
-            for key, totals in _records(settings, sides, drift, stale | extra, now_ms):
-                own = key.shard.isdigit() and int(key.shard) < settings.kafka.usage_partitions
-                producer.send(
-                    Topic.SPEND_SNAPSHOTS,
-                    encode_key(key),
-                    encode_totals(totals),
-                    partition=int(key.shard) if own else 0,
-                )
-        producer.flush(PUBLISH_SECONDS_MAX)
-        for drift in found:
-            entry = _audit_entry(settings, drift, now_ms)
-            producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
-        producer.flush(PUBLISH_SECONDS_MAX)
-    finally:
-        producer.close()
+    publish_records(
+        pipeline.kafka("reconcile"),
+        (
+            record
+            for drift in found
+            for record in _records(pipeline, sides, drift, stale | extra, now_ms)
+        ),
+        [audit_record(_audit_entry(pipeline.calendar, drift, now_ms)) for drift in found],
+    )
     return len(found)
 
 
 def _records(
-    settings: Settings,
+    pipeline: Pipeline,
+    sides: TotalsBySource,
+    drift: Drift,
+    wrong_copies: set[SnapshotKey],
+    now_ms: int,
+) -> Iterator[OutgoingRecord]:
+    for key, totals in _replacements(pipeline.log_epoch, sides, drift, wrong_copies, now_ms):
+        own = key.shard.isdigit() and int(key.shard) < pipeline.partitions
+        yield OutgoingRecord(
+            Topic.SPEND_SNAPSHOTS,
+            encode_key(key),
+            encode_totals(totals),
+            partition=int(key.shard) if own else 0,
+        )
+
+
+def _replacements(
+    epoch: int,
     sides: TotalsBySource,
     drift: Drift,
     wrong_copies: set[SnapshotKey],
     now_ms: int,
 ) -> list[tuple[SnapshotKey, Totals]]:
     """What to publish: the difference, or what the copy should be."""
-    epoch = settings.log_epoch
     if drift.side is Side.STREAMS:
-        return [repair(drift, sides.streams, epoch, now_ms)]
+        return [repair_record(drift, sides.streams, epoch, now_ms)]
     if drift.key not in sides.kept:
-        return [repair(drift, sides.windows, epoch, now_ms)]
+        return [repair_record(drift, sides.windows, epoch, now_ms)]
     # The streams are right: their record again, or a zero where they have none.
     nothing = Totals(epoch, BOOTSTRAP_OFFSET, drift.end_ms, *Sums(), last_event_ms=0)
     return [
@@ -405,19 +404,14 @@ def _records(
     ]
 
 
-def _audit_entry(settings: Settings, drift: Drift, now_ms: int) -> AuditEntry:
-    calendar = Calendar(settings.time_zone)
+def _audit_entry(calendar: Calendar, drift: Drift, now_ms: int) -> AuditEntry:
     period = calendar.period(calendar.window(drift.key.kind, drift.key.start_ms))
-    before = msgspec.json.encode(drift.found._asdict()).decode()
-    after = msgspec.json.encode(drift.expected._asdict()).decode()
-    parts = f"{drift.key}/{drift.side}/{now_ms}/{before}/{after}"
-    return AuditEntry(
-        id=sha256(parts.encode()).hexdigest()[:32],
+    return audit_entry(
+        "spend.repaired",
+        drift.key.scope,
         at_ms=now_ms,
         actor="reconcile",
-        action="spend.repaired",
-        object_id=drift.key.scope,
         reason=f"{drift.side.value} of {drift.key.kind.value} {period} differed",
-        before=before,
-        after=after,
+        before=msgspec.json.encode(drift.found._asdict()).decode(),
+        after=msgspec.json.encode(drift.expected._asdict()).decode(),
     )

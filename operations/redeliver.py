@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,17 +12,17 @@ from meterline.alerting.notify.core.messages import body_of, message_id
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import attempted_by
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.producer import Producer
+from meterline.backends.kafka.publish import OutgoingRecord, publish_records
 from meterline.backends.webhook.client import WebhookClient
 from meterline.backends.webhook.messages import WebhookRequest
+from meterline.control.audit_log import audit_record
 from meterline.reports.deliveries import DeliveryRow
 from meterline.schemas.alert import Alert, decode_alert
-from meterline.schemas.audit import AuditEntry, encode_audit
+from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, delivery_key, encode_delivery
 from meterline.schemas.errors import UserError
 from meterline.schemas.topics import Topic
 
-FLUSH_SECONDS_MAX = 30.0
 # One request at a time: a replay is no load test.
 ANSWER_SECONDS_MAX = 20.0
 
@@ -158,27 +157,23 @@ def _delivery(
 
 
 def _publish(config: KafkaConfig, deliveries: Sequence[Delivery], actor: str, now_ms: int) -> None:
-    producer = Producer(config)
-    try:
-        for one in deliveries:
-            producer.send(
+    publish_records(
+        config,
+        [
+            OutgoingRecord(
                 Topic.DELIVERIES, delivery_key(one.message_id, one.channel), encode_delivery(one)
             )
-            entry = _audit(one, actor, now_ms)
-            producer.send(Topic.AUDIT_LOG, entry.object_id.encode(), encode_audit(entry))
-        producer.flush(FLUSH_SECONDS_MAX)
-    finally:
-        producer.close()
+            for one in deliveries
+        ],
+        [audit_record(_audit(one, actor, now_ms)) for one in deliveries],
+    )
 
 
 def _audit(delivery: Delivery, actor: str, now_ms: int) -> AuditEntry:
-    name = f"delivery:{delivery.message_id}"
-    text = f"{name}\n{delivery.channel}\n{now_ms}"
-    return AuditEntry(
-        id=hashlib.sha256(text.encode()).hexdigest()[:32],
+    return audit_entry(
+        "delivery.replayed",
+        f"delivery:{delivery.message_id}",
         at_ms=now_ms,
         actor=actor,
-        action="delivery.replayed",
-        object_id=name,
         reason=f"to {delivery.channel}",
     )

@@ -8,7 +8,7 @@ from meterline.alerting.notify.core.active import ActiveAlerts
 from meterline.alerting.notify.core.decide import Ground
 from meterline.alerting.notify.core.policy_snapshot import Knowledge
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.reader import TopicReader
+from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.control.store import read_policies
 from meterline.schemas.alert import Alert, AlertError, AlertStatus, RuleType, Severity, decode_alert
 from meterline.schemas.policy import PolicyObject
@@ -16,9 +16,6 @@ from meterline.schemas.rule_ref import parse_rule
 from meterline.schemas.scopes import parse_scope
 from meterline.schemas.throttle import ThrottleCommand, ThrottleError, decode_command
 from meterline.schemas.topics import Topic
-
-# Ninety days of alerts and every scope's last command are read within seconds.
-READ_TIMEOUT_SECONDS = 60.0
 
 
 def question(scope: str, rule: str, severity: Severity, window: str, at_ms: int) -> Alert:
@@ -70,12 +67,12 @@ def published_ground(config: KafkaConfig, at_ms: int) -> Ground:
     Raises:
         KafkaClientError: the topics could not be read.
     """
-    policies = read_policies(config, READ_TIMEOUT_SECONDS)
+    policies = read_policies(config)
     commands: list[ThrottleCommand] = []
     active = ActiveAlerts()
     reader = TopicReader(config, [Topic.THROTTLE_COMMANDS, Topic.ALERTS])
     try:
-        for record in reader.read_to_end(READ_TIMEOUT_SECONDS):
+        for record in reader.read_to_end(READ_SECONDS_MAX):
             try:
                 if record.value is None:
                     continue

@@ -1,23 +1,23 @@
 """How the pipeline is: workers, lag, last event, spend against budget, breaker states.
 
-Everything is read from where it already is: the supervisor's state file, the brokers' group
-offsets, ClickHouse's window rows and the compacted control topics. Parts that cannot be read are
-named in `faults` and left out; the rest is shown.
+Everything is read from where it already is: the brokers' group offsets, ClickHouse's window rows and
+the compacted control topics; what the supervisor says of its processes is handed in. Parts that
+cannot be read are named in `faults` and left out; the rest is shown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from meterline.app.local.stack import STATE_FILE
-from meterline.app.settings import Settings
-from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
-from meterline.backends.kafka.admin import Admin
+from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.reader import TopicReader
 from meterline.control.store import read_policies
-from meterline.embedded.statefile import read_report
+from meterline.operations.lag import read_lag
+from meterline.operations.pipeline import Pipeline
 from meterline.reports.totals import (
     CurrentSpend,
     WindowScope,
@@ -25,9 +25,8 @@ from meterline.reports.totals import (
     read_last_event_ms,
 )
 from meterline.schemas.errors import collecting
-from meterline.schemas.groups import readers_of
 from meterline.schemas.money import usd_text
-from meterline.schemas.periods import Calendar, Window, WindowKind
+from meterline.schemas.periods import Window, WindowKind
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.scopes import ScopeType, parse_scope
 from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleError, decode_command
@@ -107,55 +106,40 @@ class Overview:
         }
 
 
-def gather(settings: Settings, now_ms: int) -> Overview:
-    """Read everything that can be read now."""
-    found = Overview()
-    month = Calendar(settings.time_zone).window(WindowKind.MONTH, now_ms)
-    found.period = Calendar(settings.time_zone).period(month)
-    report = read_report(settings.data_dir / STATE_FILE)
-    if report is not None and report.alive:
-        found.workers = [
-            WorkerLine(one.name, one.status.value, one.pid, one.restarts, one.rss_bytes)
-            for one in report.workers
-        ]
+def gather(pipeline: Pipeline, workers: Sequence[WorkerLine], now_ms: int) -> Overview:
+    """Read everything that can be read now.
+
+    Args:
+        pipeline: of which the status is.
+        workers: its processes, as their supervisor last saw them; none where another one runs them.
+        now_ms: the time of the question, UTC ms.
+    """
+    found = Overview(workers=list(workers))
+    month = pipeline.calendar.window(WindowKind.MONTH, now_ms)
+    found.period = pipeline.calendar.period(month)
     policies: dict[str, ScopePolicy] = {}
     with collecting(found.faults):
-        config = kafka_config(settings, "status")
-        found.lag = _lag(settings)
+        config = pipeline.kafka("status")
+        found.lag = {
+            each.worker: each.messages if each.started else None for each in read_lag(config)
+        }
         objects = read_policies(config, READ_SECONDS)
         policies = {name: item for name, item in objects.items() if isinstance(item, ScopePolicy)}
         found.breakers = {
             scope: command.state.value
-            for scope, command in _commands(settings, now_ms).items()
+            for scope, command in _commands(config, now_ms).items()
             if command.state is not BreakerState.CLOSED
         }
-    with collecting(found.faults):
-        client = Client(clickhouse_config(settings))
-        try:
-            found.last_event_ms = read_last_event_ms(client)
-            found.departments = _departments(client, month, policies, found.breakers)
-        finally:
-            client.close()
+    with collecting(found.faults), closing(Client(pipeline.clickhouse)) as client:
+        found.last_event_ms = read_last_event_ms(client)
+        found.departments = _departments(client, month, policies, found.breakers)
     return found
 
 
-def _lag(settings: Settings) -> dict[str, int | None]:
-    admin = Admin(kafka_config(settings, "status"))
-    try:
-        found: dict[str, int | None] = {}
-        for spec in readers_of(Topic.USAGE_EVENTS):
-            behind = admin.group_lag(spec.group, Topic.USAGE_EVENTS)
-            found[spec.worker] = None if behind is None else sum(behind.values())
-        return found
-    finally:
-        admin.close()
-
-
-def _commands(settings: Settings, now_ms: int) -> dict[str, ThrottleCommand]:
+def _commands(config: KafkaConfig, now_ms: int) -> dict[str, ThrottleCommand]:
     """The newest command of each scope, unless its lease has ended."""
     newest: dict[str, ThrottleCommand] = {}
-    reader = TopicReader(kafka_config(settings, "status"), [Topic.THROTTLE_COMMANDS.value])
-    try:
+    with closing(TopicReader(config, [Topic.THROTTLE_COMMANDS])) as reader:
         for record in reader.read_to_end(READ_SECONDS):
             if record.value is None:
                 continue
@@ -166,8 +150,6 @@ def _commands(settings: Settings, now_ms: int) -> dict[str, ThrottleCommand]:
             held = newest.get(command.scope)
             if held is None or command.version > held.version:
                 newest[command.scope] = command
-    finally:
-        reader.close()
     return {scope: item for scope, item in newest.items() if item.expires_at_ms > now_ms}
 
 

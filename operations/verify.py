@@ -22,7 +22,7 @@ from typing import Any, Final
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.backends.kafka.reader import TopicReader
+from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.operations.replay.truth import VERIFIED, Truth, TruthSums, WindowKey, read_truth
 from meterline.operations.verify_queries import QUARTER_MS, event_sums
 from meterline.reports.totals import StreamTotals, read_stream_totals
@@ -36,7 +36,6 @@ from meterline.schemas.topics import Topic
 from meterline.streams.core.entries import Retention
 
 POLL_SECONDS = 0.5
-READ_SECONDS_MAX = 60.0
 DIFFERENCES_SHOWN_MAX = 10
 _NOTHING: Final = TruthSums()
 

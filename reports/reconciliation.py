@@ -260,7 +260,9 @@ def by_window(shards: Shards) -> dict[WindowScope, Sums]:
     return dict(found)
 
 
-def repair(drift: Drift, shards: Shards, epoch: int, at_ms: int) -> tuple[SnapshotKey, Totals]:
+def repair_record(
+    drift: Drift, shards: Shards, epoch: int, at_ms: int
+) -> tuple[SnapshotKey, Totals]:
     """The record that makes a total right: the difference, as a shard of its own. Pure.
 
     The difference is absolute and replaces the one of an earlier repair, so repairing twice

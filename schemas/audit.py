@@ -6,7 +6,6 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict
 
-_NAMED = ("action", "object_id", "at_ms", "actor", "reason", "before", "after")
 _ID_LENGTH = 32  # 128 bits of SHA-256: no two entries of a lifetime share an id
 
 
@@ -28,11 +27,28 @@ class AuditEntry(BaseModel):
     """JSON of the object after; empty when it was deleted."""
 
 
-def named(entry: AuditEntry) -> AuditEntry:
-    """The entry under an id made of all that it says: a retry writes the same entry again."""
-    said = entry.model_dump(exclude={"id"})
-    parts = "\x00".join(str(said[name]) for name in _NAMED)
-    return entry.model_copy(update={"id": hashlib.sha256(parts.encode()).hexdigest()[:_ID_LENGTH]})
+def audit_entry(  # noqa: PLR0913 - one parameter for each thing that an entry says
+    action: str,
+    object_id: str,
+    *,
+    at_ms: int,
+    actor: str,
+    reason: str = "",
+    before: str = "",
+    after: str = "",
+) -> AuditEntry:
+    """An entry under an id made of all that it says: a retry writes the same entry again."""
+    said = (action, object_id, str(at_ms), actor, reason, before, after)
+    return AuditEntry(
+        id=hashlib.sha256("\x00".join(said).encode()).hexdigest()[:_ID_LENGTH],
+        at_ms=at_ms,
+        actor=actor,
+        action=action,
+        object_id=object_id,
+        reason=reason,
+        before=before,
+        after=after,
+    )
 
 
 def encode_audit(entry: AuditEntry) -> bytes:

@@ -20,9 +20,9 @@ from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from meterline.app.wiring import clickhouse_config
+from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.close import write_audit
+from meterline.control.audit_log import write_audit
 from meterline.reports.attribution.core.period import ReportPeriod, ReportPeriodError, read_period
 from meterline.reports.audit.core.chain import DayRoot, find_break, roots, verify_roots
 from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
@@ -234,7 +234,7 @@ def erase_subject(
         reason=reason,
         after=json.dumps(erased._asdict()),
     )
-    write_audit(settings, entry)
+    write_audit(kafka_config(settings, "audit"), entry)
     if json_output:
         print_json(erased._asdict())
     elif not any(erased):
@@ -266,7 +266,7 @@ def retention(
         if kind is not None and days is not None and found[kind] != (days or None):
             # 1. On record first: data must not go without a word of who said so.
             write_audit(
-                settings,
+                kafka_config(settings, "audit"),
                 AuditEntry(
                     id=f"retention-{kind.value}-{now_ms()}",
                     at_ms=now_ms(),

@@ -23,9 +23,9 @@ from meterline.app.commands.tables import TerminalTable
 from meterline.app.commands.times import minute_text
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
-from meterline.app.wiring import clickhouse_config
+from meterline.app.wiring import clickhouse_config, pipeline
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.close import close_doors
+from meterline.operations.close import close_dependencies
 from meterline.reports.close.close import (
     CloseDependencies,
     CloseOutcome,
@@ -214,7 +214,7 @@ def _doors(data: Path, *, quiet: bool) -> Iterator[CloseDependencies]:
         if not quiet:
             _out.print(f"[dim]{name}[/]")
 
-    with close_doors(load_settings(data), step) as doors:
+    with close_dependencies(pipeline(load_settings(data)), step) as doors:
         yield doors
 
 

@@ -18,8 +18,6 @@ from rich.rule import Rule
 from rich.table import Table
 
 from meterline.app.clock import now_ms
-from meterline.app.commands.policy import planned
-from meterline.app.commands.setup import read_text
 from meterline.app.commands.status import departments_table
 from meterline.app.commands.up import Kafka, KafkaChoice, sample_policy
 from meterline.app.local.demo.feed import Feed
@@ -36,9 +34,9 @@ from meterline.app.local.demo.story import Seen, Story, departments_line, spend_
 from meterline.app.local.stack import Stack, StackOptions
 from meterline.app.settings import base_environment
 from meterline.app.telemetry import set_up_logging
-from meterline.app.wiring import kafka_config, stop_on_signals
+from meterline.app.wiring import kafka_config, pipeline, stop_on_signals
 from meterline.control.store import publish
-from meterline.operations.policy import parse_policy
+from meterline.operations.policy import planned
 from meterline.operations.status import gather
 from meterline.schemas.money import usd_display
 
@@ -169,7 +167,7 @@ def _crossing(story: Story) -> None:
 def _recovery(stack: Stack, story: Story, folder: Path) -> None:
     raised = folder / "raised.yaml"
     raised.write_text(_raised_policy(), encoding="utf-8")
-    changes = planned(stack.settings, raised)
+    changes = planned(pipeline(stack.settings), raised)
     story.tell("cyan", "POLICY", f"{HERO}'s budget is raised: {changes[0]}")
     publish(
         kafka_config(stack.settings, "demo"),
@@ -187,12 +185,11 @@ def _recovery(stack: Stack, story: Story, folder: Path) -> None:
 
 
 def _raised_policy() -> str:
-    document = yaml.safe_load(read_text(sample_policy()))
+    document = yaml.safe_load(sample_policy().read_text(encoding="utf-8"))
     for department in document["organisations"][0]["departments"]:
         if department["id"] == HERO:
             department["budget"]["month_usd"] = RAISED_BUDGET_USD
     text: str = yaml.safe_dump(document, sort_keys=False)
-    parse_policy(text, "raised.yaml")
     return text
 
 
@@ -205,7 +202,7 @@ def _proof(stack: Stack, story: Story, feed: Feed) -> None:
     story.tell("cyan", "STOPPED", f"the relays sent {spend_line(events, cost)}")
     proof = prove(stack.settings, events, cost, PROOF_SECONDS)
     _say_proof(story, proof)
-    _out.print(departments_table(gather(stack.settings, now_ms())))
+    _out.print(departments_table(gather(pipeline(stack.settings), (), now_ms())))
     if not proof.equal:
         raise typer.Exit(1)
 

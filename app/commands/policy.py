@@ -14,35 +14,18 @@ from meterline.app.clock import now_ms
 from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.setup import read_text
 from meterline.app.commands.tables import TerminalTable
-from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from meterline.app.wiring import kafka_config
-from meterline.control.policy.plan import PolicyChange, plan
-from meterline.control.store import publish, read_policies
-from meterline.operations.policy import compile_policy, parse_policy
-from meterline.schemas.errors import UserError
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import kafka_config, pipeline
+from meterline.control.policy.plan import PolicyChange
+from meterline.control.store import publish
+from meterline.operations.policy import planned
 
 _out = Console(highlight=False)
-# A policy topic holds one record per object: a minute reads millions.
-READ_TIMEOUT_SECONDS = 60
 policy = typer.Typer(
     help="Policy as code: budgets, limits, rules and channels.", no_args_is_help=True
 )
 PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="Policy file (YAML).")]
-
-
-def planned(settings: Settings, path: Path) -> tuple[PolicyChange, ...]:
-    """The changes that a file would make to what is published now."""
-    document = parse_policy(read_text(path), str(path))
-    if document.time_zone != settings.time_zone:
-        message = (
-            f"{path}: time_zone is {document.time_zone}, but this pipeline counts in "
-            f"{settings.time_zone} (METERLINE_TIME_ZONE): use the same for both"
-        )
-        raise UserError(message)
-    current = read_policies(kafka_config(settings, "policy"), READ_TIMEOUT_SECONDS)
-    return plan(current, compile_policy(document))
 
 
 def _show(changes: tuple[PolicyChange, ...], *, json_output: bool) -> None:
@@ -70,7 +53,7 @@ def policy_plan(
     file: PolicyFile, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
     """Show what `apply` would change. Exit code 2 if anything."""
-    changes = planned(load_settings(data), file)
+    changes = planned(pipeline(load_settings(data)), file)
     _show(changes, json_output=json_output)
     raise typer.Exit(2 if changes else 0)
 
@@ -89,7 +72,7 @@ def policy_apply(
 ) -> None:
     """Publish a policy file; every change gets an audit entry."""
     settings = load_settings(data)
-    changes = planned(settings, file)
+    changes = planned(pipeline(settings), file)
     _show(changes, json_output=json_output)
     if not changes:
         return

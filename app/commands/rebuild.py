@@ -10,8 +10,7 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.tables import TerminalTable
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
-from meterline.app.wiring import clickhouse_config
-from meterline.backends.clickhouse.client import Client
+from meterline.app.wiring import pipeline
 from meterline.operations.rebuild import RebuildReport
 from meterline.operations.rebuild import rebuild as run
 
@@ -21,12 +20,9 @@ _progress = Console(stderr=True, highlight=False)
 
 def rebuild(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
     """Restore a lost log's totals, lanes, policy, commands and alerts; stop the workers first."""
-    settings = load_settings(data)
-    client = Client(clickhouse_config(settings))
-    try:
-        report = run(settings, client, now_ms(), lambda line: _progress.print(f"[dim]{line}[/]"))
-    finally:
-        client.close()
+    report = run(
+        pipeline(load_settings(data)), now_ms(), lambda line: _progress.print(f"[dim]{line}[/]")
+    )
     if json_output:
         print_json(report.as_json())
         return

@@ -14,12 +14,10 @@ from meterline.app.commands.output import print_json
 from meterline.app.commands.tables import TerminalTable
 from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
-from meterline.app.wiring import clickhouse_config
-from meterline.backends.clickhouse.client import Client
-from meterline.operations.drift_alert import tell
+from meterline.app.wiring import pipeline
+from meterline.operations.drift_alert import publish_drift_alert
 from meterline.operations.reconcile import ReconcileReport, month_of
 from meterline.operations.reconcile import reconcile as run
-from meterline.schemas.periods import Calendar
 
 _out = Console(highlight=False)
 WAIT_SECONDS = 30.0
@@ -43,16 +41,12 @@ def reconcile(
     json_output: Json = False,
 ) -> None:
     """Compare stream totals, stored totals and raw events; find lost batches. Exit code 1 on drift."""
-    settings = load_settings(data)
+    compared = pipeline(load_settings(data))
     at_ms = now_ms()
-    month = month_of(Calendar(settings.time_zone), period, at_ms)
-    client = Client(clickhouse_config(settings))
-    try:
-        report = run(settings, client, month, at_ms, wait_seconds=wait, mend=repair)
-    finally:
-        client.close()
+    month = month_of(compared.calendar, period, at_ms)
+    report = run(compared, month, at_ms, wait_seconds=wait, repair=repair)
     if alert:
-        tell(settings, report, at_ms)
+        publish_drift_alert(compared.kafka("drift"), report, at_ms)
     if json_output:
         print_json(report.as_json())
     else:

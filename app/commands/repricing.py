@@ -16,9 +16,9 @@ from meterline.app.commands.output import print_json
 from meterline.app.commands.report import SCREEN_ROWS_MAX, waiting
 from meterline.app.commands.tables import Cell, TerminalTable, styled
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
-from meterline.app.wiring import catalogue, clickhouse_config
+from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.close import write_audit
+from meterline.control.audit_log import write_audit
 from meterline.pricing.catalogue import Catalogue, catalogue_files, load_catalogue
 from meterline.reports.attribution.core.period import ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import QuestionError, read_axis
@@ -201,7 +201,8 @@ def rerate(
         raise UserError(str(error)) from error
     why = rerating.RerateReason(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
     reader, writer = (Client(clickhouse_config(settings)) for _ in range(2))
-    doors = rerating.RerateDependencies(reader, writer, lambda entry: write_audit(settings, entry))
+    kafka = kafka_config(settings, "rerate")
+    doors = rerating.RerateDependencies(reader, writer, lambda entry: write_audit(kafka, entry))
     try:
         with waiting("pricing events"):
             found = rerating.rerate(

@@ -13,13 +13,12 @@ from meterline.alerting.notify.core.labels import labels_of
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.setup import read_text
 from meterline.app.commands.tables import labelled_lines
 from meterline.app.commands.times import time_ms
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
-from meterline.operations.policy import compile_policy, parse_policy
+from meterline.operations.policy import compile_policy, read_policy_file
 from meterline.operations.route_test import ground_of, published_ground, question
 from meterline.schemas.alert import Severity
 
@@ -50,7 +49,7 @@ def alerts_route(
     at_ms = time_ms(at) if at else now_ms()
     alert = question(scope, rule, severity, window, at_ms)
     if file is not None:
-        objects = compile_policy(parse_policy(read_text(file), str(file)))
+        objects = compile_policy(read_policy_file(file))
         ground = ground_of(objects, at_ms)
     else:
         ground = published_ground(kafka_config(load_settings(data), "route"), at_ms)

@@ -25,7 +25,6 @@ from meterline.schemas.periods import rfc3339
 from meterline.schemas.policy_notify import SILENCE_PREFIX, Silence
 
 _out = Console(highlight=False)
-READ_TIMEOUT_SECONDS = 60
 _COLOURS = {"active": "yellow", "pending": "cyan", "expired": "dim"}
 silence = typer.Typer(help="Manage silences.", no_args_is_help=True)
 Author = Annotated[str, typer.Option(help="Author of the change; default: your user name.")]
@@ -71,7 +70,7 @@ def silence_add(
     who = author or getpass.getuser()
     made = new_silence(tuple(match), starts_ms, ends_ms, who, reason)
     config = kafka_config(load_settings(data), "silence")
-    changes = adding(made, read_policies(config, READ_TIMEOUT_SECONDS), at_ms)
+    changes = adding(made, read_policies(config), at_ms)
     publish(config, changes, actor=who, reason=reason, at_ms=at_ms)
     if json_output:
         print_json(_as_json(made, at_ms))
@@ -160,7 +159,7 @@ def _end(starts_ms: int, duration: str, until: str) -> int:
 
 
 def _read(data: DataDir) -> dict[str, Silence]:
-    policies = read_policies(kafka_config(load_settings(data), "silence"), READ_TIMEOUT_SECONDS)
+    policies = read_policies(kafka_config(load_settings(data), "silence"))
     return {name: item for name, item in policies.items() if isinstance(item, Silence)}
 
 

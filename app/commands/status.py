@@ -12,8 +12,10 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.commands.times import ago
+from meterline.app.local.processes import worker_lines
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.wiring import pipeline
 from meterline.operations.status import BudgetLine, Overview, gather
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339
@@ -33,7 +35,8 @@ _COLOURS = {
 
 def status(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
     """Show workers, consumer lag, last event, spend against budget, and breaker states."""
-    overview = gather(load_settings(data), now_ms())
+    settings = load_settings(data)
+    overview = gather(pipeline(settings), worker_lines(settings.data_dir), now_ms())
     if json_output:
         print_json(overview.as_json())
     else:

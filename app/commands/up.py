@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from meterline.app.commands.options import DataDir
-from meterline.app.commands.setup import read_text
 from meterline.app.local.stack import Stack, StackOptions
 from meterline.app.settings import (
     DEFAULT_DATA_DIR,
@@ -23,7 +22,7 @@ from meterline.app.settings import (
 )
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import stop_on_signals
-from meterline.operations.policy import parse_policy
+from meterline.operations.policy import read_policy_file
 from meterline.schemas.errors import UserError
 
 _out = Console(highlight=False, soft_wrap=True)
@@ -80,7 +79,7 @@ def up(
     set_up_logging("up", log_level)
     is_sample = policy is None
     policy = policy or sample_policy()
-    document = parse_policy(read_text(policy), str(policy))
+    document = read_policy_file(policy)
     if replay is not None and not replay.is_file():
         message = f"no such trace: {replay}"
         raise UserError(message)

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import TextIO
 
 from meterline.app.clock import now_ms
-from meterline.app.commands.policy import planned
-from meterline.app.commands.setup import apply_migrations, apply_topics
 from meterline.app.settings import (
     CLOSES_DIRECTORY,
     RUNTIME_FILE,
+    STATE_FILE,
     BrokerKind,
     ClickHouseSection,
     KafkaSection,
@@ -36,8 +35,7 @@ from meterline.app.settings import (
     base_environment,
     environment_of,
 )
-from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse.client import Client
+from meterline.app.wiring import kafka_config, pipeline
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.errors import KafkaClientError
 from meterline.control.store import publish, read_policies
@@ -48,13 +46,14 @@ from meterline.embedded.kafka import prepare
 from meterline.embedded.processes import free_port, require_free_port
 from meterline.embedded.protocol import answers_kafka
 from meterline.embedded.supervisor import Supervisor
+from meterline.operations.policy import planned
 from meterline.operations.rebuild import is_needed, rebuild
+from meterline.operations.setup import apply_migrations, apply_topics
 from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group
 from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet
 from meterline.schemas.topics import KEPT_TOPICS, Topic
 
-STATE_FILE = "workers.json"
 LOG_FILE = "pipeline.log"
 SERVERS, WORKERS = 0, 1
 # Faust joins its group and reads its changelog back before it is ready; a million entries take
@@ -63,7 +62,6 @@ WORKER_READY_SECONDS = 90
 # A worker that ignores SIGTERM this long is killed: a replay, never a loss.
 WORKER_GRACE_SECONDS = 15
 READY_TIMEOUT_SECONDS = 1.0
-POLICY_READ_SECONDS = 60.0
 # At a stop the sink has this long to store what the embedded broker holds: it is at most a second
 # behind as a rule, and relays that go on sending must not keep the pipeline from ending.
 SINK_SECONDS_MAX = 10.0
@@ -204,22 +202,18 @@ class Stack:
         if order != WORKERS:
             return
         self._say("servers answer; creating topics and tables")
-        apply_topics(self.settings)
-        apply_migrations(self.settings)
+        apply_topics(pipeline(self.settings))
+        apply_migrations(pipeline(self.settings))
         self._rebuild()
         self._publish_policy()
         self._say("starting the workers")
 
     def _rebuild(self) -> None:
         """A broker that forgot everything is told by ClickHouse."""
-        client = Client(clickhouse_config(self.settings))
-        try:
-            if not is_needed(self.settings, client):
-                return
-            self._say("the log is new: restoring its state from ClickHouse")
-            report = rebuild(self.settings, client, now_ms(), self._say)
-        finally:
-            client.close()
+        if not is_needed(pipeline(self.settings)):
+            return
+        self._say("the log is new: restoring its state from ClickHouse")
+        report = rebuild(pipeline(self.settings), now_ms(), self._say)
         self._say(
             f"restored {report.totals:,} totals of {report.events:,} events in "
             f"{report.seconds:.1f} s"
@@ -232,11 +226,11 @@ class Stack:
             return
         kafka = kafka_config(self.settings, "policy")
         if self.options.sample_policy:
-            published = read_policies(kafka, POLICY_READ_SECONDS)
+            published = read_policies(kafka)
             if published:
                 _check_time_zone(published, self.settings.time_zone)
                 return
-        changes = planned(self.settings, path)
+        changes = planned(pipeline(self.settings), path)
         reason = f"start with {path.name}"
         publish(kafka, changes, actor="up", reason=reason, at_ms=now_ms())
         self._say(f"policy: {len(changes)} objects published")

@@ -25,6 +25,9 @@ from meterline.backends.kafka.error_mapping import mapped
 from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError
 from meterline.backends.kafka.gaps import GapWatch
 
+# The longest that commands and jobs read a topic to its end: a million entries take some 20 s, on a
+# machine that does other things as well. A broker that is away is noticed at the start instead.
+READ_SECONDS_MAX = 120.0
 # One step of reading to the end: short, so that the end is noticed soon after it is known.
 STEP_SECONDS_MAX = 0.05
 # An empty partition's end is told when the fetch's wait is over: at a start this is waited for.

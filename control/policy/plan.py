@@ -13,7 +13,7 @@ from meterline.control.policy.checks import PlacedEntry, placed_entries
 from meterline.control.policy.document import DepartmentEntry, PolicyDocument, RulesEntry
 from meterline.control.policy.finance_document import FinanceEntry
 from meterline.control.policy.notify_plan import compile_notify
-from meterline.schemas.audit import AuditEntry, named
+from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
 from meterline.schemas.policy import (
@@ -267,14 +267,12 @@ def audit_entries(
 def _audit_entry(change: PolicyChange, actor: str, reason: str, at_ms: int) -> AuditEntry:
     before = change.before.model_dump_json() if change.before is not None else ""
     after = change.after.model_dump_json() if change.after is not None else ""
-    return named(
-        AuditEntry(
-            at_ms=at_ms,
-            actor=actor,
-            action=f"policy.{change.action.value}",
-            object_id=change.object_id,
-            reason=reason,
-            before=before,
-            after=after,
-        )
+    return audit_entry(
+        f"policy.{change.action.value}",
+        change.object_id,
+        at_ms=at_ms,
+        actor=actor,
+        reason=reason,
+        before=before,
+        after=after,
     )

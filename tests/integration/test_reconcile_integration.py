@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from meterline.app import wiring
 from meterline.app.clock import now_ms
 from meterline.app.settings import load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
@@ -126,7 +127,7 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
         lambda: execute(pipeline, audits) == [(SCOPE,), ("organisation:replayed",)], "the audit"
     )
     meter = Gauges()
-    DriftWatch(load_settings(pipeline.data_dir), meter)(now_ms())
+    DriftWatch(wiring.pipeline(load_settings(pipeline.data_dir)), meter)(now_ms())
     assert meter.values[Metric.DRIFT_WINDOWS] == 0
     assert meter.values[Metric.MISSING_BATCHES] == 2
     pipeline.json("verify", "--truth", str(tmp_path / "truth.json"), "--wait", "60")

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from meterline.app.clock import now_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings
-from meterline.app.wiring import kafka_config
-from meterline.operations.close import close_doors
+from meterline.app.wiring import kafka_config, pipeline
+from meterline.operations.close import close_dependencies
 from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.synthetic import synthetic_trace
 from meterline.relay.client import RelayClient
@@ -73,7 +73,7 @@ def close_last_month(settings: Settings, month: Month) -> CloseResult:
         UserError: it was refused until the time was over; the message says why.
     """
     deadline = time.monotonic() + CLOSE_SECONDS_MAX
-    with close_doors(settings, lambda _step: None) as doors:
+    with close_dependencies(pipeline(settings), lambda _step: None) as doors:
         while True:
             result = close_month(doors, month.name, now_ms(), actor="demo", early=True)
             if result.outcome is not CloseOutcome.REFUSED:

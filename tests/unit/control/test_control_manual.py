@@ -9,7 +9,7 @@ import pytest
 from meterline.app.commands.manual import read_until
 from meterline.control.manual import (
     Order,
-    audit_entry,
+    change_entry,
     override_budget,
     release_throttle,
     revert_budget,
@@ -38,10 +38,10 @@ def test_a_throttle_names_who_why_and_until_when() -> None:
     """The object holds all of it, and the audit entry the object."""
     change = set_throttle({}, KEY, 0, ThrottleMode.REJECT, order(2))
     assert isinstance(change.after, ManualThrottle)
-    entry = audit_entry(change, order(2))
+    entry = change_entry(change, order(2))
     assert (entry.actor, entry.action, entry.reason) == ("ann", "throttle.set", "a loop")
     assert json.loads(entry.after)["until_ms"] == NOW_MS + 2 * HOUR_MS
-    assert entry == audit_entry(change, order(2)), "a retry writes the same"
+    assert entry == change_entry(change, order(2)), "a retry writes the same"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from meterline.reports.reconciliation import (
     TotalsBySource,
     find_drift,
     missing_batches,
-    repair,
+    repair_record,
 )
 from meterline.reports.totals import WindowScope
 from meterline.schemas.measures import Sums
@@ -55,10 +55,10 @@ def test_a_wrong_total_of_the_streams_is_found_and_made_right() -> None:
     both = {key("0"): totals(3), key("1"): totals(4)}
     (drift,) = find_drift(sides(both, both, 9))
     assert (drift.side, drift.nano_usd) == (Side.STREAMS, 2)
-    where, what = repair(drift, both, 1, 1_000)
+    where, what = repair_record(drift, both, 1, 1_000)
     assert (where.shard, what.cost_nano_usd, what.events) == (REPAIR_SHARD, 2, 0)
     repaired = {**both, where: what}
-    again, same = repair(drift, repaired, 1, 2_000)
+    again, same = repair_record(drift, repaired, 1, 2_000)
     assert (again, sums_of(same)) == (where, sums_of(what))
     right = TotalsBySource(
         repaired,
