@@ -23,10 +23,11 @@ from meterline.backends.webhook.client import WebhookClient
 from meterline.control.store import read_policies
 from meterline.operations.close import close_dependencies
 from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
+from meterline.reports.close.booking_lines import read_months_with_events
 from meterline.reports.close.close import CloseBusyError, CloseOutcome, close_month
-from meterline.reports.close.close_due import due_months
-from meterline.reports.close.inputs import mapping_of
-from meterline.reports.close.ledger import read_ledger
+from meterline.reports.close.core.close_due import due_months
+from meterline.reports.close.core.inputs import mapping_of
+from meterline.reports.close.period_store import read_ledger
 from meterline.reports.erp.pull import ExportServer
 from meterline.reports.erp.push import PushDependencies, PushReport, push_closed
 from meterline.reports.scheduler import Every, Monthly, ScheduledJob, Scheduler
@@ -91,7 +92,8 @@ def close_due(settings: Settings, at_ms: int) -> None:
     with close_dependencies(pipeline(settings), on_step) as doors:
         policy = mapping_of(doors.policies()).finance
         ledger = read_ledger(doors.client)
-        for month in due_months(doors.client, ledger, policy, settings.time_zone, at_ms):
+        stored = read_months_with_events(doors.client, settings.time_zone)
+        for month in due_months(stored, ledger, policy, settings.time_zone, at_ms):
             try:
                 result = close_month(doors, month.name, now_ms(), actor=ACTOR)
             except CloseBusyError:

@@ -40,7 +40,6 @@ from benchmarks.report import Figure, Target, finish
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.embedded.clickhouse import start_clickhouse
-from meterline.reports.attribution.answer import run_attribution
 from meterline.reports.attribution.core.period import read_period
 from meterline.reports.attribution.core.question import (
     Attribution,
@@ -48,7 +47,9 @@ from meterline.reports.attribution.core.question import (
     read_axis,
     read_filter,
 )
-from meterline.reports.audit.export import AuditExport, ExportFormat, export_text
+from meterline.reports.attribution.reader import read_attribution
+from meterline.reports.audit.core.export import AuditExport, ExportFormat
+from meterline.reports.audit.export import export_text
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.periods import DAY_MS, Calendar
 from meterline.sinks.migrate import migrate
@@ -183,7 +184,7 @@ SELECT department_, model_, sum(cost) FROM (
 
 def answered(client: Client, question: Attribution) -> dict[tuple[str, ...], int]:
     """The same from attribution."""
-    return {line.group: line.cost_nano_usd for line in run_attribution(client, question).lines}
+    return {line.group: line.cost_nano_usd for line in read_attribution(client, question).lines}
 
 
 def bytes_per_event(client: Client) -> tuple[float, float]:
@@ -255,19 +256,19 @@ def run(bench: Bench, events: int, ids: Ids) -> list[Figure]:
     raw = Attribution(
         AUGUST, UTC, BY_DEPARTMENT_AND_MODEL.by, source=AttributionSource.USAGE_EVENTS
     )
-    unmerged = bench.figures("raw_final_unmerged", lambda: run_attribution(client, raw), 2)
+    unmerged = bench.figures("raw_final_unmerged", lambda: read_attribution(client, raw), 2)
     size, size_without_id = bytes_per_event(client)
     dense, dense_without_id = dense_bytes_per_event(client, ids)
     truth = plainly(client)
-    assert run_attribution(client, BY_DEPARTMENT_AND_MODEL).source is AttributionSource.USAGE_DAYS
-    assert run_attribution(client, ONE_KEY).source is AttributionSource.SPEND_WINDOWS
+    assert read_attribution(client, BY_DEPARTMENT_AND_MODEL).source is AttributionSource.USAGE_DAYS
+    assert read_attribution(client, ONE_KEY).source is AttributionSource.SPEND_WINDOWS
     exact = truth == answered(client, BY_DEPARTMENT_AND_MODEL) == answered(client, raw)
     figures = [
         Figure("events", [events], ""),
-        *bench.figures("rollup", lambda: run_attribution(client, BY_DEPARTMENT_AND_MODEL)),
-        *bench.figures("raw_final", lambda: run_attribution(client, raw)),
+        *bench.figures("rollup", lambda: read_attribution(client, BY_DEPARTMENT_AND_MODEL)),
+        *bench.figures("raw_final", lambda: read_attribution(client, raw)),
         *unmerged,
-        *bench.figures("one_key", lambda: run_attribution(client, ONE_KEY)),
+        *bench.figures("one_key", lambda: read_attribution(client, ONE_KEY)),
         Figure("exact", [int(exact)], ""),
         Figure("bytes_per_event", [size], "bytes"),
         Figure("bytes_per_event_without_id", [size_without_id], "bytes"),

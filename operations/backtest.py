@@ -14,7 +14,8 @@ from meterline.backends.clickhouse.client import Client
 from meterline.operations.chart import Mark, Scene
 from meterline.operations.policy import compile_policy, read_policy_file
 from meterline.pricing.catalogue import Catalogue
-from meterline.reports.spend_slices import SliceQuery, read_spend_slices
+from meterline.reports.core.spend_slices import SliceQuery
+from meterline.reports.spend_slices import read_spend_slices
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.codec import decode_usage
 from meterline.schemas.errors import UserError

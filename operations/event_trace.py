@@ -7,20 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from meterline.backends.clickhouse.client import Client
+from meterline.reports.core.arrivals import Arrival, ArrivalOutcome, EventRow, arrivals
+from meterline.reports.core.totals import WindowScope
 from meterline.reports.event_trace import (
-    Arrival,
-    ArrivalOutcome,
-    EventRow,
     FiredAlert,
     ShardTotal,
-    arrivals,
     read_batches,
     read_dead_letters,
     read_event_rows,
     read_fired,
     read_shard_totals,
 )
-from meterline.reports.totals import WindowScope
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, rfc3339
 

@@ -38,7 +38,7 @@ from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.control.audit_log import audit_record
 from meterline.operations.pipeline import Pipeline
 from meterline.reports import bootstrap as store
-from meterline.reports.totals import windows_between
+from meterline.reports.core.totals import windows_between
 from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group

@@ -29,8 +29,8 @@ from meterline.backends.kafka.publish import OutgoingRecord, publish_records
 from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.control.audit_log import audit_record
 from meterline.operations.pipeline import Pipeline
-from meterline.reports.reconciliation import (
-    AppliedOffset,
+from meterline.reports.core.event_sums import AppliedOffset
+from meterline.reports.core.reconciliation import (
     Drift,
     LaneGap,
     Side,
@@ -39,13 +39,15 @@ from meterline.reports.reconciliation import (
     find_drift,
     left_over,
     missing_batches,
-    read_event_sums,
-    read_lane_gaps,
-    read_window_shards,
     repair_record,
     window_of,
 )
-from meterline.reports.totals import WindowScope, windows_between
+from meterline.reports.core.totals import WindowScope, windows_between
+from meterline.reports.reconciliation_reader import (
+    read_event_sums,
+    read_lane_gaps,
+    read_window_shards,
+)
 from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group

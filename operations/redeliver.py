@@ -16,7 +16,7 @@ from meterline.backends.kafka.publish import OutgoingRecord, publish_records
 from meterline.backends.webhook.client import WebhookClient
 from meterline.backends.webhook.messages import WebhookRequest
 from meterline.control.audit_log import audit_record
-from meterline.reports.deliveries import DeliveryRow
+from meterline.reports.core.deliveries import DeliveryRow
 from meterline.schemas.alert import Alert, decode_alert
 from meterline.schemas.audit import AuditEntry, audit_entry
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, delivery_key, encode_delivery

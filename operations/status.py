@@ -18,12 +18,8 @@ from meterline.backends.kafka.reader import TopicReader
 from meterline.control.store import read_policies
 from meterline.operations.lag import read_lag
 from meterline.operations.pipeline import Pipeline
-from meterline.reports.totals import (
-    CurrentSpend,
-    WindowScope,
-    read_current_spend,
-    read_last_event_ms,
-)
+from meterline.reports.core.totals import CurrentSpend, WindowScope
+from meterline.reports.totals_reader import read_current_spend, read_last_event_ms
 from meterline.schemas.errors import collecting
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Window, WindowKind

@@ -25,8 +25,10 @@ from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.operations.replay.truth import VERIFIED, Truth, TruthSums, WindowKey, read_truth
 from meterline.operations.verify_queries import QUARTER_MS, event_sums
-from meterline.reports.totals import StreamTotals, read_stream_totals
-from meterline.reports.verification import EventRange, check_ids
+from meterline.reports.core.totals import StreamTotals
+from meterline.reports.core.verification import EventRange
+from meterline.reports.totals_reader import read_stream_totals
+from meterline.reports.verification import check_ids
 from meterline.schemas.clock import Clock
 from meterline.schemas.measures import MeasureUnit
 from meterline.schemas.money import usd_text

@@ -7,7 +7,7 @@ the decoder, the rates and the log.
 from __future__ import annotations
 
 from meterline.operations.replay.truth import VERIFIED
-from meterline.reports.totals import Query
+from meterline.reports.core.query import Query
 from meterline.schemas.measures import events_sql
 from meterline.schemas.periods import MINUTE_MS
 

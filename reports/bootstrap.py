@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.totals import SCOPES_OF_EVENT, WINDOWS_PER_QUERY_MAX, Query
-from meterline.schemas.measures import MEASURES, NEWEST_EVENT_SQL, events_sql, read_sums
+from meterline.reports.core.event_sums import BootstrapSums
+from meterline.reports.core.totals import WINDOWS_PER_QUERY_MAX
+from meterline.schemas.measures import MEASURES, read_sums
 from meterline.schemas.periods import Window, WindowKind
-
-# Sums of one opening window, in the order of `schemas.spend.Totals` from `cost_nano_usd` on.
-SUMS = f"{events_sql(MEASURES)}, {NEWEST_EVENT_SQL}"
-TIMES = (
-    "event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
-    "AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"
-)
 
 
 class StoreEnds(NamedTuple):
@@ -88,33 +81,6 @@ def read_ends(client: Client, epoch: int) -> StoreEnds:
         {"epoch": epoch},
     )
     return StoreEnds(*(int(value) for value in rows[0]))
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapSums:
-    """Totals of consecutive windows of one kind, by scope and source partition."""
-
-    windows: Sequence[Window]
-    epoch: int
-
-    def build(self) -> Query:
-        """Rows of (start_ms, scope, partition, sums...)."""
-        scopes = ", ".join(SCOPES_OF_EVENT.values())
-        sql = f"""
-SELECT roundDown(toUnixTimestamp64Milli(event_time), {{starts:Array(Int64)}}) AS start_ms,
-       arrayJoin(arrayConcat({scopes})) AS scope, source_partition, {SUMS}
-FROM usage_events FINAL
-WHERE {TIMES} AND source_epoch < {{epoch:UInt16}}
-GROUP BY start_ms, scope, source_partition"""  # noqa: S608 - constants; values are bound
-        return Query(
-            sql,
-            {
-                "starts": [window.start_ms for window in self.windows],
-                "start_ms": self.windows[0].start_ms,
-                "end_ms": self.windows[-1].end_ms,
-                "epoch": self.epoch,
-            },
-        )
 
 
 def read_bootstrap_sums(

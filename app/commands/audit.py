@@ -25,14 +25,9 @@ from meterline.backends.clickhouse.client import Client
 from meterline.control.audit_log import write_audit
 from meterline.reports.attribution.core.period import ReportPeriod, ReportPeriodError, read_period
 from meterline.reports.audit.core.chain import DayRoot, find_break, roots, verify_roots
+from meterline.reports.audit.core.export import Aggregate, AuditExport, ExportFormat
 from meterline.reports.audit.core.ocsf import OCSF_VERSION, ocsf_event
-from meterline.reports.audit.export import (
-    Aggregate,
-    AuditExport,
-    ExportFormat,
-    export_text,
-    write_parquet,
-)
+from meterline.reports.audit.export import export_text, write_parquet
 from meterline.reports.audit.store import (
     DataClass,
     erase,

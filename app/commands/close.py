@@ -33,8 +33,9 @@ from meterline.reports.close.close import (
     close_month,
     reopen_month,
 )
+from meterline.reports.close.core.ledger import PeriodHistory
 from meterline.reports.close.files import MANIFEST
-from meterline.reports.close.ledger import PeriodHistory, read_ledger
+from meterline.reports.close.period_store import read_ledger
 from meterline.schemas.money import nano_from_usd, usd_display
 
 _out = Console(highlight=False, soft_wrap=True)

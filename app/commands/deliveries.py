@@ -22,14 +22,14 @@ from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, se
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.redeliver import Replayed, Target, alerts_of, ask_again, send_to
-from meterline.reports.deliveries import (
+from meterline.reports.core.deliveries import (
     FAILED,
     DeliveryHistory,
     DeliveryRow,
     NewestDeliveries,
     delivery_rows,
 )
-from meterline.reports.totals import Question
+from meterline.reports.core.query import QueryBuilder
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.errors import UserError
 from meterline.schemas.periods import rfc3339
@@ -256,7 +256,7 @@ def _history(settings: Settings, message_id: str) -> list[DeliveryRow]:
     return rows
 
 
-def _ask(settings: Settings, question: Question) -> list[DeliveryRow]:
+def _ask(settings: Settings, question: QueryBuilder) -> list[DeliveryRow]:
     client = Client(clickhouse_config(settings))
     try:
         return delivery_rows(client.query(*question.build()))

@@ -22,12 +22,12 @@ from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.names import seller_name
 from meterline.reports.attribution.core.period import ReportPeriod, ReportPeriodError, read_period
+from meterline.reports.core.tabular import percent_text
 from meterline.reports.providers.core.exports import RECORDS_MAX, ProviderRow, days_of, read_export
 from meterline.reports.providers.core.layouts import ExportError, ProviderExportFormat, layout_of
 from meterline.reports.providers.core.variance import PPM, MeasureVariance, Variance
 from meterline.reports.providers.reconcile import Reconciliation, reconcile_provider
 from meterline.reports.providers.store import DayRange, store_import
-from meterline.reports.tabular import percent_text
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display, usd_text
 from meterline.schemas.periods import Calendar

@@ -23,7 +23,7 @@ from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control.store import read_policies
-from meterline.reports.attribution.answer import Answer, run_attribution, with_peaks, with_policies
+from meterline.reports.attribution.core.answer import Answer, with_policies
 from meterline.reports.attribution.core.period import Granularity, ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import (
     Attribution,
@@ -33,7 +33,8 @@ from meterline.reports.attribution.core.question import (
 )
 from meterline.reports.attribution.core.roles import statements
 from meterline.reports.attribution.core.table import columns_of, rows_of
-from meterline.reports.tabular import (
+from meterline.reports.attribution.reader import read_attribution, with_peaks
+from meterline.reports.core.tabular import (
     ColumnKind,
     TableColumn,
     TableFormat,
@@ -125,7 +126,7 @@ def attribution(
     client = Client(clickhouse_config(settings))
     try:
         with waiting("querying ClickHouse"):
-            answer = run_attribution(client, question)
+            answer = read_attribution(client, question)
         if peaks:
             with waiting("finding the busiest minutes"):
                 answer = with_peaks(client, answer)

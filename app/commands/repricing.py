@@ -22,11 +22,12 @@ from meterline.control.audit_log import write_audit
 from meterline.pricing.catalogue import Catalogue, catalogue_files, load_catalogue
 from meterline.reports.attribution.core.period import ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import QuestionError, read_axis
+from meterline.reports.core.tabular import percent_text
 from meterline.reports.repricing import rerate as rerating
-from meterline.reports.repricing import whatif
 from meterline.reports.repricing.catalogue_archive import archive_catalogue, read_catalogue
 from meterline.reports.repricing.core.scenario import Scenario, read_swap
-from meterline.reports.tabular import percent_text
+from meterline.reports.repricing.core.whatif import CostComparison, WhatIf
+from meterline.reports.repricing.whatif import price_scenario
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import divide_half_even, usd_display, usd_text
 from meterline.schemas.periods import Calendar
@@ -84,7 +85,7 @@ def what_if(
         tried = chosen_catalogue(settings, client, prices)
         scenario = Scenario(tried, swaps, everything=bool(prices))
         with waiting("pricing requests"):
-            answer = whatif.what_if(client, scenario, stretch, axes)
+            answer = price_scenario(client, scenario, stretch, axes)
     finally:
         client.close()
     if json_output:
@@ -93,7 +94,7 @@ def what_if(
         show_what_if(_out, answer, tried.version)
 
 
-def what_if_json(answer: whatif.WhatIf, version: str) -> dict[str, object]:
+def what_if_json(answer: WhatIf, version: str) -> dict[str, object]:
     """The answer as plain values."""
     names = [str(axis) for axis in answer.by]
     return {
@@ -107,7 +108,7 @@ def what_if_json(answer: whatif.WhatIf, version: str) -> dict[str, object]:
     }
 
 
-def _compared(each: whatif.CostComparison) -> dict[str, object]:
+def _compared(each: CostComparison) -> dict[str, object]:
     return {
         "requests": each.requests,
         "now_usd": usd_text(each.now_nano_usd),
@@ -119,13 +120,13 @@ def _compared(each: whatif.CostComparison) -> dict[str, object]:
     }
 
 
-def _percent(each: whatif.CostComparison) -> str | None:
+def _percent(each: CostComparison) -> str | None:
     if each.now_nano_usd <= 0:
         return None
     return percent_text(divide_half_even(each.saving_nano_usd * _PPM, each.now_nano_usd))
 
 
-def show_what_if(out: Console, answer: whatif.WhatIf, version: str) -> None:
+def show_what_if(out: Console, answer: WhatIf, version: str) -> None:
     """Print the top of an answer for an operator."""
     out.print(what_if_table(answer, version))
     if len(answer.groups) > SCREEN_ROWS_MAX:
@@ -144,7 +145,7 @@ def show_what_if(out: Console, answer: whatif.WhatIf, version: str) -> None:
         out.print(f"[dim]{total.unpriced_now:,} requests have no price now and count 0 there[/]")
 
 
-def what_if_table(answer: whatif.WhatIf, version: str) -> TerminalTable:
+def what_if_table(answer: WhatIf, version: str) -> TerminalTable:
     """The top of an answer."""
     table = TerminalTable(
         [
@@ -165,7 +166,7 @@ def what_if_table(answer: whatif.WhatIf, version: str) -> TerminalTable:
     return table
 
 
-def _cells(each: whatif.CostComparison) -> list[str]:
+def _cells(each: CostComparison) -> list[str]:
     percent = _percent(each)
     return [
         f"{each.requests:,}",

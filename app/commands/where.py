@@ -17,7 +17,7 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.event_trace import Receipt, read_receipt
-from meterline.reports.event_trace import ArrivalOutcome
+from meterline.reports.core.arrivals import ArrivalOutcome
 from meterline.schemas.periods import Calendar, rfc3339
 
 _out = Console(highlight=False)

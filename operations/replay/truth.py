@@ -17,7 +17,7 @@ import msgspec
 import xxhash
 
 from meterline.pricing.catalogue import Catalogue
-from meterline.reports.totals import Total
+from meterline.reports.core.totals import Total
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.measures import COST, EVENTS, INPUT_TOKENS, OUTPUT_TOKENS
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind

@@ -12,174 +12,34 @@ and a repeated run books nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from meterline.backends.clickhouse.client import Client
+from meterline.reports.close.core.booking import POSITION
 from meterline.reports.close.core.months import Month
-from meterline.reports.totals import Query, Total
+from meterline.reports.close.core.values import DayRow, LineKind, SumRow
+from meterline.reports.core.query import between
+from meterline.reports.core.totals import Total
 from meterline.schemas.money import NanoUsd, nano_from_usd
 
 
-class LineKind(StrEnum):
-    """Why a line was booked."""
-
-    USAGE = "usage"
-    """Usage of the month, in its first close."""
-    LATE = "late"
-    """Of an earlier month: came, or was corrected, after its close."""
-    RESTATEMENT = "restatement"
-    """Of the month itself, in a revision."""
-    RERATE = "rerate"
-    """Difference between what a re-rating charges and the prices frozen on the events."""
-
-
-# Name, and how it is read from the raw events. What identifies a line, without its run and kind.
-_DIMENSIONS: Mapping[str, str] = {
-    "day": "toDate(event_time, {time_zone:String})",
-    "organisation": "organisation",
-    "department": "department",
-    "project": "project",
-    "team": "team",
-    "environment": "environment",
-    "key": "key",
-    "model": "model",
-    "provider": "provider",
-    "service_tier": "service_tier",
-    "tier_floor": "toInt64(roundDown(abs(input_tokens), {tier_floors:Array(UInt64)}))",
-    "price_version": "price_version",
-    "correction_reason": "correction_reason",
-    "tags": (
-        "toJSONString(mapSort(mapFilter((name, value) -> has({tag_keys:Array(String)}, name), tags)))"
-    ),
-}
-_MEASURES: Mapping[str, str] = {
-    "events": "toInt64(1)",
-    "unpriced_events": "toInt64(NOT priced)",
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cache_read_tokens",
-    "cache_write_tokens": "cache_write_tokens",
-    "cache_write_1h_tokens": "cache_write_1h_tokens",
-    "input_audio_tokens": "input_audio_tokens",
-    "output_audio_tokens": "output_audio_tokens",
-    "cost_usd": "toDecimal128(cost_usd, 9)",
-}
-_NO_TAGS = "''"
-# Of price_adjustments: money alone, and requests that are no longer without a price.
-_ADJUSTED: Mapping[str, str] = {
-    **dict.fromkeys(_MEASURES, "toInt64(0)"),
-    "unpriced_events": "-toInt64(newly_priced)",
-    "cost_usd": "toDecimal128(difference_usd, 9)",
-}
-_ADJUSTED_REASON = "reason"
-_MONTH_TIMES = """event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC')
-  AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"""
-# The place of an event in the log, as the sink stores it: see migration 0001.
-_POSITION = "9223372036854775807 - bitShiftRight(version, 1)"
-
-
-class CloseRun(NamedTuple):
-    """Whose lines are written."""
-
-    run: int
-    booked_period: str
-    draft: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Booking:
-    """One origin month of one run."""
-
-    run: CloseRun
-    kind: LineKind
-    origin: Month
-    positions: Mapping[int, int]
-    """Source partition to the first position that is not booked."""
-    booked_runs: Sequence[int]
-    """Closed runs, whose lines of the origin month are taken off."""
-    time_zone: str
-    tier_floors: Sequence[int]
-    tag_keys: Sequence[str]
-
-    def build(self) -> Query:
-        """The INSERT and its parameters."""
-        dimensions = dict(_DIMENSIONS)
-        if not self.tag_keys:
-            dimensions["tags"] = _NO_TAGS
-        names = [*dimensions, "key_name", *_MEASURES]
-        raw = ", ".join(
-            f"{expression} AS {name}_"
-            for name, expression in {**dimensions, "key_name": "key_name", **_MEASURES}.items()
-        )
-        adjusted = {**dimensions, "correction_reason": _ADJUSTED_REASON}
-        adjustments = ", ".join(
-            f"{expression} AS {name}_"
-            for name, expression in {**adjusted, "key_name": "key_name", **_ADJUSTED}.items()
-        )
-        source = f"""
-    SELECT {{kind:String}} AS kind_, {raw}
-    FROM usage_events FINAL
-    WHERE event_time >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
-      AND event_time < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC')
-      AND {_POSITION} < transform(source_partition, {{partitions:Array(UInt16)}},
-                                  {{limits:Array(Int64)}}, toInt64(0))
-    UNION ALL
-    SELECT '{LineKind.RERATE.value}' AS kind_, {adjustments}
-    FROM price_adjustments FINAL
-    WHERE {_MONTH_TIMES}"""  # noqa: S608
-        if self.booked_runs:
-            booked = ", ".join([*dimensions, "key_name", *(f"-{name}" for name in _MEASURES)])
-            source += f"""
-    UNION ALL
-    SELECT if(kind = '{LineKind.RERATE.value}', kind, {{kind:String}}), {booked}
-    FROM closed_lines
-    WHERE origin_period = {{origin:String}} AND run IN {{booked_runs:Array(UInt64)}}"""  # noqa: S608
-        groups = ", ".join(f"{name}_" for name in dimensions)
-        sums = ", ".join(f"sum({name}_) AS {name}_sum" for name in _MEASURES)
-        changed = " OR ".join(f"{name}_sum != 0" for name in _MEASURES)
-        sql = f"""
-INSERT INTO closed_lines (booked_period, run, draft, kind, origin_period, {", ".join(names)})
-SELECT {{booked_period:String}}, {{run:UInt64}}, {{draft:UInt8}}, kind_, {{origin:String}},
-       {groups}, max(key_name_), {sums}
-FROM ({source}
-)
-GROUP BY kind_, {groups}
-HAVING {changed}"""  # noqa: S608 - only fixed text is put in; values are bound
-        return Query(sql, self._parameters())
-
-    def _parameters(self) -> dict[str, object]:
-        ordered = sorted(self.positions.items())
-        parameters: dict[str, object] = {
-            "booked_period": self.run.booked_period,
-            "run": self.run.run,
-            "draft": int(self.run.draft),
-            "kind": self.kind.value,
-            "origin": self.origin.name,
-            "time_zone": self.time_zone,
-            "start_ms": self.origin.start_ms,
-            "end_ms": self.origin.end_ms,
-            "partitions": [partition for partition, _ in ordered],
-            "limits": [limit for _, limit in ordered],
-            "tier_floors": list(self.tier_floors),
-        }
-        if self.tag_keys:
-            parameters["tag_keys"] = list(self.tag_keys)
-        if self.booked_runs:
-            parameters["booked_runs"] = list(self.booked_runs)
-        return parameters
+def read_months_with_events(client: Client, time_zone: str) -> set[str]:
+    """Names of the months that have events, such as 2026-10."""
+    rows = client.query(
+        "SELECT DISTINCT formatDateTime(event_time, '%Y-%m', {time_zone:String}) "
+        "FROM usage_events WHERE is_deleted = 0",
+        {"time_zone": time_zone},
+    )
+    return {row[0] for row in rows}
 
 
 def read_positions(client: Client, month: Month) -> dict[int, int]:
     """The first free position of every source partition, by what is stored of a month."""
     rows = client.query(
         f"""
-SELECT source_partition, max({_POSITION}) + 1
+SELECT source_partition, max({POSITION}) + 1
 FROM usage_events
-WHERE event_time >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
-  AND event_time < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC')
+WHERE {between("event_time")}
 GROUP BY source_partition ORDER BY source_partition""",  # noqa: S608 - fixed text
         {"start_ms": month.start_ms, "end_ms": month.end_ms},
     )
@@ -191,9 +51,9 @@ def read_month_sums(client: Client, month: Month) -> tuple[int, int, NanoUsd]:
     ((events, tokens, cost, adjusted),) = client.query(
         f"""
 SELECT count(), sum(input_tokens + output_tokens), sum(cost_usd),
-       (SELECT sum(difference_usd) FROM price_adjustments FINAL WHERE {_MONTH_TIMES})
+       (SELECT sum(difference_usd) FROM price_adjustments FINAL WHERE {between("event_time")})
 FROM usage_events FINAL
-WHERE {_MONTH_TIMES}""",  # noqa: S608 - fixed text
+WHERE {between("event_time")}""",  # noqa: S608 - fixed text
         {"start_ms": month.start_ms, "end_ms": month.end_ms},
     )
     return int(events), int(tokens), nano_from_usd(str(cost)) + nano_from_usd(str(adjusted or 0))
@@ -209,23 +69,6 @@ WHERE origin_period = {origin:String} AND run IN {runs:Array(UInt64)}""",
         {"origin": origin, "runs": list(runs)},
     )
     return int(events), int(tokens), nano_from_usd(str(cost))
-
-
-class SumRow(NamedTuple):
-    """Booked money and usage of one department's project and model, by why it was booked."""
-
-    run: int
-    organisation: str
-    department: str
-    project: str
-    model: str
-    kind: LineKind
-    origin_period: str
-    requests: int
-    unpriced: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_nano_usd: NanoUsd
 
 
 def read_sums(client: Client, runs: Sequence[int]) -> list[SumRow]:
@@ -244,15 +87,6 @@ ORDER BY run, organisation, department, project, model, kind, origin_period""",
         SumRow._make([*row[:5], LineKind(row[5]), *row[6:11], nano_from_usd(str(row[11]))])
         for row in rows
     ]
-
-
-class DayRow(NamedTuple):
-    """What a department used on one day of its month."""
-
-    organisation: str
-    department: str
-    day: str
-    cost_nano_usd: NanoUsd
 
 
 def read_days(client: Client, runs: Sequence[int], period: str) -> list[DayRow]:

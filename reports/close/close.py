@@ -27,25 +27,22 @@ from pathlib import Path
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.close.booking_lines import (
-    Booking,
-    CloseRun,
-    LineKind,
     read_booked_sums,
     read_month_sums,
     read_positions,
     read_scope_totals,
     read_sums,
 )
-from meterline.reports.close.checks import (
+from meterline.reports.close.core.booking import Booking
+from meterline.reports.close.core.checks import (
     Blocker,
     BlockerKind,
     check_drift,
     check_mapping,
     check_time,
 )
-from meterline.reports.close.core.months import Month, month_before, month_named
-from meterline.reports.close.files import directory_of, files_in_place, write_files
-from meterline.reports.close.inputs import (
+from meterline.reports.close.core.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
+from meterline.reports.close.core.inputs import (
     CostMapping,
     FrozenInputs,
     OriginInput,
@@ -54,17 +51,20 @@ from meterline.reports.close.inputs import (
     encode_inputs,
     mapping_of,
 )
-from meterline.reports.close.ledger import (
+from meterline.reports.close.core.ledger import (
     PeriodEntry,
     PeriodHistory,
     PeriodLedger,
     PeriodState,
-    append_entry,
-    read_ledger,
 )
-from meterline.reports.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
-from meterline.reports.focus.prices import prices_of, read_models, tier_floors
-from meterline.reports.totals import StreamTotals, read_stream_totals
+from meterline.reports.close.core.months import Month, month_before, month_named
+from meterline.reports.close.core.values import CloseRun, LineKind
+from meterline.reports.close.files import directory_of, files_in_place, write_files
+from meterline.reports.close.period_store import append_entry, read_ledger
+from meterline.reports.core.totals import StreamTotals
+from meterline.reports.focus.core.prices import prices_of, tier_floors
+from meterline.reports.focus.reader import read_models
+from meterline.reports.totals_reader import read_stream_totals
 from meterline.schemas.audit import AuditEntry
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import WindowKind

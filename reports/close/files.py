@@ -25,11 +25,11 @@ import msgspec
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.booking_lines import read_days, read_sums
 from meterline.reports.close.core.bill import OrganisationBill, bill_json, bills
+from meterline.reports.close.core.inputs import FrozenInputs, digest, encode_inputs
 from meterline.reports.close.core.statement import OrganisationStatement, statements_of
-from meterline.reports.close.csv_file import csv_bytes, text_cell
-from meterline.reports.close.inputs import FrozenInputs, digest, encode_inputs
 from meterline.reports.close.summary import summary_html
 from meterline.reports.close.workbook import workbook_bytes
+from meterline.reports.core.csv_text import csv_bytes, text_cell
 from meterline.reports.erp.core.journal import Journal, journal_of
 from meterline.reports.erp.core.layouts import layout_bytes, money
 from meterline.reports.erp.core.payload import payloads

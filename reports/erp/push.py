@@ -25,9 +25,9 @@ from meterline.backends.webhook.messages import (
     WebhookUnreachableError,
 )
 from meterline.reports.close.booking_lines import read_sums
+from meterline.reports.close.core.inputs import FrozenInputs, decode_inputs
+from meterline.reports.close.core.ledger import PeriodLedger
 from meterline.reports.close.core.statement import statements_of
-from meterline.reports.close.inputs import FrozenInputs, decode_inputs
-from meterline.reports.close.ledger import PeriodLedger
 from meterline.reports.erp.core.payload import Payload, payloads
 from meterline.schemas.clock import Clock
 from meterline.schemas.finance import PushTarget

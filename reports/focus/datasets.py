@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.csv_file import csv_bytes
-from meterline.reports.close.inputs import FrozenInputs
-from meterline.reports.focus.focus_rows import COLUMNS, ISSUER, RowMaker
-from meterline.reports.focus.lines import read_line_days, read_lines
+from meterline.reports.close.core.inputs import FrozenInputs
+from meterline.reports.core.csv_text import csv_bytes
+from meterline.reports.focus.core.focus_rows import COLUMNS, ISSUER, RowMaker
+from meterline.reports.focus.reader import read_line_days, read_lines
 from meterline.schemas.money import NanoUsd
 from meterline.schemas.periods import rfc3339
 

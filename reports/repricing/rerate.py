@@ -24,10 +24,11 @@ from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.attribution.core.period import ReportPeriod
-from meterline.reports.repricing.charged_usage import CHARGED_EVENTS
+from meterline.reports.core.query import Query
+from meterline.reports.repricing.core.charged_usage import CHARGED_EVENTS
 from meterline.reports.repricing.core.scenario import Request, event_of
-from meterline.reports.repricing.slices import EventSlice, read_event_slices
-from meterline.reports.totals import Query
+from meterline.reports.repricing.core.slices import EventSlice
+from meterline.reports.repricing.slices import read_event_slices
 from meterline.schemas.audit import AuditEntry
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import NanoUsd, nano_from_usd, usd_text

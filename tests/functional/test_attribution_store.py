@@ -11,7 +11,7 @@ import pytest
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.backends.kafka.config import Record
-from meterline.reports.attribution.answer import Answer, run_attribution, with_peaks
+from meterline.reports.attribution.core.answer import Answer
 from meterline.reports.attribution.core.period import Granularity, ReportPeriod
 from meterline.reports.attribution.core.question import (
     Attribution,
@@ -22,6 +22,7 @@ from meterline.reports.attribution.core.question import (
     exact_sources,
     read_axis,
 )
+from meterline.reports.attribution.reader import read_attribution, with_peaks
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
 from meterline.schemas.periods import DAY_MS, Calendar, WindowKind
 from meterline.schemas.reasons import RejectReason
@@ -220,16 +221,16 @@ def test_every_source_equals_a_recomputation(store: Client, zone: str) -> None:
                 accepted.remove(sent[index])
         for question in questions(zone):
             expected = recomputed(question, accepted)
-            plain = run_attribution(store, from_events(question))
+            plain = read_attribution(store, from_events(question))
             assert answered(plain) == expected
-            assert answered(run_attribution(store, question)) == expected
+            assert answered(read_attribution(store, question)) == expected
         if round_number < 3:
             at_ms = NOW_MS + 1_000 * round_number
             rolled_up += refresh(store, zone, at_ms, hot_seconds=0)
             remove_replaced(store, at_ms + 2 * 3_600_000)
             assert refresh(store, zone, at_ms + 1, hot_seconds=0) == 0
             for question in questions(zone):
-                assert answered(run_attribution(store, question)) == recomputed(question, accepted)
+                assert answered(read_attribution(store, question)) == recomputed(question, accepted)
     assert rolled_up > 100
 
 
@@ -253,7 +254,7 @@ def test_fresh_rollup_is_what_answers(store: Client) -> None:
     question = questions("UTC")[0]
     expected = recomputed(question, events)
     store.command("TRUNCATE TABLE usage_events")
-    answer = run_attribution(store, question)
+    answer = read_attribution(store, question)
     assert answer.source is AttributionSource.USAGE_DAYS
     assert answered(answer) == expected
 
@@ -269,7 +270,7 @@ def test_hot_cells_are_left_alone(store: Client) -> None:
     log.send(hot[1:])
     assert refresh(store, "UTC", NOW_MS) == 0
     question = questions("UTC")[0]
-    assert answered(run_attribution(store, question)) == recomputed(question, hot)
+    assert answered(read_attribution(store, question)) == recomputed(question, hot)
     assert refresh(store, "UTC", NOW_MS + 601_000) > 0
 
 
@@ -291,6 +292,6 @@ def test_peaks_are_the_busiest_minute(store: Client) -> None:
     ]
     Log(store).send(events)
     question = questions("UTC")[0]
-    answer = with_peaks(store, run_attribution(store, question))
+    answer = with_peaks(store, read_attribution(store, question))
     assert [line.peaks for line in answer.lines] == [(3, 900)]
     assert AttributionSource.SPEND_WINDOWS not in exact_sources(question)

@@ -14,14 +14,8 @@ from meterline.backends.clickhouse.config import InsertColumn
 from meterline.backends.clickhouse.errors import ClickHouseRefusedError
 from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.audit.core.chain import BreakKind, find_break
-from meterline.reports.audit.export import (
-    FIELDS,
-    Aggregate,
-    AuditExport,
-    ExportFormat,
-    export_text,
-    write_parquet,
-)
+from meterline.reports.audit.core.export import FIELDS, Aggregate, AuditExport, ExportFormat
+from meterline.reports.audit.export import export_text, write_parquet
 from meterline.reports.audit.store import (
     DataClass,
     erase,

@@ -9,8 +9,9 @@ import pytest
 
 from meterline.backends.clickhouse.client import Client
 from meterline.reports.close.close import CloseError, CloseOutcome, close_month, reopen_month
+from meterline.reports.close.core.ledger import PeriodState
 from meterline.reports.close.files import check_files
-from meterline.reports.close.ledger import PeriodState, read_ledger
+from meterline.reports.close.period_store import read_ledger
 from tests.close_store import (
     CUT_OFF_MS,
     DECEMBER_CUT_OFF_MS,

@@ -9,7 +9,12 @@ import pytest
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig, InsertColumn
-from meterline.reports.deliveries import FAILED, DeliveryHistory, NewestDeliveries, delivery_rows
+from meterline.reports.core.deliveries import (
+    FAILED,
+    DeliveryHistory,
+    NewestDeliveries,
+    delivery_rows,
+)
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, encode_delivery
 from meterline.schemas.tables import DELIVERIES
 from meterline.sinks.core.control_rows import Place, delivery_row, rows_block

@@ -7,7 +7,7 @@ from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalog
 from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.attribution.core.question import read_axis
 from meterline.reports.repricing.core.scenario import Scenario, Swap
-from meterline.reports.repricing.whatif import what_if
+from meterline.reports.repricing.whatif import price_scenario
 from tests.close_store import (
     CATALOGUE,
     NOVEMBER_MS,
@@ -38,7 +38,7 @@ def test_the_catalogue_in_use_saves_exactly_nothing(store: Client) -> None:
     """What-if at the prices that were charged changes no group by a nano-dollar."""
     store_events(store, october_events(), 0)
     scenario = Scenario(load_catalogue(), everything=True)
-    answer = what_if(store, scenario, OCTOBER, (read_axis("department"), read_axis("model")))
+    answer = price_scenario(store, scenario, OCTOBER, (read_axis("department"), read_axis("model")))
     assert len(answer.groups) == 12
     assert answer.total.requests == 200
     assert answer.total.now_nano_usd > 0
@@ -52,7 +52,9 @@ def test_another_catalogue_is_exact_over_price_changes_and_tiers(
     events = october_events(300)
     store_events(store, events, 0)
     store_events(store, events[:50], 1_000)
-    answer = what_if(store, Scenario(dear, everything=True), OCTOBER, (read_axis("tag:feature"),))
+    answer = price_scenario(
+        store, Scenario(dear, everything=True), OCTOBER, (read_axis("tag:feature"),)
+    )
     expected: dict[tuple[str, ...], list[int]] = {}
     for event in events:
         now = CATALOGUE.rate(event)
@@ -74,7 +76,7 @@ def test_a_model_is_replaced_and_the_others_left_out(store: Client) -> None:
     events = [*october_events(60), usage(61, model="openai/GPT-4.1", provider="")]
     store_events(store, events, 0)
     scenario = Scenario(CATALOGUE, (Swap("gpt-4.1", "deepseek-v3.2"),))
-    answer = what_if(store, scenario, OCTOBER, ())
+    answer = price_scenario(store, scenario, OCTOBER, ())
     swapped = [event for event in events if CATALOGUE.rate(event).model == "gpt-4.1"]
     replaced = [usage(int(e.id[2:-2]), model="deepseek-v3.2", provider="deepseek") for e in swapped]
     assert answer.total.requests == len(swapped) == 21

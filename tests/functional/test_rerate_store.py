@@ -8,9 +8,9 @@ import pytest
 
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
-from meterline.reports.attribution.answer import run_attribution
 from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.attribution.core.question import Attribution, AttributionSource, read_axis
+from meterline.reports.attribution.reader import read_attribution
 from meterline.reports.close.close import CloseOutcome, close_month
 from meterline.reports.repricing.catalogue_archive import (
     UnknownVersionError,
@@ -26,7 +26,7 @@ from meterline.reports.repricing.rerate import (
     Rerating,
     rerate,
 )
-from meterline.reports.repricing.whatif import what_if
+from meterline.reports.repricing.whatif import price_scenario
 from meterline.schemas.audit import AuditEntry
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.periods import Calendar
@@ -76,7 +76,7 @@ class Books:
         question = Attribution(OCTOBER, Calendar("UTC"), (read_axis(axis),), source=source)
         return {
             line.group[0]: (line.cost_nano_usd, line.sums.unpriced_events)
-            for line in run_attribution(self.client, question).lines
+            for line in read_attribution(self.client, question).lines
         }
 
 
@@ -149,7 +149,7 @@ def test_adjustments_sum_to_the_difference_and_events_stay(
     assert again.groups == {}
     assert len(books.audit) == 1
     # What-if starts from what is charged now.
-    same = what_if(books.client, Scenario(corrected, everything=True), OCTOBER, ())
+    same = price_scenario(books.client, Scenario(corrected, everything=True), OCTOBER, ())
     assert (same.total.now_nano_usd, same.total.saving_nano_usd) == (wanted, 0)
     # Back to the prices in use: the new price of what had none stays, the rest cancels.
     books.rerate(CATALOGUE, LATER_MS + 2)

@@ -26,16 +26,14 @@ from meterline.backends.kafka.reader import TopicReader
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.embedded.processes import ServerProcess
 from meterline.pricing.catalogue import load_catalogue
-from meterline.reports.totals import (
-    StreamTotals,
-    Total,
-    WindowScope,
+from meterline.reports.core.totals import StreamTotals, Total, WindowScope, windows_between
+from meterline.reports.core.verification import EventRange
+from meterline.reports.totals_reader import (
     read_event_totals,
     read_last_event_ms,
     read_stream_totals,
-    windows_between,
 )
-from meterline.reports.verification import EventRange, check_ids, read_stored
+from meterline.reports.verification import check_ids, read_stored
 from meterline.schemas.alert import Alert, AlertStatus, RuleType, Severity, encode_alert
 from meterline.schemas.audit import AuditEntry, encode_audit
 from meterline.schemas.dead_letter import (

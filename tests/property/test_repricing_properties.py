@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meterline.pricing.catalogue import build_catalogue
 from meterline.reports.repricing.core.scenario import Request, Scenario, event_of, price_cuts
-from meterline.reports.repricing.whatif import CostComparison, price_row
+from meterline.reports.repricing.core.whatif import CostComparison, price_row
 from meterline.schemas.money import usd_text
 
 START_MS = 1_790_812_800_000  # 2026-10-01T00:00Z

@@ -21,7 +21,7 @@ from meterline.reports.attribution.core.question import (
     scope_type,
     windows_of,
 )
-from meterline.reports.totals import Query
+from meterline.reports.core.query import Query, between
 from meterline.schemas.measures import REPORTED
 from meterline.schemas.periods import MINUTE_MS, WindowKind
 from meterline.schemas.scopes import ScopeType
@@ -219,14 +219,8 @@ def _event_columns(question: Attribution, parameters: dict[str, object]) -> list
     ]
 
 
-_EVENT_TIMES = (
-    "event_time >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
-    "AND event_time < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"
-)
-
-
 def _events_where(question: Attribution, parameters: dict[str, object]) -> str:
-    return _EVENT_TIMES + _filters(question, parameters)
+    return between("event_time") + _filters(question, parameters)
 
 
 def _from_events(question: Attribution, parameters: dict[str, object], also: str = "") -> str:
@@ -294,8 +288,7 @@ def _windows_where(
         filters += " AND scope IN {scopes:Array(String)}"
     return (
         "window_kind = {kind:String} AND scope_type = {scope_type:String} "
-        "AND window_start >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
-        f"AND window_start < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC'){filters}"
+        f"AND {between('window_start')}{filters}"
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from meterline.reports.attribution.answer import Answer, AttributionLine
+from meterline.reports.attribution.core.answer import Answer, AttributionLine
 from meterline.reports.attribution.core.period import Granularity
-from meterline.reports.tabular import ColumnKind, TableColumn
+from meterline.reports.core.tabular import ColumnKind, TableColumn
 from meterline.schemas.measures import REPORT_COLUMNS, MeasureUnit, ReportColumn
 from meterline.schemas.periods import Window, WindowKind
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meterline.reports.close.booking_lines import DayRow
+from meterline.reports.close.core.currency import Exchange
+from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs
 from meterline.reports.close.core.statement import (
     Amount,
     DepartmentStatement,
@@ -18,8 +19,7 @@ from meterline.reports.close.core.statement import (
     OrganisationStatement,
     Origin,
 )
-from meterline.reports.close.inputs import DepartmentInput, FrozenInputs
-from meterline.reports.currency import Exchange
+from meterline.reports.close.core.values import DayRow
 from meterline.schemas.money import NanoUsd, divide_half_even, usd_text
 
 _PERMILLE = 1000

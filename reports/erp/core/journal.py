@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meterline.reports.close.booking_lines import LineKind
+from meterline.reports.close.core.inputs import FrozenInputs
 from meterline.reports.close.core.months import month_named
 from meterline.reports.close.core.statement import (
     Amount,
     DepartmentStatement,
     OrganisationStatement,
 )
-from meterline.reports.close.inputs import FrozenInputs
+from meterline.reports.close.core.values import LineKind
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import usd_text
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 
-from meterline.reports.close.csv_file import csv_bytes, text_cell
+from meterline.reports.core.csv_text import csv_bytes, text_cell
 from meterline.reports.erp.core.journal import Journal, JournalLine, check_balance
 from meterline.schemas.finance import JournalLayout, LayoutType, minor_digits
 

@@ -7,8 +7,8 @@ from operator import itemgetter, mul
 from typing import NamedTuple
 
 from meterline.reports.close.core.allocation import allocate, round_parts
-from meterline.reports.close.inputs import PriceInput
-from meterline.reports.focus.lines import TOKEN_CLASSES, Line
+from meterline.reports.close.core.inputs import PriceInput
+from meterline.reports.focus.core.focus_lines import TOKEN_CLASSES, FocusLine
 from meterline.schemas.money import NanoUsd
 
 PRICED, ALLOCATED = "priced", "allocated"
@@ -23,7 +23,7 @@ class Split(NamedTuple):
     how: str
 
 
-def split_cost(line: Line, price: PriceInput | None) -> Split:
+def split_cost(line: FocusLine, price: PriceInput | None) -> Split:
     """Divide the exact cost; the parts sum to it."""
     if price is None or line.unpriced == line.events:
         return Split(_by_weight(line.cost_nano_usd, line.tokens), ALLOCATED)

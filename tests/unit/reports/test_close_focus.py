@@ -9,12 +9,12 @@ from focus_data_toolkit.model.validator import lint_focus_1_4_structure
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.close.inputs import DepartmentInput, FrozenInputs, PriceInput
-from meterline.reports.currency import Exchange
+from meterline.reports.close.core.currency import Exchange
+from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs, PriceInput
+from meterline.reports.focus.core.focus_lines import FocusLine
+from meterline.reports.focus.core.focus_rows import COLUMNS, RowMaker
 from meterline.reports.focus.core.split import split_cost
 from meterline.reports.focus.datasets import billing_period_bytes
-from meterline.reports.focus.focus_rows import COLUMNS, RowMaker
-from meterline.reports.focus.lines import Line
 from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.money import nano_from_usd
 
@@ -50,7 +50,7 @@ TOKENS = (600, 300, 0, 0, 0, 200, 0)
 COST = (600 * 2_000_000 + 300 * 500_000 + 200 * 8_000_000) // 1000
 
 
-def line(**fields: object) -> Line:
+def line(**fields: object) -> FocusLine:
     values = {
         "day": date(2026, 10, 25),  # 25 hours in Berlin
         "organisation": "acme",
@@ -74,10 +74,10 @@ def line(**fields: object) -> Line:
         "tokens": TOKENS,
         "cost_nano_usd": COST,
     }
-    return Line._make((values | fields)[name] for name in Line._fields)
+    return FocusLine._make((values | fields)[name] for name in FocusLine._fields)
 
 
-def rows(*lines: Line) -> list[dict[str, str]]:
+def rows(*lines: FocusLine) -> list[dict[str, str]]:
     maker = RowMaker(INPUTS)
     text = "".join(row for each in lines for row in maker.rows(each))
     made = list(csv.reader(io.StringIO(text, newline=""), strict=True))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.attribution.answer import (
+from meterline.reports.attribution.core.answer import (
     Answer,
     AttributionLine,
     project,

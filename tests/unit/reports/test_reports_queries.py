@@ -7,15 +7,15 @@ import re
 
 import pytest
 
-from meterline.reports.totals import (
+from meterline.reports.core.query import Query
+from meterline.reports.core.totals import (
     CurrentSpend,
     EventTotals,
     LastEvent,
-    Query,
     StreamTotals,
     windows_between,
 )
-from meterline.reports.verification import EventRange, StoredEvents, StoredIds
+from meterline.reports.core.verification import EventRange, StoredEvents, StoredIds
 from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
 from meterline.schemas.scopes import ScopeType
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meterline.reports.event_trace import (
+from meterline.reports.core.arrivals import (
     ArrivalOutcome,
     BatchRow,
     DeadLetterRow,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from meterline.reports.reconciliation import (
-    AppliedOffset,
+from meterline.reports.core.event_sums import AppliedOffset
+from meterline.reports.core.reconciliation import (
     LaneGap,
     Side,
     TotalsBySource,
@@ -11,7 +11,7 @@ from meterline.reports.reconciliation import (
     missing_batches,
     repair_record,
 )
-from meterline.reports.totals import WindowScope
+from meterline.reports.core.totals import WindowScope
 from meterline.schemas.measures import Sums
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals, sums_of

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.tabular import (
+from meterline.reports.core.tabular import (
     FORMULA_STARTS,
     ColumnKind,
     TableColumn,

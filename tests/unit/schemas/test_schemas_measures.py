@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meterline.reports.attribution.answer import Answer, AttributionLine
+from meterline.reports.attribution.core.answer import Answer, AttributionLine
 from meterline.reports.attribution.core.period import read_period
 from meterline.reports.attribution.core.question import Attribution, AttributionSource, read_axis
 from meterline.reports.attribution.core.table import columns_of, rows_of

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
-from meterline.backends.clickhouse.client import Client
 from meterline.schemas.money import NanoUsd
 
 # Class name, meter, and the place of its price in PriceInput.
@@ -21,7 +20,7 @@ TOKEN_CLASSES = (
 )
 
 
-class Line(NamedTuple):
+class FocusLine(NamedTuple):
     """One booked line."""
 
     day: date
@@ -46,35 +45,6 @@ class Line(NamedTuple):
     tokens: tuple[int, ...]
     """By TOKEN_CLASSES."""
     cost_nano_usd: NanoUsd
-
-
-def read_lines(client: Client, run: int, organisation: str, day: date) -> Iterator[Line]:
-    """The lines of one organisation and day, in one order for ever."""
-    rows = client.query(
-        """
-SELECT department, project, team, environment, key, key_name, model, provider, service_tier,
-       tier_floor, price_version, correction_reason, tags, kind, origin_period, events,
-       unpriced_events, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-       cache_write_1h_tokens, input_audio_tokens, output_audio_tokens,
-       toInt128(cost_usd * 1000000000)
-FROM closed_lines
-WHERE run = {run:UInt64} AND organisation = {organisation:String} AND day = {day:Date}
-ORDER BY department, key, model, kind, origin_period, project, team, environment, provider,
-         service_tier, tier_floor, price_version, correction_reason, tags""",
-        {"run": run, "organisation": organisation, "day": day},
-    )
-    for row in rows:
-        yield Line._make((day, organisation, *row[:17], classes(row[17:24]), row[24]))
-
-
-def read_line_days(client: Client, run: int) -> list[tuple[str, date]]:
-    """Organisations and days that a run has lines of."""
-    rows = client.query(
-        "SELECT DISTINCT organisation, day FROM closed_lines WHERE run = {run:UInt64} "
-        "ORDER BY organisation, day",
-        {"run": run},
-    )
-    return [(row[0], row[1]) for row in rows]
 
 
 def classes(counts: Sequence[int]) -> tuple[int, ...]:

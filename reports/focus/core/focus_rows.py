@@ -22,12 +22,12 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from meterline.reports.close.booking_lines import LineKind
+from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs, PriceInput
 from meterline.reports.close.core.months import day_start_ms
-from meterline.reports.close.csv_file import quoted, text_cell
-from meterline.reports.close.inputs import DepartmentInput, FrozenInputs, PriceInput
+from meterline.reports.close.core.values import LineKind
+from meterline.reports.core.csv_text import quoted, text_cell
+from meterline.reports.focus.core.focus_lines import TOKEN_CLASSES, FocusLine
 from meterline.reports.focus.core.split import ALLOCATED, PICO_PER_NANO, PRICED, split_cost
-from meterline.reports.focus.lines import TOKEN_CLASSES, Line
 from meterline.schemas.money import divide_half_even, usd_text
 from meterline.schemas.periods import rfc3339
 
@@ -112,7 +112,7 @@ class RowMaker:
         self._payers: dict[tuple[object, ...], _Payer] = {}
         self._sold: dict[tuple[object, ...], _Sold] = {}
 
-    def rows(self, line: Line) -> list[str]:
+    def rows(self, line: FocusLine) -> list[str]:
         """One row of CSV, with its line end, per token class that the line has."""
         payer, sold = self._payer(line), self._model(line)
         costs, how = split_cost(line, sold.price)
@@ -139,7 +139,7 @@ class RowMaker:
             events = unpriced = "0"
         return found
 
-    def _payer(self, line: Line) -> _Payer:
+    def _payer(self, line: FocusLine) -> _Payer:
         key = (*line[1:8], line.tags)
         known = self._payers.get(key)
         if known is None:
@@ -148,7 +148,7 @@ class RowMaker:
             known = self._payers[key] = self._new_payer(line)
         return known
 
-    def _new_payer(self, line: Line) -> _Payer:
+    def _new_payer(self, line: FocusLine) -> _Payer:
         inputs = self._inputs
         department = self._departments.get((line.organisation, line.department))
         tags = json.loads(line.tags) if line.tags else {}
@@ -170,7 +170,7 @@ class RowMaker:
         )
         return _Payer._make(quoted(text_cell(cell)) for cell in cells)
 
-    def _model(self, line: Line) -> _Sold:
+    def _model(self, line: FocusLine) -> _Sold:
         key = (line.day, *line[8:13], line.kind, line.origin_period)
         known = self._sold.get(key)
         if known is None:
@@ -182,7 +182,7 @@ class RowMaker:
             known = self._sold[key] = _Sold(price, meters)
         return known
 
-    def _meters(self, line: Line, price: PriceInput | None) -> tuple[_Meter, ...]:
+    def _meters(self, line: FocusLine, price: PriceInput | None) -> tuple[_Meter, ...]:
         common = self._common(line)
         found: list[_Meter] = []
         for name, meter, place in TOKEN_CLASSES:
@@ -205,7 +205,7 @@ class RowMaker:
             found.append(_Meter(_template(cells), listed))
         return tuple(found)
 
-    def _common(self, line: Line) -> dict[str, str]:
+    def _common(self, line: FocusLine) -> dict[str, str]:
         inputs = self._inputs
         zone = inputs.time_zone
         seller = text_cell(line.provider) or ISSUER
@@ -241,12 +241,12 @@ class RowMaker:
             "x_ServiceTier": line.service_tier or "standard",
         }
 
-    def _corrects(self, line: Line) -> bool:
+    def _corrects(self, line: FocusLine) -> bool:
         """Whether it changes what was invoiced: an open month's own re-rating does not."""
         own = self._inputs.revision == 1 and line.origin_period == self._inputs.period
         return line.kind != LineKind.USAGE and not (line.kind == LineKind.RERATE and own)
 
-    def _price(self, line: Line) -> PriceInput | None:
+    def _price(self, line: FocusLine) -> PriceInput | None:
         key = (line.provider, line.model, line.service_tier, line.tier_floor)
         at_ms = day_start_ms(line.day, self._inputs.time_zone)
         best: PriceInput | None = None
@@ -263,7 +263,7 @@ def _template(cells: Mapping[str, str]) -> str:
     return ",".join(parts) + "\r\n"
 
 
-def _sku_price(line: Line, name: str, price: PriceInput) -> str:
+def _sku_price(line: FocusLine, name: str, price: PriceInput) -> str:
     since = _instant(price.from_ms)[:10]
     tier = line.service_tier or "standard"
     return f"{line.provider}/{line.model}/{tier}/{line.tier_floor}/{name}/{since}"

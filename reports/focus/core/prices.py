@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
 from meterline.pricing.rating import Tariff, TariffPeriod
-from meterline.reports.close.core.months import day_start_ms
-from meterline.reports.close.inputs import PriceInput
-from meterline.schemas.periods import DAY_MS
+from meterline.reports.close.core.inputs import PriceInput
 
 Prices = tuple[int, int, int, int, int, int, int]
 
@@ -39,24 +36,6 @@ def tier_floors(catalogue: Catalogue) -> list[int]:
         if tier.start_input_tokens
     }
     return [0, *sorted(starts)]
-
-
-def read_models(client: Client, run: int, time_zone: str) -> list[PricedModel]:
-    """The models of a run, with the days on which they were used."""
-    rows = client.query(
-        """
-SELECT provider, model, service_tier, tier_floor, min(day), max(day)
-FROM closed_lines WHERE run = {run:UInt64}
-GROUP BY provider, model, service_tier, tier_floor
-ORDER BY provider, model, service_tier, tier_floor""",
-        {"run": run},
-    )
-    return [
-        PricedModel._make(
-            (*row[:4], day_start_ms(row[4], time_zone), day_start_ms(row[5], time_zone) + DAY_MS)
-        )
-        for row in rows
-    ]
 
 
 def prices_of(

@@ -14,21 +14,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from meterline.backends.clickhouse.client import Client
-from meterline.reports.bootstrap import SUMS, TIMES
-from meterline.reports.totals import SCOPES_OF_EVENT, WINDOWS_PER_QUERY_MAX, Query, WindowScope
-from meterline.schemas.measures import MEASURES, Sums, columns_sql, read_sums
-from meterline.schemas.periods import Window, WindowKind
+from meterline.reports.core.event_sums import AppliedOffset
+from meterline.reports.core.totals import WindowScope
+from meterline.schemas.measures import Sums
+from meterline.schemas.periods import WindowKind
 from meterline.schemas.spend import REPAIR_SHARD, SnapshotKey, Totals, sums_of
-
-
-class AppliedOffset(NamedTuple):
-    """Up to which place of its partition a shard has counted."""
-
-    epoch: int
-    offset: int
 
 
 class Side(StrEnum):
@@ -84,112 +76,6 @@ class TotalsBySource:
     """Those that the streams still keep."""
     cuts: Sequence[AppliedOffset]
     """By partition."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventSums:
-    """Sums of raw events up to the cuts, by scope and window of one kind."""
-
-    windows: Sequence[Window]
-    cuts: Sequence[AppliedOffset]
-    """By partition; partitions beyond these are of an older log and counted whole."""
-
-    def build(self) -> Query:
-        """Rows of (start_ms, scope, sums..., newest event)."""
-        scopes = ", ".join(SCOPES_OF_EVENT.values())
-        sql = f"""
-SELECT roundDown(toUnixTimestamp64Milli(event_time), {{starts:Array(Int64)}}) AS start_ms,
-       arrayJoin(arrayConcat({scopes})) AS scope, {SUMS}
-FROM usage_events FINAL
-WHERE {TIMES} AND (
-    source_partition >= length({{epochs:Array(Int64)}})
-    OR (toInt64(source_epoch), toInt64(source_offset)) <=
-       ({{epochs:Array(Int64)}}[source_partition + 1], {{offsets:Array(Int64)}}[source_partition + 1])
-)
-GROUP BY start_ms, scope"""  # noqa: S608 - constants; values are bound
-        return Query(
-            sql,
-            {
-                "starts": [window.start_ms for window in self.windows],
-                "start_ms": self.windows[0].start_ms,
-                "end_ms": self.windows[-1].end_ms,
-                "epochs": [cut.epoch for cut in self.cuts],
-                "offsets": [cut.offset for cut in self.cuts],
-            },
-        )
-
-
-def read_event_sums(
-    client: Client, windows: Sequence[Window], cuts: Sequence[AppliedOffset]
-) -> dict[WindowScope, Sums]:
-    """Sums of the raw events in consecutive windows of one kind.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    found: dict[WindowScope, Sums] = {}
-    for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
-        question = EventSums(windows[first : first + WINDOWS_PER_QUERY_MAX], cuts)
-        # The newest event's time is nothing to compare.
-        for start_ms, scope, *sums, _newest_ms in client.query(*question.build()):
-            key = WindowScope(windows[0].kind, start_ms, scope)
-            found[key] = read_sums(MEASURES, sums)
-    return found
-
-
-def read_window_shards(
-    client: Client, kind: WindowKind, start_ms: int, end_ms: int
-) -> dict[SnapshotKey, Totals]:
-    """The stored totals of windows of one kind that begin in `[start_ms, end_ms)`.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    rows = client.query(
-        "SELECT scope, toUnixTimestamp64Milli(window_start), shard, source_epoch, source_offset, "  # noqa: S608 - column names; values are bound
-        f"toUnixTimestamp64Milli(window_end), {columns_sql(MEASURES)}, "
-        "toUnixTimestamp64Milli(last_event_time) FROM spend_windows FINAL "
-        "WHERE window_kind = {kind:String} "
-        "AND window_start >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
-        "AND window_start < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')",
-        {"kind": kind.value, "start_ms": start_ms, "end_ms": end_ms},
-    )
-    return {
-        SnapshotKey(scope, kind.value, at_ms, shard): _totals(numbers)
-        for scope, at_ms, shard, *numbers in rows
-    }
-
-
-def read_lane_gaps(client: Client, start_ms: int, end_ms: int) -> list[LaneGap]:
-    """Numbers that lanes active in a period skipped, but for batches that are dead letters.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    bound = {"start_ms": start_ms, "end_ms": end_ms}
-    lanes = (
-        "SELECT lane FROM usage_batches "
-        "WHERE received_at >= fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC') "
-        "AND received_at < fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC')"
-    )
-    rows = client.query(
-        f"""
-SELECT lane, before + 1, seq - 1
-FROM (
-    SELECT lane, seq, lagInFrame(seq, 1, 0) OVER (
-               PARTITION BY lane ORDER BY seq ROWS BETWEEN 1 PRECEDING AND CURRENT ROW
-           ) AS before
-    FROM (
-        SELECT lane, seq FROM usage_batches WHERE lane IN ({lanes})
-        UNION DISTINCT
-        SELECT lane, seq FROM dead_letters WHERE lane IN ({lanes}) AND seq > 0
-    )
-)
-WHERE seq > before + 1
-ORDER BY lane, seq""",  # noqa: S608 - constants; values are bound
-        bound,
-    )
-    return [LaneGap(*row) for row in rows]
 
 
 def find_drift(sides: TotalsBySource) -> list[Drift]:
@@ -285,8 +171,3 @@ def window_of(key: SnapshotKey) -> WindowScope:
 def missing_batches(gaps: Iterable[LaneGap]) -> int:
     """How many in all."""
     return sum(gap.batches for gap in gaps)
-
-
-def _totals(numbers: Sequence[Any]) -> Totals:
-    epoch, offset, end_ms, *sums, last_event_ms = numbers
-    return Totals(epoch, offset, end_ms, *read_sums(MEASURES, sums), last_event_ms=last_event_ms)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from meterline.reports.totals import Query
+from meterline.reports.core.query import Query
 
 # Rows of one answer: more is not read by people, and a machine asks by time.
 ROWS_MAX = 10_000

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from meterline.reports.currency import Exchange
+from meterline.reports.close.core.currency import Exchange
 from meterline.schemas.finance import FINANCE_ID, FinancePolicy
 from meterline.schemas.policy import PolicyObject, ScopePolicy
 from meterline.schemas.scopes import ScopeType, parse_scope

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from meterline.backends.clickhouse.client import Client
+from meterline.reports.core.query import Query, between
 from meterline.schemas.measures import (
     COST,
     EVENTS,
@@ -27,20 +27,6 @@ from meterline.schemas.scopes import ScopeType
 
 # Starts of windows stand in the request's URL, 14 bytes each; the server's bound is 1 MB.
 WINDOWS_PER_QUERY_MAX = 4_000
-
-
-class Query(NamedTuple):
-    """SQL with `{name:Type}` places, and what stands there."""
-
-    sql: str
-    parameters: dict[str, object]
-
-
-class Question(Protocol):
-    """Anything that can be asked."""
-
-    def build(self) -> Query:
-        """The SQL and its parameters."""
 
 
 class WindowScope(NamedTuple):
@@ -85,8 +71,7 @@ SELECT toUnixTimestamp64Milli(window_start) AS start_ms, scope,
        {rollup_sql(_TOTALLED)}
 FROM spend_windows FINAL
 WHERE window_kind = {{kind:String}}
-  AND window_start >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
-  AND window_start < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC')
+  AND {between("window_start")}
   AND scope_type IN {{scope_types:Array(String)}}{_organisation(self.organisation)}
 GROUP BY start_ms, scope
 ORDER BY start_ms, scope"""  # noqa: S608 - only fixed text is put in; values are bound
@@ -131,8 +116,7 @@ SELECT roundDown(toUnixTimestamp64Milli(event_time), {{starts:Array(Int64)}}) AS
        arrayJoin(arrayConcat({scopes})) AS scope,
        {events_sql(_TOTALLED)}
 FROM usage_events FINAL
-WHERE event_time >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')
-  AND event_time < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC'){_organisation(self.organisation)}
+WHERE {between("event_time")}{_organisation(self.organisation)}
 GROUP BY start_ms, scope
 ORDER BY start_ms, scope"""  # noqa: S608 - only fixed text is put in; values are bound
         parameters: dict[str, object] = {
@@ -201,53 +185,8 @@ def windows_between(
     return found
 
 
-def read_stream_totals(client: Client, question: StreamTotals) -> dict[WindowScope, Total]:
-    """Ask for the streams' totals.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    rows = client.query(*question.build())
-    return {WindowScope(question.kind, row[0], row[1]): _total(row[2:]) for row in rows}
-
-
-def read_event_totals(
-    client: Client,
-    kind: WindowKind,
-    windows: Sequence[Window],
-    scope_types: Sequence[ScopeType] = ALL_SCOPES,
-    organisation: str = "",
-) -> dict[WindowScope, Total]:
-    """Ask for the totals of the raw events, in as many queries as the windows need.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    totals: dict[WindowScope, Total] = {}
-    for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
-        part = windows[first : first + WINDOWS_PER_QUERY_MAX]
-        question = EventTotals(kind, part, scope_types, organisation)
-        for row in client.query(*question.build()):
-            totals[WindowScope(kind, row[0], row[1])] = _total(row[2:])
-    return totals
-
-
-def read_current_spend(client: Client, question: CurrentSpend) -> dict[WindowScope, Total]:
-    """Ask what was spent in the present windows.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    rows = client.query(*question.build())
-    return {WindowScope(WindowKind(row[0]), row[1], row[2]): _total(row[3:]) for row in rows}
-
-
-def read_last_event_ms(client: Client) -> int:
-    """Time of the newest stored event, 0 where there is none."""
-    return int(client.query(*LastEvent().build())[0][0])
-
-
-def _total(row: Sequence[object]) -> Total:
+def total_of(row: Sequence[object]) -> Total:
+    """The total of a row that ends with (cost, input, output, events, unpriced)."""
     return Total(*(each.read(value) for each, value in zip(_TOTALLED, row, strict=True)))
 
 

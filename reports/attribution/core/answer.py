@@ -7,20 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from meterline.backends.clickhouse.client import Client
 from meterline.reports.attribution.core.period import Granularity
 from meterline.reports.attribution.core.question import (
     Attribution,
     AttributionSource,
     Dimension,
-    windows_of,
 )
 from meterline.reports.attribution.core.sql import (
     StaleBucket,
     StaleRollup,
-    build,
-    build_peaks,
-    build_stale,
 )
 from meterline.schemas.measures import COST, REPORTED, Sums, read_sums
 from meterline.schemas.money import NanoUsd, divide_half_even
@@ -97,25 +92,6 @@ class Answer:
         return sum(line.cost_nano_usd for line in self.lines)
 
 
-def run_attribution(client: Client, question: Attribution) -> Answer:
-    """Ask ClickHouse; from `usage_days` only as far as it is up to date.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    stale = StaleRollup()
-    if question.chosen is AttributionSource.USAGE_DAYS:
-        found = stale_of(client.query(*build_stale(question)))
-        if found is None:
-            question = replace(question, source=AttributionSource.USAGE_EVENTS)
-        else:
-            stale = found
-    ends = {window.start_ms: window.end_ms for window in windows_of(question)}
-    axes = len(question.by)
-    lines = [_line(row, axes, ends) for row in client.query(*build(question, stale))]
-    return Answer(question, question.chosen, tuple(lines))
-
-
 def stale_of(rows: Sequence[tuple[Any, ...]]) -> StaleRollup | None:
     """What to read from the events; None when that is nearly everything."""
     cells = [StaleBucket(*row) for row in rows]
@@ -127,7 +103,8 @@ def stale_of(rows: Sequence[tuple[Any, ...]]) -> StaleRollup | None:
     return StaleRollup(tuple(sorted(days)), tuple(single))
 
 
-def _line(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> AttributionLine:
+def line_of(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> AttributionLine:
+    """A row of `build` as a line; `ends` has the end of each window by its start."""
     start_ms, *rest, window_cost_usd = row
     sums = read_sums(REPORTED, rest[axes:])
     window_cost = COST.read(window_cost_usd)
@@ -138,24 +115,6 @@ def _line(row: tuple[Any, ...], axes: int, ends: Mapping[int, int]) -> Attributi
         sums,
         divide_half_even(sums.cost_nano_usd * PPM, window_cost) if window_cost > 0 else 0,
     )
-
-
-def with_peaks(client: Client, answer: Answer) -> Answer:
-    """The same answer with the busiest minute of each row.
-
-    Raises:
-        ClickHouseError: as the door says.
-    """
-    axes = len(answer.question.by)
-    found = {
-        (row[0], *row[1 : 1 + axes]): Peaks(row[-2], row[-1])
-        for row in client.query(*build_peaks(answer.question))
-    }
-    lines = [
-        replace(line, peaks=found.get((line.start_ms, *line.group), Peaks(0, 0)))
-        for line in answer.lines
-    ]
-    return replace(answer, lines=tuple(lines))
 
 
 def with_policies(answer: Answer, policies: Sequence[ScopePolicy], now_ms: int) -> Answer:

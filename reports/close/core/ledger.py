@@ -10,13 +10,8 @@ for nothing); after one in FROZEN it goes on with the same inputs and lines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-
-from meterline.backends.clickhouse.client import Client
-from meterline.backends.clickhouse.config import InsertColumn
-from meterline.schemas.tables import CLOSED_PERIODS
 
 
 class PeriodState(StrEnum):
@@ -101,36 +96,3 @@ class PeriodLedger:
     def closed_runs(self) -> list[int]:
         """The runs whose lines count, of all months."""
         return sorted(each.run for month in self.months.values() for each in month.closed)
-
-
-_COLUMNS = [InsertColumn(*column) for column in CLOSED_PERIODS.columns]
-
-
-def read_ledger(client: Client) -> PeriodLedger:
-    """Everything that was ever done to any month."""
-    found: dict[str, list[PeriodEntry]] = {}
-    for row in client.query(
-        "SELECT period, seq, state, revision, run, toUnixTimestamp64Milli(at), actor, reason, "
-        "inputs, manifest FROM closed_periods FINAL ORDER BY period, seq"
-    ):
-        entry = PeriodEntry(row[0], row[1], PeriodState(row[2]), *row[3:])
-        found.setdefault(entry.period, []).append(entry)
-    return PeriodLedger({name: PeriodHistory(name, tuple(each)) for name, each in found.items()})
-
-
-def append_entry(client: Client, entry: PeriodEntry) -> None:
-    """Write one entry; when it returns, it is stored."""
-    row: Sequence[object] = (
-        entry.period,
-        entry.seq,
-        entry.state.value,
-        entry.revision,
-        entry.run,
-        entry.at_ms,
-        entry.actor,
-        entry.reason,
-        entry.inputs,
-        entry.manifest,
-        entry.at_ms,
-    )
-    client.insert(CLOSED_PERIODS.name, _COLUMNS, [[value] for value in row])

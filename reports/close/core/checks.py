@@ -8,10 +8,10 @@ from enum import StrEnum
 
 from typing_extensions import override
 
-from meterline.reports.close.booking_lines import SumRow
+from meterline.reports.close.core.inputs import CostMapping
 from meterline.reports.close.core.months import Month, cut_off_ms
-from meterline.reports.close.inputs import CostMapping
-from meterline.reports.totals import Total
+from meterline.reports.close.core.values import SumRow
+from meterline.reports.core.totals import Total
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339
 
