@@ -272,8 +272,8 @@ def test_workers_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     """When the supervisor is killed by SIGKILL, its workers do not go on for ever."""
     code = (
         "import io, os, sys, time\n"
-        "from embedded.supervisor import Supervisor\n"
-        "from embedded.core.supervision import ProcessSpec\n"
+        "from meterline.embedded.supervisor import Supervisor\n"
+        "from meterline.embedded.core.supervision import ProcessSpec\n"
         f"s = Supervisor([ProcessSpec('w', (sys.executable, '-c', {SLEEPS!r}))], sys.stderr,\n"
         "    clock=lambda: 0, environment=os.environ)\n"
         "s.start(); print(s.states()[0].pid, flush=True); time.sleep(600)\n"

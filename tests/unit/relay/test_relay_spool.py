@@ -196,8 +196,8 @@ def test_real_file_size_limit(tmp_path: Path) -> None:
 import resource
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
-from relay.settings import SpoolSettings
-from relay.spool import Batch, Spool, SpoolWriteError
+from meterline.relay.settings import SpoolSettings
+from meterline.relay.spool import Batch, Spool, SpoolWriteError
 spool = Spool(SpoolSettings(Path({str(tmp_path)!r})))
 kept = 0
 try:
