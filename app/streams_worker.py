@@ -17,7 +17,7 @@ from meterline.schemas.clock import Clock
 from meterline.schemas.metrics import Meter
 from meterline.streams.agents import Streams, build_streams
 from meterline.streams.core.ledger import Rate
-from meterline.streams.flusher import FAILED_STATUS, Writer, end_process
+from meterline.streams.flusher import FAILED_STATUS, RecordWriter, end_process
 from meterline.streams.settings import StreamsSettings
 from meterline.streams.transport import SpendProducer
 
@@ -92,7 +92,7 @@ def _told(settings: StreamsSettings, error: BaseException | None) -> str:
 async def _flush(streams: Streams) -> None:
     app: Any = streams.app
 
-    def writer() -> Writer:
+    def writer() -> RecordWriter:
         producer = app.producer
         assert isinstance(producer, SpendProducer)
         return producer

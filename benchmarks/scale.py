@@ -46,7 +46,7 @@ from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.metrics import Metric
 from meterline.schemas.periods import Calendar
 from meterline.schemas.topics import TOPICS, Topic
-from meterline.streams.core.entries import Entry, encode_entry, encode_entry_key
+from meterline.streams.core.entries import LedgerEntry, encode_entry, encode_entry_key
 from meterline.streams.core.ledger import Record
 from meterline.streams.settings import embedded_settings
 
@@ -152,7 +152,9 @@ def changelog(entries: int, partition: int) -> Iterator[Record]:
     for number in range(entries // PARTITIONS // WINDOWS_OPEN):
         scope = f"key:acme/key-{partition}-{number:07d}"
         for window in windows:
-            entry = Entry(0, 10, window.end_ms, 123_456_789_000, 45_678, 9_876, 0, 0, 0, 77, 0, 1)
+            entry = LedgerEntry(
+                0, 10, window.end_ms, 123_456_789_000, 45_678, 9_876, 0, 0, 0, 77, 0, 1
+            )
             key = ((scope, partition), (window.start_ms, window.end_ms))
             yield encode_entry_key(key), encode_entry(entry)
 

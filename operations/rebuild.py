@@ -51,11 +51,11 @@ from meterline.sinks.core.stored_events import STORED_COLUMNS, stored_event
 from meterline.streams.core.bootstrap import (
     BOOTSTRAP_OFFSET,
     BootstrapPolicy,
-    Opening,
+    PartitionBootstrap,
     StoredLane,
+    bootstrap_records,
+    bootstrap_totals,
     closed_before_ms,
-    opening_records,
-    opening_totals,
 )
 from meterline.streams.core.changelog import newest_states
 from meterline.streams.core.lanes import LANE_IDLE_MS
@@ -153,7 +153,7 @@ def rebuild(pipeline: Pipeline, now_ms: int, say: Callable[[str], None]) -> Rebu
         states: list[OutgoingRecord] = []
         ids = lanes = 0
         for opening in _openings(pipeline, client, ends, totals):
-            flush = opening_records(
+            flush = bootstrap_records(
                 BootstrapPolicy(pipeline.ledger, ends.received_ms, ends.event_ms), opening
             )
             send_all(producer, _entries(flush.entries, opening.partition))  # 3
@@ -274,7 +274,7 @@ def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _
             partition = _partition(row.partition, partitions)
             key = SnapshotKey(row.scope, kind.value, row.start_ms, str(partition))
             end_ms = calendar.window(kind, row.start_ms).end_ms
-            totals = opening_totals(policy.epoch, end_ms, row.sums)
+            totals = bootstrap_totals(policy.epoch, end_ms, row.sums)
             before = found.get((partition, key))
             found[partition, key] = totals if before is None else merged(before, totals)
             if kind is WindowKind.MONTH and row.scope.startswith(f"{ScopeType.ORGANISATION}:"):
@@ -286,7 +286,7 @@ def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _
             if (partition, key) in found:
                 continue
             zeroed += 1
-            nothing = opening_totals(policy.epoch, stale.end_ms, (0,) * 9)
+            nothing = bootstrap_totals(policy.epoch, stale.end_ms, (0,) * 9)
             if stale.shard == str(partition):
                 found[partition, key] = nothing
             else:
@@ -301,7 +301,7 @@ def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _
 
 def _openings(
     pipeline: Pipeline, client: Client, ends: store.StoreEnds, totals: _Totals
-) -> Iterator[Opening]:
+) -> Iterator[PartitionBootstrap]:
     partitions, policy = pipeline.partitions, pipeline.ledger
     since_ms = ends.received_ms - LANE_IDLE_MS
     missing = store.read_missing(client, policy.epoch, since_ms)
@@ -314,7 +314,7 @@ def _openings(
         rows = store.read_newest_events(
             client, STORED_COLUMNS, partition, policy.epoch, policy.ids_horizon
         )
-        yield Opening(
+        yield PartitionBootstrap(
             partition,
             totals.by_partition[partition],
             [stored_event(row) for row in rows],

@@ -30,11 +30,11 @@ from meterline.schemas.errors import MeterlineError
 from meterline.schemas.failpoints import Failpoints, SinkFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.topics import Topic
-from meterline.sinks.core.batch import Batch, FlushReason, flush_reason
+from meterline.sinks.core.batch import FlushReason, SinkBatch, flush_reason
 from meterline.sinks.core.usage_rows import Rate
-from meterline.sinks.handlers import shapes
+from meterline.sinks.handlers import topic_handlers
 from meterline.sinks.settings import SinkSettings
-from meterline.sinks.writer import Writer
+from meterline.sinks.writer import BatchWriter
 
 _log = structlog.get_logger("sink")
 
@@ -64,7 +64,7 @@ class _Writing(NamedTuple):
     """The batch that is being written."""
 
     topic: Topic
-    batch: Batch
+    batch: SinkBatch
     reason: FlushReason
     done: Future[None]
 
@@ -84,13 +84,13 @@ class Sink:
         self._parts = parts
         self._stop = stop
         self._failpoints = Failpoints(settings.crash_at, SinkFailpoint)
-        self._shapes = shapes(settings.epoch, parts.rate)
-        self._batches = {topic: Batch(topic.value) for topic in settings.policies}
+        self._shapes = topic_handlers(settings.epoch, parts.rate)
+        self._batches = {topic: SinkBatch(topic.value) for topic in settings.policies}
         # Polled and not yet in a batch: one poll's records, and at most one poll's more that a
         # rebalance brought while the sink waited for its writer.
         self._polled: deque[Record] = deque()
         self._uncommitted: dict[TopicPartition, int] = {}
-        self._writer = Writer(
+        self._writer = BatchWriter(
             settings,
             parts.client,
             lambda: Producer(kafka),
@@ -180,7 +180,7 @@ class Sink:
         if not batch:
             return
         # A new batch first: a rebalance from here on must not change what is written.
-        self._batches[topic] = Batch(topic.value)
+        self._batches[topic] = SinkBatch(topic.value)
         self._settle()
         done = self._thread.submit(self._writer.write, batch, self._shapes[topic], self._hold)
         self._writing = _Writing(topic, batch, reason, done)

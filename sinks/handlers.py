@@ -10,27 +10,27 @@ from meterline.backends.kafka.config import Record
 from meterline.schemas.spend import newer
 from meterline.schemas.tables import CONTROL_RECORDS, PERSONS, USAGE_BATCHES, TableName
 from meterline.schemas.topics import KEPT_TOPICS, Topic
-from meterline.sinks.core.batch import Batch, Entry, Poison
+from meterline.sinks.core.batch import Poison, SinkBatch, SinkBatchEntry
 from meterline.sinks.core.control_rows import (
     ROW_TOPICS,
-    Letter,
-    Place,
+    DeadLetterRows,
     RecordError,
     Row,
-    Window,
+    SpendWindow,
+    TopicPosition,
     dead_letter,
-    letters_block,
+    dead_letters_block,
     record_row,
     rows_block,
     spend_block,
     spend_window,
 )
-from meterline.sinks.core.personal_data import Person, person_rows
+from meterline.sinks.core.personal_data import PersonalData, personal_data_rows
 from meterline.sinks.core.rollup_invalidations import (
-    Touched,
-    cells_of,
-    cells_of_identities,
-    changes_block,
+    RollupInvalidation,
+    buckets_of,
+    buckets_of_identities,
+    invalidations_block,
 )
 from meterline.sinks.core.usage_rows import (
     Block,
@@ -50,13 +50,13 @@ class TableBlock(NamedTuple):
     block: Block
 
 
-class Shape(Protocol):
+class TopicHandler(Protocol):
     """What a topic's messages are to the sink."""
 
-    def take(self, batch: Batch, record: Record) -> None:
+    def take(self, batch: SinkBatch, record: Record) -> None:
         """Add a message's entry, or its poison, to the batch."""
 
-    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+    def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """The inserts that store the entries, in order."""
 
 
@@ -75,7 +75,7 @@ class UsageHandler:
     epoch: int
     rate: Rate
 
-    def take(self, batch: Batch, record: Record) -> None:
+    def take(self, batch: SinkBatch, record: Record) -> None:
         """Decode, check and rate."""
         rows = usage_rows(
             record.value,
@@ -91,19 +91,21 @@ class UsageHandler:
             detail = "its cost does not fit into the table"
             batch.refuse(Poison(record, each.index, detail, each.event_id, each.original))
         if rows.rows:
-            batch.add(Entry(record, rows, rows.rows), _place(record))
+            batch.add(SinkBatchEntry(record, rows, rows.rows), _place(record))
 
-    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+    def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """Persons, the events, the marks of what they touched, then the batches.
 
         A batch that is there has all its events, and a roll-up that saw a mark has seen the rows.
         A crash in between commits nothing, so all are written again.
         """
         messages: list[UsageRows] = [entry.item for entry in entries]
-        marks = changes_block(
+        marks = invalidations_block(
             self.epoch,
             (
-                Touched(cells_of(entry.item), _source(entry.record), entry.record.offset)
+                RollupInvalidation(
+                    buckets_of(entry.item), _source(entry.record), entry.record.offset
+                )
                 for entry in entries
             ),
         )
@@ -111,10 +113,10 @@ class UsageHandler:
             TableBlock(TableName.USAGE_EVENTS, usage_block(messages)),
             TableBlock(TableName.USAGE_CHANGES, marks),
         ]
-        persons = frozenset[Person]().union(*(message.persons for message in messages))
+        persons = frozenset[PersonalData]().union(*(message.persons for message in messages))
         if persons:
             seen_ms = max(max(message.columns["event_time"]) for message in messages)
-            rows = person_rows(persons, seen_ms)
+            rows = personal_data_rows(persons, seen_ms)
             blocks.insert(0, TableBlock(TableName.PERSONS, rows_block(PERSONS, rows)))
         batches = [batch_row(entry, self.epoch) for entry in entries if entry.item.lane]
         if batches:
@@ -126,7 +128,7 @@ class UsageHandler:
 class SpendHandler:
     """spend.snapshots: absolute totals, of which only the newest of a key is worth a row."""
 
-    def take(self, batch: Batch, record: Record) -> None:
+    def take(self, batch: SinkBatch, record: Record) -> None:
         """Keep the newest per key."""
         try:
             window = spend_window(record.key, record.value)
@@ -138,11 +140,11 @@ class SpendHandler:
         old = batch.entries.get(window.key)
         # A stopped worker's late write may come after the newer value.
         if old is None or newer(window.totals, old.item.totals):
-            batch.add(Entry(record, window, 1), window.key)
+            batch.add(SinkBatchEntry(record, window, 1), window.key)
 
-    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+    def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """One block of spend_windows."""
-        windows: list[Window] = [entry.item for entry in entries]
+        windows: list[SpendWindow] = [entry.item for entry in entries]
         return [TableBlock(TableName.SPEND_WINDOWS, spend_block(windows))]
 
 
@@ -153,23 +155,23 @@ class RowHandler:
     topic: Topic
     epoch: int
 
-    def take(self, batch: Batch, record: Record) -> None:
+    def take(self, batch: SinkBatch, record: Record) -> None:
         """Decode."""
         try:
-            row = record_row(self.topic, record.value, Place(self.epoch, record.offset))
+            row = record_row(self.topic, record.value, TopicPosition(self.epoch, record.offset))
         except RecordError as error:
             batch.refuse(Poison(record, -1, str(error)))
             return
         if row is not None:
-            batch.add(Entry(record, row, 1), _place(record))
+            batch.add(SinkBatchEntry(record, row, 1), _place(record))
 
-    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+    def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """One block of the topic's table, and the records themselves if they are kept."""
         table = ROW_TOPICS[self.topic].table
         rows: list[Row] = [entry.item for entry in entries]
         blocks = [TableBlock(table.name, rows_block(table, rows))]
         if self.topic in KEPT_TOPICS:
-            blocks.append(kept_block(self.topic, entries, self.epoch))
+            blocks.append(control_records_block(self.topic, entries, self.epoch))
         return blocks
 
 
@@ -180,19 +182,21 @@ class CompactedTopicHandler:
     topic: Topic
     epoch: int
 
-    def take(self, batch: Batch, record: Record) -> None:
+    def take(self, batch: SinkBatch, record: Record) -> None:
         """Anything but a record without a key, tombstones included."""
         if record.key is None:
             batch.refuse(Poison(record, -1, "a record without a key"))
             return
-        batch.add(Entry(record, None, 1), _place(record))
+        batch.add(SinkBatchEntry(record, None, 1), _place(record))
 
-    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+    def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """One block of control_records."""
-        return [kept_block(self.topic, entries, self.epoch)]
+        return [control_records_block(self.topic, entries, self.epoch)]
 
 
-def kept_block(topic: Topic, entries: Sequence[Entry], epoch: int) -> TableBlock:
+def control_records_block(
+    topic: Topic, entries: Sequence[SinkBatchEntry], epoch: int
+) -> TableBlock:
     """The records as they came, to be published again if the log is lost."""
     rows: list[Row] = [
         (
@@ -201,14 +205,14 @@ def kept_block(topic: Topic, entries: Sequence[Entry], epoch: int) -> TableBlock
             entry.record.value or b"",
             int(entry.record.value is None),
             entry.record.timestamp_ms,
-            Place(epoch, entry.record.offset).version,
+            TopicPosition(epoch, entry.record.offset).version,
         )
         for entry in entries
     ]
     return TableBlock(TableName.CONTROL_RECORDS, rows_block(CONTROL_RECORDS, rows))
 
 
-def batch_row(entry: Entry, epoch: int) -> Row:
+def batch_row(entry: SinkBatchEntry, epoch: int) -> Row:
     """A row of usage_batches."""
     record, item, rows = entry
     return (
@@ -229,10 +233,10 @@ class DeadLetterHandler:
     unreadable: list[str] = field(default_factory=list)
     """Source places whose rows could not be taken back; for the log, emptied by the writer."""
 
-    def take(self, batch: Batch, record: Record) -> None:
+    def take(self, batch: SinkBatch, record: Record) -> None:
         """Decode the letter, and of some the original."""
         try:
-            letter = dead_letter(record.value, Place(self.epoch, record.offset))
+            letter = dead_letter(record.value, TopicPosition(self.epoch, record.offset))
         except RecordError as error:
             batch.refuse(Poison(record, -1, str(error)))
             return
@@ -240,19 +244,19 @@ class DeadLetterHandler:
             return
         if letter.unreadable:
             self.unreadable.append((record.key or b"").decode(errors="replace"))
-        batch.add(Entry(record, letter, 1 + len(letter.retracted)), _place(record))
+        batch.add(SinkBatchEntry(record, letter, 1 + len(letter.retracted)), _place(record))
 
-    def blocks(self, entries: Sequence[Entry]) -> list[TableBlock]:
+    def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """Retractions and their marks first: a letter that is shown has taken effect."""
-        letters: list[Letter] = [entry.item for entry in entries]
+        letters: list[DeadLetterRows] = [entry.item for entry in entries]
         identities = [each for letter in letters for each in letter.retracted]
         blocks = []
         if identities:
-            marks = changes_block(
+            marks = invalidations_block(
                 self.epoch,
                 (
-                    Touched(
-                        cells_of_identities(entry.item.retracted),
+                    RollupInvalidation(
+                        buckets_of_identities(entry.item.retracted),
                         _source(entry.record),
                         entry.record.offset,
                     )
@@ -262,10 +266,10 @@ class DeadLetterHandler:
             )
             blocks.append(TableBlock(TableName.USAGE_EVENTS, retraction_block(identities)))
             blocks.append(TableBlock(TableName.USAGE_CHANGES, marks))
-        return [*blocks, TableBlock(TableName.DEAD_LETTERS, letters_block(letters))]
+        return [*blocks, TableBlock(TableName.DEAD_LETTERS, dead_letters_block(letters))]
 
 
-def shapes(epoch: int, rate: Rate) -> Mapping[Topic, Shape]:
+def topic_handlers(epoch: int, rate: Rate) -> Mapping[Topic, TopicHandler]:
     """The shape of every topic the sink reads."""
     return {
         Topic.USAGE_EVENTS: UsageHandler(epoch, rate),

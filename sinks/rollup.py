@@ -31,9 +31,9 @@ from meterline.schemas.periods import DAY_MS, HOUR_MS
 _log = structlog.get_logger("rollup")
 
 # Cells of one statement: 60 KB of parameters, and some million events at most.
-CELLS_PER_COUNT = 500
+BUCKETS_PER_COUNT = 500
 # Cells of one round: 20 s of work, after which what is stale is read anew.
-CELLS_PER_ROUND = 20_000
+BUCKETS_PER_ROUND = 20_000
 # Cells of the present UTC day change all the time: counted again this often at most.
 HOT_SECONDS = 600
 ROUND_SECONDS = 30.0
@@ -45,7 +45,7 @@ _RANDOM_BITS = 20
 _EPOCH = date(1970, 1, 1)
 
 
-class StaleCell(NamedTuple):
+class DirtyBucket(NamedTuple):
     """A cell to count, with its marks."""
 
     organisation: str
@@ -131,16 +131,16 @@ def refresh(client: Client, time_zone: str, now_ms: int, *, hot_seconds: int = H
             "time_zone": time_zone,
             "today": _EPOCH + timedelta(days=now_ms // DAY_MS),
             "hot_before": (now_ms - hot_seconds * 1000) << _RANDOM_BITS,
-            "cells_max": CELLS_PER_ROUND,
+            "cells_max": BUCKETS_PER_ROUND,
         },
     )
-    cells = [StaleCell(*row) for row in rows]
-    for first in range(0, len(cells), CELLS_PER_COUNT):
-        _count(client, time_zone, now_ms, cells[first : first + CELLS_PER_COUNT])
+    cells = [DirtyBucket(*row) for row in rows]
+    for first in range(0, len(cells), BUCKETS_PER_COUNT):
+        _count(client, time_zone, now_ms, cells[first : first + BUCKETS_PER_COUNT])
     return len(cells)
 
 
-def _count(client: Client, time_zone: str, now_ms: int, cells: Sequence[StaleCell]) -> None:
+def _count(client: Client, time_zone: str, now_ms: int, cells: Sequence[DirtyBucket]) -> None:
     parameters: dict[str, object] = {
         "organisations": [cell.organisation for cell in cells],
         "departments": [cell.department for cell in cells],

@@ -20,14 +20,14 @@ from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import Topic
 from meterline.sinks.core.batch import (
-    Batch,
-    Entry,
     Poison,
+    SinkBatch,
+    SinkBatchEntry,
     TooManyRefusedError,
     dedup_token,
     insert_bisecting,
 )
-from meterline.sinks.handlers import DeadLetterHandler, Shape
+from meterline.sinks.handlers import DeadLetterHandler, TopicHandler
 from meterline.sinks.settings import SinkSettings
 
 _log = structlog.get_logger("sink")
@@ -36,7 +36,7 @@ Hold: TypeAlias = Callable[[float], None]
 """Wait so many seconds; raises StoppedError when the sink is asked to stop."""
 
 # A dead letter's acknowledgement by a live broker takes milliseconds.
-LETTER_FLUSH_SECONDS_MAX = 10.0
+DEAD_LETTER_FLUSH_SECONDS_MAX = 10.0
 
 
 class SinkError(MeterlineError):
@@ -58,7 +58,7 @@ class Backoff:
         return wait_ms / 1000
 
 
-class Writer:
+class BatchWriter:
     """Stores batches; used by one thread."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Writer:
         self._meter = meter
         self._failpoints = failpoints
 
-    def write(self, batch: Batch, shape: Shape, hold: Hold) -> None:
+    def write(self, batch: SinkBatch, shape: TopicHandler, hold: Hold) -> None:
         """Store a batch; when it returns, its offsets may be committed.
 
         Steps, each repeated until it succeeds:
@@ -118,7 +118,9 @@ class Writer:
         if self._producer is not None:
             self._producer.close()
 
-    def _insert(self, entries: Sequence[Entry], shape: Shape, hold: Hold) -> list[Poison]:
+    def _insert(
+        self, entries: Sequence[SinkBatchEntry], shape: TopicHandler, hold: Hold
+    ) -> list[Poison]:
         try:
             refusals = insert_bisecting(
                 entries,
@@ -133,7 +135,9 @@ class Writer:
             raise SinkError(message) from error
         return [Poison(each.entry.record, -1, each.detail) for each in refusals]
 
-    def _insert_part(self, part: Sequence[Entry], shape: Shape, hold: Hold) -> str | None:
+    def _insert_part(
+        self, part: Sequence[SinkBatchEntry], shape: TopicHandler, hold: Hold
+    ) -> str | None:
         token = dedup_token(self._settings.epoch, part)
         try:
             blocks = shape.blocks(part)
@@ -175,8 +179,8 @@ class Writer:
             if self._producer is None:
                 self._producer = self._open_producer()
             for each in poison:
-                self._send(self._producer, letter_of(each))
-            self._producer.flush(LETTER_FLUSH_SECONDS_MAX)
+                self._send(self._producer, dead_letter_of(each))
+            self._producer.flush(DEAD_LETTER_FLUSH_SECONDS_MAX)
 
         self._until_available(send, hold)
         for each in poison:
@@ -200,7 +204,7 @@ class Writer:
             _log.error("sink.retraction_unreadable", letter=shape.unreadable.pop())
 
 
-def letter_of(poison: Poison) -> DeadLetter:
+def dead_letter_of(poison: Poison) -> DeadLetter:
     """The dead letter of what cannot be stored."""
     record: Record = poison.record
     original = record.value or b"" if poison.original is None else poison.original

@@ -19,7 +19,7 @@ from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import Calendar
 from meterline.streams.core.changelog import LedgerFactory
-from meterline.streams.core.ledger import Outcome, PartitionLedger, Rate
+from meterline.streams.core.ledger import LedgerOutcome, PartitionLedger, Rate
 from meterline.streams.flusher import FAILED_STATUS, Flusher, end_process
 from meterline.streams.recovery import BulkRecovery
 from meterline.streams.settings import KafkaSecurity, StreamsSettings
@@ -189,7 +189,7 @@ def _add_agent(
     app.agent(source, concurrency=1, name="meter_usage")(meter_usage)
 
 
-def _apply(ledger: PartitionLedger, message: Message) -> Outcome:
+def _apply(ledger: PartitionLedger, message: Message) -> LedgerOutcome:
     """Decode and decide; a message that was applied before is not even decoded."""
     if message.offset <= ledger.offset:
         return ledger.replayed()

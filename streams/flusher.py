@@ -27,7 +27,7 @@ from meterline.schemas.clock import Clock
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter
 from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
-from meterline.streams.core.ledger import FlushRecords, Outcome, PartitionLedger, Record
+from meterline.streams.core.ledger import FlushRecords, LedgerOutcome, PartitionLedger, Record
 from meterline.streams.settings import StreamsSettings
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ FENCED_STATUS = 75
 FENCE_PART = 0.8
 
 
-class Writer(Protocol):
+class RecordWriter(Protocol):
     """Makes records durable: returns when they are acknowledged, raises otherwise."""
 
     async def write(self, topic: str, records: Mapping[int, Sequence[Record]]) -> None:
@@ -112,7 +112,7 @@ class Flusher:
 
     # -- collecting, called by the agent
 
-    def taken(self, event: Acknowledge, outcome: Outcome) -> None:
+    def taken(self, event: Acknowledge, outcome: LedgerOutcome) -> None:
         """Note a message that was applied."""
         self._pending.append(event)
         self._events += outcome.accepted
@@ -148,7 +148,7 @@ class Flusher:
 
     # -- flushing
 
-    async def run(self, writer: Callable[[], Writer], failed: Callable[[], bool]) -> None:
+    async def run(self, writer: Callable[[], RecordWriter], failed: Callable[[], bool]) -> None:
         """Flush at the interval until cancelled; end the process on any failure.
 
         Args:
@@ -172,7 +172,7 @@ class Flusher:
                 # Every failure has the same answer.
                 end_process(FAILED_STATUS, "flush.failed")
 
-    async def flush(self, writer: Writer) -> None:
+    async def flush(self, writer: RecordWriter) -> None:
         """Carry out the numbered effects for everything applied so far.
 
         Raises:
@@ -210,7 +210,9 @@ class Flusher:
         self._flushing = False
         self._report(taken, tally)
 
-    async def _write_entries(self, writer: Writer, entries: Mapping[int, Sequence[Record]]) -> None:
+    async def _write_entries(
+        self, writer: RecordWriter, entries: Mapping[int, Sequence[Record]]
+    ) -> None:
         topic = self._settings.snapshot_topic
         if self._failpoints.is_armed(StreamsFailpoint.PARTIAL_ENTRIES):
             await writer.write(topic, {p: rows[::2] for p, rows in entries.items()})

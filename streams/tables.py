@@ -15,7 +15,7 @@ from faust.types import TP, EventT
 from typing_extensions import override
 
 from meterline.streams.core.changelog import LedgerFactory, Replica
-from meterline.streams.core.entries import Entry, EntryKey
+from meterline.streams.core.entries import EntryKey, LedgerEntry
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class SpendTable(faust.Table):  # type: ignore[type-arg]
         """The merged changelog on the memory store's dictionary."""
         if self._replica is None:
             store: Any = self.data
-            entries: dict[EntryKey, Entry] = store.data
+            entries: dict[EntryKey, LedgerEntry] = store.data
             self._replica = Replica(entries, self._new_ledger)
         return self._replica
 

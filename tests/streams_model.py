@@ -18,7 +18,7 @@ from meterline.schemas.scopes import scopes_of
 from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
 from meterline.schemas.usage import UsageBatch, UsageEvent
 from meterline.streams.core.changelog import LedgerFactory, Replica
-from meterline.streams.core.ledger import FlushRecords, LedgerPolicy, Outcome, Record
+from meterline.streams.core.ledger import FlushRecords, LedgerOutcome, LedgerPolicy, Record
 
 PARTITION = 3
 T0 = 1_790_000_000_000
@@ -95,7 +95,7 @@ class Process:
         self.replica.recover({PARTITION})
         self.ledger = self.replica.ledgers[PARTITION]
 
-    def apply(self, log: list[Message], offset: int) -> Outcome:
+    def apply(self, log: list[Message], offset: int) -> LedgerOutcome:
         """Read one message, decoded as the worker does."""
         value, timestamp_ms = log[offset]
         outcome = self.ledger.apply(decode_usage(value, timestamp_ms), offset, timestamp_ms)

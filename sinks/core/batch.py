@@ -36,7 +36,7 @@ class FlushReason(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-class Entry(NamedTuple):
+class SinkBatchEntry(NamedTuple):
     """One Kafka message, prepared."""
 
     record: Record
@@ -58,13 +58,13 @@ class Poison:
     """None: the record's value."""
 
 
-class Batch:
+class SinkBatch:
     """Entries of one topic, with the offsets they cover."""
 
     def __init__(self, topic: str) -> None:
         """Begin empty."""
         self.topic = topic
-        self.entries: dict[Hashable, Entry] = {}
+        self.entries: dict[Hashable, SinkBatchEntry] = {}
         self.poison: list[Poison] = []
         self.rows = 0
         self.bytes = 0
@@ -81,7 +81,7 @@ class Batch:
             self.began_ms = now_ms
         self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
-    def add(self, entry: Entry, key: Hashable) -> None:
+    def add(self, entry: SinkBatchEntry, key: Hashable) -> None:
         """Take an entry; one with the same key is replaced by it."""
         old = self.entries.get(key)
         if old is not None:
@@ -114,7 +114,7 @@ class Batch:
             self.add(entry, key)
 
 
-def flush_reason(policy: FlushPolicy, batch: Batch, now_ms: int) -> FlushReason:
+def flush_reason(policy: FlushPolicy, batch: SinkBatch, now_ms: int) -> FlushReason:
     """Whether to write the batch now."""
     if not batch:
         return FlushReason.NONE
@@ -127,7 +127,7 @@ def flush_reason(policy: FlushPolicy, batch: Batch, now_ms: int) -> FlushReason:
     return FlushReason.NONE
 
 
-def dedup_token(epoch: int, entries: Sequence[Entry]) -> str:
+def dedup_token(epoch: int, entries: Sequence[SinkBatchEntry]) -> str:
     """Name the content of an insert: topic, partitions with first and last offset, and a digest.
 
     The digest and the epoch are there because offsets begin again when a log is lost: without them
@@ -147,17 +147,19 @@ def dedup_token(epoch: int, entries: Sequence[Entry]) -> str:
 class Refusal(NamedTuple):
     """What bisecting found: an entry that is refused even alone."""
 
-    entry: Entry
+    entry: SinkBatchEntry
     detail: str
 
 
-def halves(entries: Sequence[Entry]) -> tuple[Sequence[Entry], Sequence[Entry]]:
+def halves(
+    entries: Sequence[SinkBatchEntry],
+) -> tuple[Sequence[SinkBatchEntry], Sequence[SinkBatchEntry]]:
     """Split a refused batch to find the entry that spoils it."""
     middle = len(entries) // 2
     return entries[:middle], entries[middle:]
 
 
-Insert = Callable[[Sequence[Entry]], str | None]
+Insert = Callable[[Sequence[SinkBatchEntry]], str | None]
 """Insert entries; None if they are stored, else why they are refused."""
 
 
@@ -165,7 +167,9 @@ class TooManyRefusedError(MeterlineError):
     """More messages refused than bad messages explain: something else is wrong."""
 
 
-def insert_bisecting(entries: Sequence[Entry], insert: Insert, refused_max: int) -> list[Refusal]:
+def insert_bisecting(
+    entries: Sequence[SinkBatchEntry], insert: Insert, refused_max: int
+) -> list[Refusal]:
     """Insert everything that can be; the rest with reasons.
 
     A refused insert is split until the refused messages stand alone: one poison message among n
@@ -192,7 +196,7 @@ def insert_bisecting(entries: Sequence[Entry], insert: Insert, refused_max: int)
     return refusals
 
 
-def _partition(entry: Entry | Poison) -> TopicPartition:
+def _partition(entry: SinkBatchEntry | Poison) -> TopicPartition:
     return TopicPartition(entry.record.topic, entry.record.partition)
 
 

@@ -30,7 +30,7 @@ from meterline.schemas.tables import (
 )
 from meterline.schemas.throttle import ThrottleError, decode_ack, decode_command
 from meterline.schemas.topics import Topic
-from meterline.sinks.core.usage_rows import Block, Identity, identity
+from meterline.sinks.core.usage_rows import Block, RowIdentity, row_identity
 from meterline.sinks.core.versions import Position, retraction_version, totals_version
 
 Row: TypeAlias = tuple[Any, ...]
@@ -40,7 +40,7 @@ class RecordError(MeterlineError, ValueError):
     """A record that nobody of ours wrote; the text says what is wrong with it."""
 
 
-class Place(NamedTuple):
+class TopicPosition(NamedTuple):
     """Where a record stands in its topic."""
 
     epoch: int
@@ -52,7 +52,7 @@ class Place(NamedTuple):
         return totals_version(self.epoch, self.offset)
 
 
-def alert_row(value: bytes, place: Place) -> Row:
+def alert_row(value: bytes, place: TopicPosition) -> Row:
     """A row of alerts; AlertError if the record is no alert."""
     alert = decode_alert(value)
     return (
@@ -81,7 +81,7 @@ def alert_row(value: bytes, place: Place) -> Row:
     )
 
 
-def command_row(value: bytes, place: Place) -> Row:
+def command_row(value: bytes, place: TopicPosition) -> Row:
     """A row of throttle_commands; ThrottleError if the record is no command."""
     command = decode_command(value)
     return (
@@ -108,13 +108,13 @@ def command_row(value: bytes, place: Place) -> Row:
     )
 
 
-def ack_row(value: bytes, place: Place) -> Row:
+def ack_row(value: bytes, place: TopicPosition) -> Row:
     """A row of throttle_acks; ThrottleError if the record is no acknowledgement."""
     ack = decode_ack(value)
     return (ack.relay, ack.scope, ack.epoch, ack.seq, ack.applied.value, ack.at_ms, place.version)
 
 
-def audit_row(value: bytes, place: Place) -> Row:
+def audit_row(value: bytes, place: TopicPosition) -> Row:
     """A row of audit_log; pydantic's ValidationError if the record is no entry."""
     entry = decode_audit(value)
     return (
@@ -130,7 +130,7 @@ def audit_row(value: bytes, place: Place) -> Row:
     )
 
 
-def delivery_row(value: bytes, place: Place) -> Row:
+def delivery_row(value: bytes, place: TopicPosition) -> Row:
     """A row of deliveries; MsgspecError if the record is no delivery."""
     delivery = decode_delivery(value)
     return (
@@ -157,7 +157,7 @@ class RowTopic(NamedTuple):
     """A topic in which one record is one row."""
 
     table: Table
-    row: Callable[[bytes, Place], Row]
+    row: Callable[[bytes, TopicPosition], Row]
 
 
 ROW_TOPICS: Mapping[Topic, RowTopic] = MappingProxyType(
@@ -171,7 +171,7 @@ ROW_TOPICS: Mapping[Topic, RowTopic] = MappingProxyType(
 )
 
 
-def record_row(topic: Topic, value: bytes | None, place: Place) -> Row | None:
+def record_row(topic: Topic, value: bytes | None, place: TopicPosition) -> Row | None:
     """The row of one record; None for a tombstone, which ends a state and deletes no history.
 
     Raises:
@@ -196,14 +196,14 @@ def rows_block(table: Table, rows: Sequence[Row]) -> Block:
     return Block(table.columns, list(zip(*rows, strict=True)), len(rows))
 
 
-class Window(NamedTuple):
+class SpendWindow(NamedTuple):
     """One spend window: what is coalesced, and what it is now."""
 
     key: SnapshotKey
     totals: Totals
 
 
-def spend_window(key: bytes | None, value: bytes | None) -> Window | None:
+def spend_window(key: bytes | None, value: bytes | None) -> SpendWindow | None:
     """Read one snapshot; None for the streams' bookkeeping and for tombstones (expired windows).
 
     Raises:
@@ -216,10 +216,10 @@ def spend_window(key: bytes | None, value: bytes | None) -> Window | None:
         parse_scope(snapshot.key.scope)
     except (SnapshotError, ScopeError) as error:
         raise RecordError(_first_line(error)) from error
-    return Window(snapshot.key, snapshot.totals)
+    return SpendWindow(snapshot.key, snapshot.totals)
 
 
-def spend_block(windows: Sequence[Window]) -> Block:
+def spend_block(windows: Sequence[SpendWindow]) -> Block:
     """The columns of many windows."""
     rows = [_spend_row(window.key, window.totals) for window in windows]
     return rows_block(SPEND_WINDOWS, rows)
@@ -243,16 +243,16 @@ def _spend_row(key: SnapshotKey, totals: Totals) -> Row:
     )
 
 
-class Letter(NamedTuple):
+class DeadLetterRows(NamedTuple):
     """One dead letter: its row, and the rows of usage_events that it takes back."""
 
     row: Row
-    retracted: tuple[Identity, ...]
+    retracted: tuple[RowIdentity, ...]
     unreadable: bool
     """It should take rows back, but its original does not say whose."""
 
 
-def dead_letter(value: bytes | None, place: Place) -> Letter | None:
+def dead_letter(value: bytes | None, place: TopicPosition) -> DeadLetterRows | None:
     """Read one dead letter; None for a tombstone.
 
     Raises:
@@ -282,16 +282,16 @@ def dead_letter(value: bytes | None, place: Place) -> Letter | None:
         place.version,
     )
     if letter.reason not in RETRACTED or letter.topic != Topic.USAGE_EVENTS.value:
-        return Letter(row, (), unreadable=False)
+        return DeadLetterRows(row, (), unreadable=False)
     retracted = _retracted(letter, original, place.epoch)
-    return Letter(row, retracted, unreadable=not retracted)
+    return DeadLetterRows(row, retracted, unreadable=not retracted)
 
 
-def _retracted(letter: DeadLetter, original: bytes, epoch: int) -> tuple[Identity, ...]:
+def _retracted(letter: DeadLetter, original: bytes, epoch: int) -> tuple[RowIdentity, ...]:
     message = decode_usage(original, letter.timestamp_ms)
     first = max(letter.index, 0)
     found = tuple(
-        identity(
+        row_identity(
             event,
             letter.partition,
             retraction_version(Position(epoch, letter.offset, first + position)),
@@ -304,7 +304,9 @@ def _retracted(letter: DeadLetter, original: bytes, epoch: int) -> tuple[Identit
 _IDENTITY_FIELDS: Final = ("id", "time_ms", "organisation", "key", "department")
 
 
-def _retracted_from_part(letter: DeadLetter, original: bytes, epoch: int) -> tuple[Identity, ...]:
+def _retracted_from_part(
+    letter: DeadLetter, original: bytes, epoch: int
+) -> tuple[RowIdentity, ...]:
     """An original that was cut: the fields of the sorting key come first in our relays' events."""
     try:
         part = pydantic_core.from_json(original, allow_partial=True)
@@ -315,7 +317,7 @@ def _retracted_from_part(letter: DeadLetter, original: bytes, epoch: int) -> tup
     event_id, time_ms, organisation, key, department = (part[name] for name in _IDENTITY_FIELDS)
     version = retraction_version(Position(epoch, letter.offset, letter.index))
     return (
-        Identity(
+        RowIdentity(
             event_id,
             time_ms,
             organisation,
@@ -327,7 +329,7 @@ def _retracted_from_part(letter: DeadLetter, original: bytes, epoch: int) -> tup
     )
 
 
-def letters_block(letters: Sequence[Letter]) -> Block:
+def dead_letters_block(letters: Sequence[DeadLetterRows]) -> Block:
     """The columns of many dead letters."""
     return rows_block(DEAD_LETTERS, [letter.row for letter in letters])
 

@@ -19,7 +19,7 @@ _KEY = secrets.token_bytes(32)
 _COLUMNS = ("user_email", "client_ip", "user_agent")
 
 
-class Person(NamedTuple):
+class PersonalData(NamedTuple):
     """A row of `persons` without the time."""
 
     organisation: str
@@ -32,7 +32,9 @@ class Person(NamedTuple):
 
 # Callers of an hour; a miss costs 2 us.
 @lru_cache(maxsize=65_536)
-def person_of(organisation: str, user: str, email: str, address: str, agent: str) -> Person:
+def personal_data_of(
+    organisation: str, user: str, email: str, address: str, agent: str
+) -> PersonalData:
     """The person with a number, 0 where nothing personal was sent."""
     number = 0
     if email or address or agent:
@@ -41,10 +43,10 @@ def person_of(organisation: str, user: str, email: str, address: str, agent: str
         text = "".join(f"{len(part)}:{part}" for part in parts)
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=_KEY).digest()
         number = int.from_bytes(digest) or 1
-    return Person(organisation, number, user, email, address, agent)
+    return PersonalData(organisation, number, user, email, address, agent)
 
 
-def take_persons(columns: dict[str, Sequence[Any]]) -> frozenset[Person]:
+def take_personal_data(columns: dict[str, Sequence[Any]]) -> frozenset[PersonalData]:
     """Take the personal columns out and put `person` in; who they are.
 
     A column in which nobody has anything may be missing.
@@ -56,12 +58,12 @@ def take_persons(columns: dict[str, Sequence[Any]]) -> frozenset[Person]:
     nothing = [""] * len(organisations)
     users = columns.get("user", nothing)
     rows = zip(organisations, users, *(values or nothing for values in personal), strict=True)
-    found = [person_of(*row) for row in rows]
+    found = [personal_data_of(*row) for row in rows]
     columns["person"] = [each.person for each in found]
     return frozenset(each for each in found if each.person)
 
 
-def person_rows(persons: Iterable[Person], seen_ms: int) -> list[tuple[Any, ...]]:
+def personal_data_rows(persons: Iterable[PersonalData], seen_ms: int) -> list[tuple[Any, ...]]:
     """Rows in the column order of the table."""
     rows = [(*each, seen_ms) for each in persons]
     assert all(len(row) == len(PERSONS.columns) for row in rows)

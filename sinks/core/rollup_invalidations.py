@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from meterline.schemas.periods import DAY_MS
 from meterline.schemas.tables import USAGE_CHANGES
-from meterline.sinks.core.usage_rows import Block, Identity, UsageRows
-from meterline.sinks.core.versions import mark_version
+from meterline.sinks.core.usage_rows import Block, RowIdentity, UsageRows
+from meterline.sinks.core.versions import invalidation_version
 
 
-class Cell(NamedTuple):
+class RollupBucket(NamedTuple):
     """What the roll-up counts at once."""
 
     organisation: str
@@ -20,34 +20,35 @@ class Cell(NamedTuple):
     """UTC days since 1970."""
 
 
-class Touched(NamedTuple):
+class RollupInvalidation(NamedTuple):
     """What one record touched, and where it stands."""
 
-    cells: frozenset[Cell]
+    cells: frozenset[RollupBucket]
     shard: str
     offset: int
 
 
-def cells_of(rows: UsageRows) -> frozenset[Cell]:
+def buckets_of(rows: UsageRows) -> frozenset[RollupBucket]:
     """The cells of one message's rows."""
     columns = rows.columns
     days = [time_ms // DAY_MS for time_ms in columns["event_time"]]
     touched = set(zip(columns["organisation"], columns["department"], days, strict=True))
-    return frozenset(Cell(*each) for each in touched)
+    return frozenset(RollupBucket(*each) for each in touched)
 
 
-def cells_of_identities(identities: Iterable[Identity]) -> frozenset[Cell]:
+def buckets_of_identities(identities: Iterable[RowIdentity]) -> frozenset[RollupBucket]:
     """The cells of rows that are taken back."""
     return frozenset(
-        Cell(each.organisation, each.department, each.event_time // DAY_MS) for each in identities
+        RollupBucket(each.organisation, each.department, each.event_time // DAY_MS)
+        for each in identities
     )
 
 
-def changes_block(epoch: int, touched: Iterable[Touched]) -> Block:
+def invalidations_block(epoch: int, touched: Iterable[RollupInvalidation]) -> Block:
     """One row per cell and shard, with the greatest version; at least one record."""
-    newest: dict[tuple[Cell, str], int] = {}
+    newest: dict[tuple[RollupBucket, str], int] = {}
     for cells, shard, offset in touched:
-        version = mark_version(epoch, offset)
+        version = invalidation_version(epoch, offset)
         for cell in cells:
             place = (cell, shard)
             newest[place] = max(version, newest.get(place, 0))

@@ -28,7 +28,7 @@ from meterline.schemas.tables import (
     Column,
 )
 from meterline.schemas.usage import UsageBatch, UsageEvent
-from meterline.sinks.core.personal_data import Person, take_persons
+from meterline.sinks.core.personal_data import PersonalData, take_personal_data
 from meterline.sinks.core.versions import first_version
 
 
@@ -169,7 +169,7 @@ class UsageRows:
     lane: str = ""
     """Of the batch; empty for a single event."""
     seq: int = 0
-    persons: frozenset[Person] = frozenset()
+    persons: frozenset[PersonalData] = frozenset()
     """Whom the numbers in the column `person` stand for."""
 
 
@@ -216,7 +216,7 @@ def usage_rows(
         if not events:
             return UsageRows({}, 0, unstorable, message.lane, message.seq)
     columns = _event_columns(events)
-    persons = take_persons(columns)
+    persons = take_personal_data(columns)
     first = first_version(epoch, offset)
     ours: dict[str, Sequence[Any]] = {
         "cost_usd": [each.cost_nano_usd for each in rated],
@@ -319,7 +319,7 @@ def _clamp(columns: dict[str, Sequence[Any]]) -> None:
         columns[name], columns["extra"] = clamped, extra
 
 
-class Identity(NamedTuple):
+class RowIdentity(NamedTuple):
     """The columns of usage_events that a retraction has to repeat."""
 
     event_id: str
@@ -332,20 +332,20 @@ class Identity(NamedTuple):
 
 
 RETRACTION_COLUMNS: Final = (
-    *(_COLUMNS[name] for name in Identity._fields),
+    *(_COLUMNS[name] for name in RowIdentity._fields),
     _COLUMNS["is_deleted"],
 )
 
 
-def retraction_block(identities: Sequence[Identity]) -> Block:
+def retraction_block(identities: Sequence[RowIdentity]) -> Block:
     """The rows that take others back."""
     data: list[Sequence[Any]] = [list(values) for values in zip(*identities, strict=True)]
     return Block(RETRACTION_COLUMNS, [*data, [1] * len(identities)], len(identities))
 
 
-def identity(event: UsageEvent, partition: int, version: int) -> Identity:
+def row_identity(event: UsageEvent, partition: int, version: int) -> RowIdentity:
     """The sorting key of an event's row, as `usage_block` writes it."""
-    return Identity(
+    return RowIdentity(
         event.id,
         event.time_ms,
         event.organisation,

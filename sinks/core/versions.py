@@ -94,7 +94,7 @@ def totals_version(epoch: int, offset: int) -> int:
     return (epoch << _TOTALS_OFFSET_BITS) + offset + 1
 
 
-def mark_version(epoch: int, offset: int) -> int:
+def invalidation_version(epoch: int, offset: int) -> int:
     """The version of a mark of usage_changes; rises with (epoch, offset) of its shard.
 
     Offsets below 2**40 (35 years of 1,000 messages a second), so that the sum over 16,384 shards

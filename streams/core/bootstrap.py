@@ -23,7 +23,7 @@ from meterline.schemas.periods import WindowKind
 from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals
 from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, UsageEvent
 from meterline.streams.core.entries import Retention
-from meterline.streams.core.identity import IdIndex, Row, digests, slots_for
+from meterline.streams.core.identity import IdIndex, IdRow, digests, slots_for
 from meterline.streams.core.lanes import GAPS_MAX, LANES_MAX, Lane
 from meterline.streams.core.ledger import (
     IDS_SCOPE,
@@ -62,7 +62,7 @@ class BootstrapPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class PartitionBootstrap:
     """One partition."""
 
     partition: int
@@ -78,12 +78,12 @@ def closed_before_ms(retention: Retention, kind: WindowKind, watermark_ms: int) 
     return max(0, watermark_ms - retention.of(kind))
 
 
-def opening_totals(epoch: int, end_ms: int, sums: Sequence[int]) -> Totals:
+def bootstrap_totals(epoch: int, end_ms: int, sums: Sequence[int]) -> Totals:
     """Totals of an opening; `sums` are the fields of Totals from `cost_nano_usd` on."""
     return Totals(epoch, BOOTSTRAP_OFFSET, end_ms, *sums)
 
 
-def opening_records(policy: BootstrapPolicy, opening: Opening) -> FlushRecords:
+def bootstrap_records(policy: BootstrapPolicy, opening: PartitionBootstrap) -> FlushRecords:
     """What a flush at offset -1 would have written."""
     shard = str(opening.partition)
     entries: list[Record] = [
@@ -133,7 +133,7 @@ def _index(policy: BootstrapPolicy, events: Iterable[UsageEvent]) -> IdIndex:
         rows.append((pairs, newest_ms))
     # Offsets below that of the state keep the rows in order, and covered by it.
     for number, (row, newest) in enumerate(rows):
-        index.add(Row(BOOTSTRAP_OFFSET - len(rows) + number, "", 0, newest, row))
+        index.add(IdRow(BOOTSTRAP_OFFSET - len(rows) + number, "", 0, newest, row))
     return index
 
 
@@ -152,5 +152,5 @@ def _lanes(policy: BootstrapPolicy, lanes: Sequence[StoredLane]) -> dict[str, La
     }
 
 
-def _forgotten(_: Row) -> None:
+def _forgotten(_: IdRow) -> None:
     """The lanes are told at once that nothing before the opening is known."""

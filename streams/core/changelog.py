@@ -16,7 +16,7 @@ import msgspec
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.spend import SnapshotError
-from meterline.streams.core.entries import Entry, EntryKey, Range, decode_entry
+from meterline.streams.core.entries import EntryKey, LedgerEntry, Range, decode_entry
 from meterline.streams.core.identity import decode_ring_record, durable_rows
 from meterline.streams.core.ledger import (
     IDS_SCOPE,
@@ -70,7 +70,7 @@ class LedgerFactory:
     calendar: Calendar
     rate: Rate
 
-    def __call__(self, partition: int, entries: dict[EntryKey, Entry]) -> PartitionLedger:
+    def __call__(self, partition: int, entries: dict[EntryKey, LedgerEntry]) -> PartitionLedger:
         """An empty ledger on the table's entries."""
         return PartitionLedger(partition, self.policy, self.calendar, self.rate, entries)
 
@@ -78,7 +78,7 @@ class LedgerFactory:
 class Replica:
     """The merged changelog of some partitions, and the ledgers built on it."""
 
-    def __init__(self, entries: dict[EntryKey, Entry], new_ledger: LedgerFactory) -> None:
+    def __init__(self, entries: dict[EntryKey, LedgerEntry], new_ledger: LedgerFactory) -> None:
         """Fill `entries`, the table's own dictionary."""
         self.entries = entries
         self.ledgers: dict[int, PartitionLedger] = {}

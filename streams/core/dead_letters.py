@@ -11,7 +11,7 @@ from meterline.schemas.dead_letter import DeadLetter, encode_original
 from meterline.schemas.reasons import RejectReason
 
 
-class Source(NamedTuple):
+class MessageSource(NamedTuple):
     """Where a message came from: what its dead letters say."""
 
     topic: str

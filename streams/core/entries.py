@@ -28,7 +28,7 @@ EntryKey: TypeAlias = tuple[tuple[str, int], Range]
 _LONGEST_DAY_MS = 25 * HOUR_MS
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False):
+class LedgerEntry(msgspec.Struct, array_like=True, gc=False):
     """Totals that are still being added to; fields as in `schemas.spend.Totals`."""
 
     epoch: int
@@ -65,7 +65,7 @@ def add_cell(total: Cell, cell: Cell) -> None:
         total[8] = cell[8]
 
 
-def add_to_entry(entry: Entry, cell: Cell) -> None:
+def add_to_entry(entry: LedgerEntry, cell: Cell) -> None:
     """Add `cell` to a table entry in place; the caller sets the entry's tag."""
     entry.cost_nano_usd += cell[0]
     entry.input_tokens += cell[1]
@@ -90,7 +90,7 @@ def kind_of(window: Range) -> WindowKind:
 
 
 encode_entry = msgspec.json.Encoder().encode
-_entry_decoder = msgspec.json.Decoder(Entry)
+_entry_decoder = msgspec.json.Decoder(LedgerEntry)
 
 
 def encode_entry_key(key: EntryKey) -> bytes:
@@ -116,7 +116,7 @@ def _key_tail(window: Range, partition: int) -> bytes:
     return whole[len('[""') :]
 
 
-def decode_entry(value: bytes) -> Entry:
+def decode_entry(value: bytes) -> LedgerEntry:
     """Read an entry back.
 
     Raises:
@@ -158,4 +158,4 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
                 return self.month_ms
 
 
-assert Entry.__struct_fields__ == Totals.__struct_fields__, "an entry is a snapshot"
+assert LedgerEntry.__struct_fields__ == Totals.__struct_fields__, "an entry is a snapshot"

@@ -24,8 +24,8 @@ from meterline.schemas.scopes import UNASSIGNED
 from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, UsageEvent
 
 ID_BYTES = 16
-PRINT_BYTES = 8
-_PAIR_BYTES = ID_BYTES + PRINT_BYTES
+FINGERPRINT_BYTES = 8
+_PAIR_BYTES = ID_BYTES + FINGERPRINT_BYTES
 # A record is rewritten at each flush until it holds this many ids: fewer would make many small
 # records at low rates, more would make a flush of one event write much.
 SLOT_IDS_MIN = 256
@@ -48,7 +48,7 @@ def digests(event: UsageEvent) -> tuple[bytes, bytes]:
     return _id_digest(event.id.encode()), _body_digest(_body(event))
 
 
-class Row(msgspec.Struct, gc=False):
+class IdRow(msgspec.Struct, gc=False):
     """The accepted ids of one source message."""
 
     offset: int
@@ -83,24 +83,24 @@ def decode_ring_record(value: bytes) -> RingRecord:
     return _ring_decoder.decode(value)
 
 
-def unpack(record: RingRecord) -> list[Row]:
+def unpack(record: RingRecord) -> list[IdRow]:
     """The rows of a slot."""
     packed = binascii.a2b_base64(record.packed)
-    rows: list[Row] = []
+    rows: list[IdRow] = []
     at = 0
     for offset, lane, seq, newest_ms, count in record.rows:
         pairs: list[bytes] = []
         for start in range(at, at + count * _PAIR_BYTES, _PAIR_BYTES):
             pairs.append(packed[start : start + ID_BYTES])
             pairs.append(packed[start + ID_BYTES : start + _PAIR_BYTES])
-        rows.append(Row(offset, lane, seq, newest_ms, pairs))
+        rows.append(IdRow(offset, lane, seq, newest_ms, pairs))
         at += count * _PAIR_BYTES
     return rows
 
 
 def durable_rows(
     records: Iterable[RingRecord], epoch: int, state_epoch: int, state_offset: int
-) -> list[Row]:
+) -> list[IdRow]:
     """The rows that a state record covers, in the order of the log, each once.
 
     Args:
@@ -109,7 +109,7 @@ def durable_rows(
         state_epoch: epoch of the state record.
         state_offset: its offset; later rows belong to messages that will be read again.
     """
-    kept: dict[tuple[int, bytes], Row] = {}
+    kept: dict[tuple[int, bytes], IdRow] = {}
     for record in sorted(records, key=lambda record: (record.epoch, record.offset)):
         for row in unpack(record):
             if record.epoch == state_epoch and row.offset > state_offset:
@@ -120,7 +120,7 @@ def durable_rows(
     return sorted(kept.values(), key=lambda row: row.offset)
 
 
-def _pack(epoch: int, offset: int, rows: list[Row]) -> bytes:
+def _pack(epoch: int, offset: int, rows: list[IdRow]) -> bytes:
     packed = b"".join(part for row in rows for part in row.pairs)
     heads = [(row.offset, row.lane, row.seq, row.newest_ms, row.count) for row in rows]
     text = binascii.b2a_base64(packed, newline=False).decode("ascii")
@@ -136,24 +136,24 @@ def slots_for(horizon: int, pending_events_max: int) -> int:
 class IdIndex:
     """The newest `horizon` accepted ids of one partition."""
 
-    def __init__(self, horizon: int, slots: int, on_evict: Callable[[Row], None]) -> None:
+    def __init__(self, horizon: int, slots: int, on_evict: Callable[[IdRow], None]) -> None:
         """Begin empty; `on_evict` hears of each message whose ids are forgotten."""
         self.known: dict[bytes, bytes] = {}
         self.slot = 0
         self._horizon = horizon
         self._slots = slots
         self._on_evict = on_evict
-        self._rows: deque[Row] = deque()
-        self._open: list[Row] = []
+        self._rows: deque[IdRow] = deque()
+        self._open: list[IdRow] = []
         self._open_count = 0
-        self._fresh: list[Row] = []
+        self._fresh: list[IdRow] = []
 
     @property
     def open_rows(self) -> int:
         """How many of the newest rows are in the slot that is still being filled."""
         return len(self._open)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: IdRow) -> None:
         """Keep the ids of a message (they are in `known` already) and forget the oldest."""
         if not row.pairs:
             return
@@ -190,7 +190,7 @@ class IdIndex:
         self._open = []
         self._open_count = 0
 
-    def restore(self, rows: Iterable[Row], slot: int, open_rows: int) -> None:
+    def restore(self, rows: Iterable[IdRow], slot: int, open_rows: int) -> None:
         """Take up where a state record left off.
 
         Args:

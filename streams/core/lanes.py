@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from meterline.streams.core.identity import Row
+from meterline.streams.core.identity import IdRow
 
 # 2,000 relay streams in one partition; at 200 characters each the state record stays below 0.5 MB.
 LANES_MAX = 2_000
@@ -38,7 +38,7 @@ class Lane(msgspec.Struct, array_like=True, gc=False):
     """Ranges of sequence numbers that were skipped, first and last, oldest gap first."""
 
 
-class Order(Enum):
+class SequenceCheck(Enum):
     """Where a batch stands in its lane."""
 
     NEXT = auto()
@@ -61,24 +61,28 @@ class Lanes:
         self.evicted_ms = evicted_ms
         """Newest event time among all ids that were ever forgotten in this partition."""
 
-    def observe(self, name: str, seq: int, timestamp_ms: int) -> Order:
+    def observe(self, name: str, seq: int, timestamp_ms: int) -> SequenceCheck:
         """Say where the batch stands and note it as the last, unless it came again."""
         lane = self.by_name.pop(name, None)
         if lane is None:
             self._make_room(timestamp_ms)
             if seq == 1:
                 self.by_name[name] = Lane(seq, timestamp_ms, seq)
-                return Order.NEXT
+                return SequenceCheck.NEXT
             # It may have been here before and dropped: then its earlier ids were forgotten too.
             self.by_name[name] = Lane(seq, timestamp_ms, seq, self.evicted_ms)
-            return Order.UNKNOWN
+            return SequenceCheck.UNKNOWN
         self.by_name[name] = lane
         lane.last_ms = max(lane.last_ms, timestamp_ms)
         if seq <= lane.seq:
-            return Order.LATE if lane.missing and _fill(lane.missing, seq) else Order.AGAIN
-        order = Order.NEXT
+            return (
+                SequenceCheck.LATE
+                if lane.missing and _fill(lane.missing, seq)
+                else SequenceCheck.AGAIN
+            )
+        order = SequenceCheck.NEXT
         if seq > lane.seq + 1:
-            order = Order.GAP
+            order = SequenceCheck.GAP
             lane.missing.append((lane.seq + 1, seq - 1))
             del lane.missing[:-GAPS_MAX]
         lane.seq = seq
@@ -91,7 +95,7 @@ class Lanes:
                 return
             del self.by_name[name]
 
-    def forget(self, row: Row) -> None:
+    def forget(self, row: IdRow) -> None:
         """Note that the index no longer knows the ids of a batch."""
         self.evicted_ms = max(self.evicted_ms, row.newest_ms)
         lane = self.by_name.get(row.lane)

@@ -30,12 +30,12 @@ from meterline.schemas.reasons import Notice
 from meterline.schemas.scopes import scopes_of
 from meterline.schemas.spend import SnapshotKey, encode_key
 from meterline.schemas.usage import UsageEvent
-from meterline.streams.core.dead_letters import Source
+from meterline.streams.core.dead_letters import MessageSource
 from meterline.streams.core.entries import (
     CELL_SUMS,
     Cell,
-    Entry,
     EntryKey,
+    LedgerEntry,
     Range,
     Retention,
     add_cell,
@@ -44,8 +44,8 @@ from meterline.streams.core.entries import (
     encode_entry_key,
     kind_of,
 )
-from meterline.streams.core.identity import IdIndex, Row, digests, slots_for
-from meterline.streams.core.lanes import Lane, Lanes, Order
+from meterline.streams.core.identity import IdIndex, IdRow, digests, slots_for
+from meterline.streams.core.lanes import Lane, Lanes, SequenceCheck
 
 Rate: TypeAlias = Callable[[UsageEvent], tuple[int, bool]]
 """Answers (cost_nano_usd, priced) of an event."""
@@ -99,7 +99,7 @@ def decode_state(value: bytes) -> StateRecord:
     return _state_decoder.decode(value)
 
 
-class Outcome(NamedTuple):
+class LedgerOutcome(NamedTuple):
     """What became of one message."""
 
     accepted: int
@@ -124,7 +124,7 @@ class Recovered(NamedTuple):
     """What the changelog held of one partition."""
 
     state: StateRecord | None
-    rows: list[Row]
+    rows: list[IdRow]
     """Durable id rows, in the order of the log, each once."""
 
 
@@ -137,7 +137,7 @@ class PartitionLedger:
         policy: LedgerPolicy,
         calendar: Calendar,
         rate: Rate,
-        entries: MutableMapping[EntryKey, Entry],
+        entries: MutableMapping[EntryKey, LedgerEntry],
     ) -> None:
         """Begin empty; call `restore` before the first message if there is a changelog.
 
@@ -209,7 +209,7 @@ class PartitionLedger:
 
     # -- applying messages
 
-    def apply(self, message: UsageMessage, offset: int, timestamp_ms: int) -> Outcome:
+    def apply(self, message: UsageMessage, offset: int, timestamp_ms: int) -> LedgerOutcome:
         """Count one message; its effects are in the records of the next flush.
 
         Args:
@@ -222,17 +222,19 @@ class PartitionLedger:
         self.watermark_ms = max(self.watermark_ms, timestamp_ms)
         notices: list[tuple[Notice, int]] = []
         letters: list[DeadLetter] = []
-        source = Source(self._policy.source_topic, self.partition, offset, timestamp_ms, message)
-        order = Order.NEXT
+        source = MessageSource(
+            self._policy.source_topic, self.partition, offset, timestamp_ms, message
+        )
+        order = SequenceCheck.NEXT
         if message.lane:
             order = self._lanes.observe(message.lane, message.seq, timestamp_ms)
-        if order is Order.AGAIN:
+        if order is SequenceCheck.AGAIN:
             accepted = 0
             self._judge_again(source, notices, letters)
         else:
-            if order is Order.GAP:
+            if order is SequenceCheck.GAP:
                 notices.append((Notice.LANE_GAP, 1))
-            elif order is Order.UNKNOWN:
+            elif order is SequenceCheck.UNKNOWN:
                 notices.append((Notice.UNKNOWN_LANE, 1))
             letters.extend(source.rejects())
             accepted = self._count(source, notices, letters)
@@ -240,14 +242,14 @@ class PartitionLedger:
         self._changed = True
         if offset <= self._replay_until:
             self._roll_up()
-        return Outcome(accepted, notices, letters)
+        return LedgerOutcome(accepted, notices, letters)
 
-    def replayed(self) -> Outcome:
+    def replayed(self) -> LedgerOutcome:
         """What becomes of a message at or below `offset`: nothing."""
-        return Outcome(0, [(Notice.REPLAYED_MESSAGE, 1)], [])
+        return LedgerOutcome(0, [(Notice.REPLAYED_MESSAGE, 1)], [])
 
     def _count(
-        self, source: Source, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
+        self, source: MessageSource, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
     ) -> int:
         """Add the events that are new to the cells; answer how many they are."""
         events = source.message.events
@@ -271,7 +273,7 @@ class PartitionLedger:
         if fresh:
             newest_ms = self._add_events(fresh, source.timestamp_ms, notices)
             message = source.message
-            self._ids.add(Row(source.offset, message.lane, message.seq, newest_ms, pairs))
+            self._ids.add(IdRow(source.offset, message.lane, message.seq, newest_ms, pairs))
             self.newest_event_ms = max(self.newest_event_ms, newest_ms)
         return len(fresh)
 
@@ -317,7 +319,7 @@ class PartitionLedger:
         return max(event.time_ms for event in events)
 
     def _judge_again(
-        self, source: Source, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
+        self, source: MessageSource, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
     ) -> None:
         """A batch whose sequence number came before: count nothing, report what is new in it."""
         message = source.message
@@ -390,7 +392,7 @@ class PartitionLedger:
                 if closed:
                     self._skipped_windows += 1
                     continue
-                entries[key] = Entry(epoch, offset, window[1], *cell)
+                entries[key] = LedgerEntry(epoch, offset, window[1], *cell)
                 self._schedule(key, entries[key])
             elif entry.offset < offset or entry.epoch < epoch:
                 add_to_entry(entry, cell)
@@ -456,7 +458,7 @@ class PartitionLedger:
         """How many entries wait for their expiry: each entry of this partition, once."""
         return sum(len(bucket) for bucket in self._due.values())
 
-    def _schedule(self, key: EntryKey, entry: Entry) -> None:
+    def _schedule(self, key: EntryKey, entry: LedgerEntry) -> None:
         kept_ms = self._policy.retention.of(kind_of(key[1]))
         due = (max(entry.end_ms, self.watermark_ms) + kept_ms) // _BUCKET_MS + 1
         bucket = self._due.get(due)

@@ -29,8 +29,8 @@ from meterline.schemas.reasons import RejectReason
 from meterline.schemas.scopes import UNASSIGNED
 from meterline.schemas.topics import Topic
 from meterline.schemas.usage import UsageBatch, UsageEvent
-from meterline.sinks.core.batch import Batch
-from meterline.sinks.handlers import shapes
+from meterline.sinks.core.batch import SinkBatch
+from meterline.sinks.handlers import topic_handlers
 from meterline.sinks.rollup import refresh, remove_replaced
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
@@ -55,12 +55,12 @@ class Log:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.shapes = shapes(0, rate)
+        self.shapes = topic_handlers(0, rate)
         self.offset = 0
 
     def store(self, topic: Topic, value: bytes, offset: int) -> None:
         record = Record(topic.value, 0, offset, NOW_MS, None, value)
-        batch = Batch(topic.value)
+        batch = SinkBatch(topic.value)
         self.shapes[topic].take(batch, record)
         for table, block in self.shapes[topic].blocks(list(batch.entries.values())):
             columns = [InsertColumn(*each) for each in block.columns]

@@ -17,7 +17,7 @@ from meterline.reports.core.deliveries import (
 )
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, encode_delivery
 from meterline.schemas.tables import DELIVERIES
-from meterline.sinks.core.control_rows import Place, delivery_row, rows_block
+from meterline.sinks.core.control_rows import TopicPosition, delivery_row, rows_block
 from meterline.sinks.migrate import migrate
 from tests.servers import running_clickhouse
 
@@ -39,7 +39,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
             told("msg_d", "chat", DeliveryOutcome.MUTED, 0, 3_000),
             told("msg_group", "chat", DeliveryOutcome.DELIVERED, 1, 9_000, "d", "e"),
         ]
-        rows = [delivery_row(encode_delivery(one), Place(0, at)) for at, one in enumerate(log)]
+        rows = [
+            delivery_row(encode_delivery(one), TopicPosition(0, at)) for at, one in enumerate(log)
+        ]
         block = rows_block(DELIVERIES, rows)
         columns = [InsertColumn(*each) for each in block.columns]
         client.insert(DELIVERIES.name, columns, block.data)

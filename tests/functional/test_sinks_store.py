@@ -14,7 +14,7 @@ from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.tables import TABLES, TableName
 from meterline.schemas.usage import UsageEvent
-from meterline.sinks.core.control_rows import Place, dead_letter
+from meterline.sinks.core.control_rows import TopicPosition, dead_letter
 from meterline.sinks.core.usage_rows import Block, retraction_block, usage_block, usage_rows
 from meterline.sinks.core.versions import Position, position_of
 from meterline.sinks.migrate import Migration, MigrationError, migrate, shipped
@@ -55,7 +55,7 @@ def retraction(offset: int, each: UsageEvent, epoch: int = 0) -> Block:
         timestamp_ms=NOW_MS,
         original_base64=encode_original(msgspec.json.encode(each)),
     )
-    found = dead_letter(encode_dead_letter(letter), Place(epoch, 0))
+    found = dead_letter(encode_dead_letter(letter), TopicPosition(epoch, 0))
     assert found is not None
     return retraction_block(found.retracted)
 

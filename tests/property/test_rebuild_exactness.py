@@ -12,11 +12,11 @@ from meterline.schemas.usage import UsageEvent
 from meterline.streams.core.bootstrap import (
     BOOTSTRAP_OFFSET,
     BootstrapPolicy,
-    Opening,
+    PartitionBootstrap,
     StoredLane,
+    bootstrap_records,
+    bootstrap_totals,
     closed_before_ms,
-    opening_records,
-    opening_totals,
 )
 from meterline.streams.core.ledger import LedgerPolicy
 from tests.streams_model import (
@@ -84,7 +84,7 @@ def stored_totals(events: list[UsageEvent]) -> list[tuple[SnapshotKey, Totals]]:
     for key, (cost, tokens, count, unpriced) in truth(events).items():
         end_ms = CALENDAR.window(WindowKind(key[1]), key[2]).end_ms
         numbers = (cost, tokens, 0, 0, 0, 0, count, unpriced, T0)
-        newest[SnapshotKey(*key, str(PARTITION))] = opening_totals(EPOCH, end_ms, numbers)
+        newest[SnapshotKey(*key, str(PARTITION))] = bootstrap_totals(EPOCH, end_ms, numbers)
     return list(newest.items())
 
 
@@ -93,8 +93,10 @@ def opened(log: list[Message], horizon: int = 100_000) -> list[Changelog]:
     policy = LedgerPolicy(epoch=EPOCH, source_topic="usage.events", ids_horizon=horizon)
     events = accepted(log)
     newest_ms = max((one.time_ms for one in events), default=0)
-    opening = Opening(PARTITION, stored_totals(events), events[-horizon:], stored_lanes(log))
-    flush = opening_records(BootstrapPolicy(policy, log[-1].timestamp_ms, newest_ms), opening)
+    opening = PartitionBootstrap(
+        PARTITION, stored_totals(events), events[-horizon:], stored_lanes(log)
+    )
+    flush = bootstrap_records(BootstrapPolicy(policy, log[-1].timestamp_ms, newest_ms), opening)
     return [Changelog(PARTITION, key, value) for key, value in [*flush.entries, flush.state]]
 
 
@@ -155,8 +157,8 @@ def test_windows_that_are_not_kept_stay_closed() -> None:
         for key, totals in stored_totals([late])
         if totals.end_ms > closed_before_ms(policy.retention, WindowKind(key.kind), watermark_ms)
     ]
-    flush = opening_records(
-        BootstrapPolicy(policy, watermark_ms, T0), Opening(PARTITION, kept, [late], [])
+    flush = bootstrap_records(
+        BootstrapPolicy(policy, watermark_ms, T0), PartitionBootstrap(PARTITION, kept, [late], [])
     )
     changelog = [Changelog(PARTITION, *record) for record in [*flush.entries, flush.state]]
     process = Process(changelog, factory(epoch=EPOCH))

@@ -18,8 +18,8 @@ from meterline.relay.gate import Gate
 from meterline.schemas.throttle import Applied, ThrottleCommand
 from meterline.streams.core import changelog, identity, ledger
 from meterline.streams.core.changelog import Replica
-from meterline.streams.core.entries import Entry, add_to_entry, decode_entry
-from meterline.streams.core.lanes import Lanes, Order
+from meterline.streams.core.entries import LedgerEntry, add_to_entry, decode_entry
+from meterline.streams.core.lanes import Lanes, SequenceCheck
 from meterline.streams.core.ledger import PartitionLedger
 from tests.simulation.__main__ import play_some
 from tests.simulation.ledger_audit import LedgerAudit
@@ -43,7 +43,7 @@ def _tags_ignored(patch: Patch) -> None:
             key = ((scope, self.partition), window)
             entry = self._entries.get(key)
             if entry is None:
-                self._entries[key] = Entry(0, self.offset, window[1], *cell)
+                self._entries[key] = LedgerEntry(0, self.offset, window[1], *cell)
             else:
                 add_to_entry(entry, cell)
                 entry.offset = self.offset
@@ -54,7 +54,7 @@ def _tags_ignored(patch: Patch) -> None:
 
 def _lanes_ignored(patch: Patch) -> None:
     """A re-sent batch counts as a new one, once its ids are forgotten."""
-    patch.setattr(Lanes, "observe", lambda *_: Order.NEXT)
+    patch.setattr(Lanes, "observe", lambda *_: SequenceCheck.NEXT)
 
 
 def _ids_ignored(patch: Patch) -> None:

@@ -35,7 +35,7 @@ from meterline.schemas.usage import UsageBatch, UsageEvent
 from meterline.sinks.core.control_rows import spend_block, spend_window
 from meterline.sinks.core.usage_rows import usage_block, usage_rows
 from meterline.sinks.migrate import shipped
-from meterline.streams.core.entries import CELL_SUMS, Entry, add_cell, add_to_entry
+from meterline.streams.core.entries import CELL_SUMS, LedgerEntry, add_cell, add_to_entry
 from tests import streams_model
 from tests.streams_model import T0, Message, Process, event, factory, rate
 
@@ -74,7 +74,7 @@ def test_totals_on_the_wire_have_the_order_of_the_measures() -> None:
     """Tag and end of the window, then the sums in their order, then the newest event."""
     fields = ("epoch", "offset", "end_ms", *NAMES, "last_event_ms")
     assert Totals.__struct_fields__ == fields
-    assert Entry.__struct_fields__ == fields
+    assert LedgerEntry.__struct_fields__ == fields
 
 
 @pytest.mark.parametrize("position", range(len(MEASURES) + 1))
@@ -88,7 +88,7 @@ def test_the_ledgers_loops_add_every_measure_at_its_place(position: int) -> None
     grown = [8 if at == position != NEWEST else 1 for at in range(CELL_SUMS)]
     grown[NEWEST] = 7 if position == NEWEST else 1
     assert total == grown
-    entry = Entry(0, 0, 0, *[1] * CELL_SUMS)
+    entry = LedgerEntry(0, 0, 0, *[1] * CELL_SUMS)
     add_to_entry(entry, cell)
     assert list(msgspec.structs.astuple(entry))[3:] == grown
 

@@ -6,11 +6,11 @@ import pytest
 
 from meterline.backends.kafka.config import Record, TopicPartition
 from meterline.sinks.core.batch import (
-    Batch,
-    Entry,
     FlushPolicy,
     FlushReason,
     Poison,
+    SinkBatch,
+    SinkBatchEntry,
     TooManyRefusedError,
     dedup_token,
     flush_reason,
@@ -24,12 +24,12 @@ def record(offset: int, value: bytes = b"v", partition: int = 0) -> Record:
     return Record("t", partition, offset, 1_000, None, value)
 
 
-def entry(offset: int, value: bytes = b"v", rows: int = 1, partition: int = 0) -> Entry:
-    return Entry(record(offset, value, partition), None, rows)
+def entry(offset: int, value: bytes = b"v", rows: int = 1, partition: int = 0) -> SinkBatchEntry:
+    return SinkBatchEntry(record(offset, value, partition), None, rows)
 
 
-def batch_of(*entries: Entry) -> Batch:
-    batch = Batch("t")
+def batch_of(*entries: SinkBatchEntry) -> SinkBatch:
+    batch = SinkBatch("t")
     for each in entries:
         batch.read(each.record, 1_000)
         batch.add(each, (each.record.partition, each.record.offset))
@@ -39,14 +39,14 @@ def batch_of(*entries: Entry) -> Batch:
 @pytest.mark.parametrize(
     ("batch", "now_ms", "reason"),
     [
-        (Batch("t"), 9_999_999, FlushReason.NONE),
+        (SinkBatch("t"), 9_999_999, FlushReason.NONE),
         (batch_of(entry(0)), 1_499, FlushReason.NONE),
         (batch_of(entry(0)), 1_500, FlushReason.AGE),
         (batch_of(entry(0, rows=10)), 1_000, FlushReason.ROWS),
         (batch_of(entry(0, b"x" * 100)), 1_000, FlushReason.BYTES),
     ],
 )
-def test_flush_reason(batch: Batch, now_ms: int, reason: FlushReason) -> None:
+def test_flush_reason(batch: SinkBatch, now_ms: int, reason: FlushReason) -> None:
     """Each bound alone writes the batch, and an empty batch is never written."""
     assert flush_reason(POLICY, batch, now_ms) is reason
 
@@ -60,7 +60,7 @@ def test_offsets_cover_what_was_read() -> None:
 
 def test_same_key_replaces() -> None:
     """The later entry of a key replaces the earlier one, and rows and bytes follow."""
-    batch = Batch("t")
+    batch = SinkBatch("t")
     for offset, value in enumerate([b"long value", b"short"]):
         batch.read(record(offset, value), 1_000)
         batch.add(entry(offset, value), "key")
@@ -106,7 +106,7 @@ def test_bisecting_isolates_the_bad(bad: set[int]) -> None:
     """Exactly the bad messages are refused and every other one is inserted, in order."""
     stored: list[int] = []
 
-    def insert(part: Sequence[Entry]) -> str | None:
+    def insert(part: Sequence[SinkBatchEntry]) -> str | None:
         offsets = [each.record.offset for each in part]
         if bad & set(offsets):
             return "bad row"

@@ -16,11 +16,11 @@ from meterline.schemas.topics import Topic
 from meterline.schemas.usage import UsageEvent
 from meterline.sinks.core.control_rows import (
     ROW_TOPICS,
-    Letter,
-    Place,
+    DeadLetterRows,
     RecordError,
+    TopicPosition,
     dead_letter,
-    letters_block,
+    dead_letters_block,
     record_row,
     spend_block,
     spend_window,
@@ -29,11 +29,11 @@ from meterline.sinks.core.usage_rows import retraction_block
 from meterline.sinks.core.versions import Position, retraction_version
 
 NOW_MS = 1_793_000_000_000
-PLACE = Place(2, 40)
+PLACE = TopicPosition(2, 40)
 EVENT = UsageEvent(id="e-1", time_ms=NOW_MS, organisation="acme", key="k-1", model="m")
 
 
-def letter(original: bytes, **fields: object) -> Letter:
+def letter(original: bytes, **fields: object) -> DeadLetterRows:
     named: dict[str, object] = {
         "topic": "usage.events",
         "partition": 3,
@@ -105,7 +105,7 @@ def test_unreadable_original_is_reported(original: bytes) -> None:
 
 def test_letter_row_fits_its_table() -> None:
     """A row has a value for each column, the original as the bytes it was."""
-    block = letters_block([letter(b"\xff\x00", reason=RejectReason.MALFORMED_JSON)])
+    block = dead_letters_block([letter(b"\xff\x00", reason=RejectReason.MALFORMED_JSON)])
     row = dict(zip((column.name for column in DEAD_LETTERS.columns), block.data, strict=True))
     assert row["original"] == (b"\xff\x00",)
     assert row["source_epoch"] == (2,)

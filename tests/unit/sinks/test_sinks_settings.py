@@ -10,9 +10,9 @@ from meterline.schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
 from meterline.schemas.usage import MESSAGE_BYTES_MAX
 from meterline.sinks.core.batch import Poison
 from meterline.sinks.core.usage_rows import RatedEvent
-from meterline.sinks.handlers import shapes
+from meterline.sinks.handlers import topic_handlers
 from meterline.sinks.settings import SinkSettings
-from meterline.sinks.writer import Backoff, letter_of
+from meterline.sinks.writer import Backoff, dead_letter_of
 
 
 def unused(_: object) -> RatedEvent:
@@ -23,7 +23,7 @@ def test_every_topic_is_stored() -> None:
     """Each topic has a policy and a shape."""
     stored = {spec.topic for spec in TOPICS}
     assert SinkSettings().policies.keys() == stored
-    assert shapes(0, unused).keys() == stored
+    assert topic_handlers(0, unused).keys() == stored
 
 
 def test_events_are_written_within_a_second() -> None:
@@ -51,7 +51,7 @@ def test_no_crash_unless_asked() -> None:
 def test_letter_of_poison(original: bytes | None, expected: bytes) -> None:
     """A letter holds the record's bytes or the one event's, and names the source position."""
     record = Record("usage.events", 2, 7, 1_000, None, b"value")
-    letter = letter_of(Poison(record, 3, "too much", "e-1", original))
+    letter = dead_letter_of(Poison(record, 3, "too much", "e-1", original))
     assert letter.key() == "usage.events-2-7-3"
     assert letter.original() == expected
     assert letter.reason is RejectReason.NOT_STORABLE
@@ -61,7 +61,7 @@ def test_letter_of_poison(original: bytes | None, expected: bytes) -> None:
 def test_letter_of_the_largest_message_fits() -> None:
     """A letter about a message of any size is below the broker's limit."""
     record = Record("usage.events", 2, 7, 1_000, None, b"x" * MESSAGE_BYTES_MAX)
-    assert len(encode_dead_letter(letter_of(Poison(record, -1, "d")))) < DEAD_LETTER_BYTES_MAX
+    assert len(encode_dead_letter(dead_letter_of(Poison(record, -1, "d")))) < DEAD_LETTER_BYTES_MAX
 
 
 def test_an_unknown_failpoint_is_refused() -> None:
