@@ -1,4 +1,4 @@
-"""The Faust app: one agent that decodes a message, lets the ledger decide, and notes the effects."""
+"""The Faust app: one agent decodes messages, applies them to the ledger, and notes the effects."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SpendApp(faust.App):
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """A worker's parts, ready to start."""
+    """The parts of a streams worker, not started."""
 
     app: SpendApp
     table: SpendTable
@@ -72,13 +72,13 @@ class Streams:
 
 
 def build_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter) -> Streams:
-    """Put the worker together; nothing is started.
+    """Build a worker without starting it.
 
     Args:
-        settings: what `app.settings` read.
+        settings: the worker's settings.
         rate: prices an event.
-        clock: the present time, for the metric of the last flush only.
-        meter: where the metrics go.
+        clock: current time, for the metric of the last flush only.
+        meter: receives the metrics.
 
     Raises:
         UnknownFailpointError: `settings.crash_at` names no failpoint.
@@ -133,7 +133,7 @@ def _faust_options(settings: StreamsSettings) -> dict[str, Any]:
         "Table": SpendTable,
         # Standbys of a memory store bring no speed, and stock ones no merge by tag.
         "table_standby_replicas": 0,
-        # Our own code creates the topics, with the registry's settings.
+        # `meterline topics apply` creates the topics, with the registry's settings.
         "topic_allow_declare": False,
         "topic_disable_leader": True,
         "topic_partitions": settings.partitions,
@@ -178,23 +178,23 @@ def _add_agent(
                 message = event.message
                 ledger = table.replica.ledgers.get(message.partition)
                 if ledger is None or message.generation_id != app.consumer_generation_id:
-                    # Read before a rebalance: it comes again, to its partition's owner.
+                    # Read before a rebalance: it is redelivered to its partition's owner.
                     continue
                 flusher.taken(event, _apply(ledger, message))
                 await flusher.wait_for_room()
             except Exception:
-                # Faust would skip the message and go on.
+                # Faust would skip the message and continue.
                 end_process(FAILED_STATUS, "agent.failed")
 
     app.agent(source, concurrency=1, name="meter_usage")(meter_usage)
 
 
 def _apply(ledger: PartitionLedger, message: Message) -> LedgerOutcome:
-    """Decode and decide; a message that was applied before is not even decoded."""
+    """Decode and count; a message that was applied before is not even decoded."""
     if message.offset <= ledger.offset:
         return ledger.replayed()
     if message.offset > ledger.offset + 1 and ledger.offset >= 0:
-        # Retention has taken what we had not read; nothing can bring it back, but it must be seen.
+        # Retention has deleted what was not read yet; it cannot be recovered, but must be visible.
         log.warning(
             "source.gap",
             partition=message.partition,

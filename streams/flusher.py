@@ -40,7 +40,7 @@ FENCE_PART = 0.8
 
 
 class RecordWriter(Protocol):
-    """Makes records durable: returns when they are acknowledged, raises otherwise."""
+    """Makes records durable: a write returns when all are acknowledged, and raises otherwise."""
 
     async def write(self, topic: str, records: Mapping[int, Sequence[Record]]) -> None:
         """Write records to their partitions, in order."""
@@ -50,7 +50,7 @@ class RecordWriter(Protocol):
 
 
 class Ledgers(Protocol):
-    """What the flusher needs of the table."""
+    """The ledgers of the spend table."""
 
     ledgers: dict[int, PartitionLedger]
 
@@ -66,7 +66,7 @@ class Acknowledge(Protocol):
 
 
 def end_process(status: int, fact: str, **values: object) -> NoReturn:
-    """Say why and end at once: no clean-up, nothing written after we have lost track.
+    """Log the reason and end the process at once: no clean-up, and nothing is written any more.
 
     Args:
         status: FAILED_STATUS or FENCED_STATUS.
@@ -91,14 +91,14 @@ class Flusher:
         meter: Meter,
         failpoints: Failpoints[StreamsFailpoint],
     ) -> None:
-        """Set up; `run` does the work."""
+        """Collect nothing yet; `run` starts the flushing."""
         self._settings = settings
         self._table = table
         self._clock = clock
         self._meter = meter
         self._failpoints = failpoints
         self._pending: list[Acknowledge] = []
-        self._letters: list[DeadLetter] = []
+        self._dead_letters: list[DeadLetter] = []
         self._tally: Counter[tuple[Metric, str]] = Counter()
         self._events = 0
         self._flushing = False
@@ -113,7 +113,7 @@ class Flusher:
     # -- collecting, called by the agent
 
     def taken(self, event: Acknowledge, outcome: LedgerOutcome) -> None:
-        """Note a message that was applied."""
+        """Add an applied message to the next flush."""
         self._pending.append(event)
         self._events += outcome.accepted
         tally = self._tally
@@ -122,27 +122,27 @@ class Flusher:
             tally[Metric.EVENTS, ""] += outcome.accepted
         for notice, count in outcome.notices:
             tally[Metric.NOTICES, notice.value] += count
-        if outcome.letters:
-            self._letters.extend(outcome.letters)
-            for letter in outcome.letters:
+        if outcome.dead_letters:
+            self._dead_letters.extend(outcome.dead_letters)
+            for letter in outcome.dead_letters:
                 tally[Metric.REJECTS, letter.reason.value] += 1
         settings = self._settings
         if (
             self._events >= settings.pending_events_max
             or len(self._pending) >= settings.pending_events_max
-            or len(self._letters) >= settings.pending_letters_max
+            or len(self._dead_letters) >= settings.pending_dead_letters_max
         ):
             self._room.clear()
 
     async def wait_for_room(self) -> None:
-        """Hold the agent while a bound is reached; Faust then pauses the partitions."""
+        """Block the agent while a bound is reached; Faust then pauses the partitions."""
         if not self._room.is_set():
             await self._room.wait()
 
     def forget_pending(self) -> None:
-        """On a rebalance: messages not acknowledged come again to whoever owns them."""
+        """On a rebalance: messages not acknowledged are redelivered to the partition's owner."""
         self._pending.clear()
-        self._letters.clear()
+        self._dead_letters.clear()
         self._events = 0
         self._room.set()
 
@@ -152,7 +152,7 @@ class Flusher:
         """Flush at the interval until cancelled; end the process on any failure.
 
         Args:
-            writer: gives the producer (it exists only once Faust has started).
+            writer: returns the producer, which exists only once Faust has started.
             failed: whether the Faust app has crashed.
         """
         interval = self._settings.flush_interval_ms / 1000
@@ -169,29 +169,29 @@ class Flusher:
                 async with asyncio.timeout(self._settings.flush_timeout_ms / 1000):
                     await self.flush(writer())
             except Exception:
-                # Every failure has the same answer.
+                # Every failure is handled alike.
                 end_process(FAILED_STATUS, "flush.failed")
 
     async def flush(self, writer: RecordWriter) -> None:
         """Carry out the numbered effects for everything applied so far.
 
         Raises:
-            Exception: whatever the writer raised; the caller must not go on.
+            Exception: any error of the writer; the caller must not continue.
         """
         if not self._table.ledgers:
             return
         self._flushing = True
         pending, self._pending = self._pending, []
-        letters, self._letters = self._letters, []
+        dead_letters, self._dead_letters = self._dead_letters, []
         tally, self._tally = self._tally, Counter()
-        # From here on new messages are the next flush's: everything is encoded before any await.
+        # From here on new messages belong to the next flush: all is encoded before any await.
         taken = self._table.take_flush()
         self._events = 0
         self._room.set()
         settings = self._settings
-        if letters:
+        if dead_letters:
             self._failpoints.hit(StreamsFailpoint.BEFORE_DEAD_LETTERS)
-            rows = [(letter.key().encode(), encode_dead_letter(letter)) for letter in letters]
+            rows = [(letter.key().encode(), encode_dead_letter(letter)) for letter in dead_letters]
             await writer.write_keyed(settings.dead_letter_topic, rows)  # 1
         if taken:
             self._failpoints.hit(StreamsFailpoint.BEFORE_ENTRIES)

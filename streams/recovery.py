@@ -27,26 +27,26 @@ from meterline.streams.tables import SpendTable
 
 log = structlog.get_logger()
 
-# The loop gets its turn (heartbeats, self-fence) after this many records, about 25 ms.
+# The event loop runs other tasks (heartbeats, self-fence) after this many records, about 25 ms.
 RECORDS_PER_POLL_MAX = 5_000
 POLL_TIMEOUT_MS = 50
 FETCH_BYTES_MAX = 4 * 1024 * 1024
 STEP_SECONDS_MAX = 900.0
 """The longest step of a recovery. Ten million entries load in less on a quiet machine; a broker that
-gives nothing ends it sooner, by the stall. Beyond it the worker ends, and its successor tries."""
+sends nothing ends it sooner, by the stall. Beyond it the worker ends, and its successor tries."""
 
 
 class RecoveryStalledError(MeterlineError, RuntimeError):
-    """The broker gave no changelog records for too long, or a step took too long."""
+    """The broker sent no changelog records for too long, or a step took too long."""
 
 
 class BulkRecovery(Recovery):
-    """Loads the changelog by itself when Faust asks where to begin."""
+    """Loads the changelog by itself when Faust asks for the offsets to start from."""
 
     def __init__(
         self, app: App, *, table: SpendTable, stall_ms: int, fetch_max_wait_ms: int
     ) -> None:
-        """Recover `table`; give up after `stall_ms` without progress."""
+        """Recover `table`; fail after `stall_ms` without progress."""
         super().__init__(app, app.tables, beacon=app.tables.beacon)
         self._table = table
         self._stall_seconds = stall_ms / 1000
@@ -56,10 +56,10 @@ class BulkRecovery(Recovery):
     async def _wait(self, coro: WaitArgT, timeout: Seconds | None = None) -> None:
         """Wait for one step.
 
-        Faust bounds most steps by the broker's request timeout (90 s), our load of the table among
-        them, and takes the end of that time for a stop of the service: recovery ends without a
-        word, and the worker keeps its partitions for ever and counts nothing. Here a step has a
-        bound that fits a large table, and too long a step is an error.
+        Faust bounds most steps by the broker's request timeout (90 s), this load of the table among
+        them, and takes the end of that time for a stop of the service: recovery ends without an
+        error, and the worker keeps its partitions indefinitely and counts nothing. Here a step has
+        a bound that fits a large table, and too long a step is an error.
 
         Raises:
             RecoveryStalledError: the step is not done within STEP_SECONDS_MAX.

@@ -14,7 +14,7 @@ from meterline.streams.core.ledger import LedgerPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaSecurity:
-    """How to speak to the brokers; the defaults are those of a plain listener."""
+    """Connection security; the defaults are those of a plain listener."""
 
     security_protocol: str = "PLAINTEXT"
     sasl_mechanism: str = ""
@@ -25,7 +25,7 @@ class KafkaSecurity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsSettings:
-    """Everything `app.streams_worker.run_streams` needs to know."""
+    """Settings of one streams worker."""
 
     bootstrap: str
     """HOST:PORT, several separated by commas."""
@@ -44,13 +44,13 @@ class StreamsSettings:
     data_dir: Path = Path(".meterline")
     """Where Faust may keep files; nothing that counts is there."""
 
-    # The cadence of snapshots: a tenth of a second is the issue's figure, and keeps the sum of
-    # emit, fold and decide below half a second.
+    # The interval of snapshots: a tenth of a second keeps the sum of emit, count and decide below
+    # half a second.
     flush_interval_ms: int = 100
-    # A broker that does not acknowledge for this long is given up; the successor reads the log.
+    # A broker that does not acknowledge for this long ends the worker; its successor reads the log.
     # Brokers of a cluster that change leaders take a few seconds.
     flush_timeout_ms: int = 30_000
-    # Commits only shorten the replay after a crash (the table's tags decide what counts).
+    # Commits only shorten the replay after a crash (the table's tags decide what is counted).
     commit_interval_ms: int = 1_000
     # Group coordination: 10 s rides out a pause of the broker. The embedded broker takes half a
     # session to let a member join, so 3 s there.
@@ -64,22 +64,22 @@ class StreamsSettings:
     refetch_gaps: bool = False
     # Time for a drain after SIGTERM; a supervisor kills after more than this.
     stop_timeout_ms: int = 8_000
-    # Longest time for reading a changelog without progress: a broker that is gone.
+    # Longest time for reading a changelog without progress: then the broker is unreachable.
     recovery_stall_ms: int = 30_000
 
     ids_horizon: int = 100_000
-    """How many of the newest event ids a partition knows; change it only after a clean stop."""
+    """Number of newest event ids that a partition keeps; change it only after a clean stop."""
     # Half a second of a fast worker: above it the worker reads no further until a flush ends.
     pending_events_max: int = 50_000
     # Dead letters carry up to 86 kB each; above this the worker waits for the flush as well.
-    pending_letters_max: int = 2_000
+    pending_dead_letters_max: int = 2_000
     retention: Retention = field(default_factory=Retention)
 
     crash_at: str = ""
     """Test only: a `StreamsFailpoint`, or `NAME:N`, at which the process kills itself."""
 
     def ledger_policy(self) -> LedgerPolicy:
-        """What the ledgers need of it."""
+        """The settings of the ledgers."""
         return LedgerPolicy(
             epoch=self.epoch,
             source_topic=self.source_topic,

@@ -26,7 +26,7 @@ class SpendTable(faust.Table):  # type: ignore[type-arg]
     def __init__(
         self, *args: Any, new_ledger: LedgerFactory, snapshot_topic: str, **options: Any
     ) -> None:
-        """Take Faust's arguments, the maker of ledgers and the name of the changelog."""
+        """Take Faust's arguments, the factory of ledgers and the name of the changelog."""
         super().__init__(*args, **options)
         self.on_forget: Callable[[], None] = _nothing
         """Called together with the loss of all ledgers: what was not flushed is forgotten."""
@@ -36,13 +36,13 @@ class SpendTable(faust.Table):  # type: ignore[type-arg]
 
     @override
     def info(self) -> Any:
-        """What a clone needs."""
+        """The arguments of a clone."""
         more = {"new_ledger": self._new_ledger, "snapshot_topic": self._snapshot_topic}
         return {**super().info(), **more}
 
     @override
     def _changelog_topic_name(self) -> str:
-        """The changelog is the product: the snapshots that everybody reads."""
+        """The changelog is the product: the snapshots that alerting, sinks and status read."""
         return self._snapshot_topic
 
     @property
@@ -56,7 +56,7 @@ class SpendTable(faust.Table):  # type: ignore[type-arg]
 
     @override
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        """Stock recovery: whatever the bulk load left for it."""
+        """Faust's own recovery: the records that the bulk load left for it."""
         self.replica.load(event.message for event in batch)
 
     @override
@@ -67,7 +67,7 @@ class SpendTable(faust.Table):  # type: ignore[type-arg]
         newly_assigned: set[TP],
         generation_id: int = 0,
     ) -> None:
-        """Forget what is no longer ours, and everything that is not durable."""
+        """Drop the partitions that were revoked, and everything that is not durable."""
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
         topic = self.changelog_topic_name
         self.replica.forget({tp.partition for tp in assigned if tp.topic == topic})
@@ -76,20 +76,20 @@ class SpendTable(faust.Table):  # type: ignore[type-arg]
 
     @override
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """Build the ledgers of our partitions.
+        """Build the ledgers of the assigned partitions.
 
         Not Faust's own: it would drop entries that it has not loaded itself.
         """
         partitions = {tp.partition for tp in active_tps}
-        healed = self.replica.recover(partitions)
+        rewritten = self.replica.recover(partitions)
         log.info(
             "table.recovered",
             partitions=sorted(partitions),
             entries=len(self.replica.entries),
-            healed=healed,
+            rewritten=rewritten,
         )
         await self.call_recover_callbacks()
 
 
 def _nothing() -> None:
-    """Nobody listens."""
+    """No-op callback."""

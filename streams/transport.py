@@ -43,11 +43,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: AIOKafkaConsumer, active_partitions: set[Any], *args: Any, **options: Any
     ) -> Any:
-        """Fetch; without the records that a fetch gave too early, which are then read again."""
+        """Fetch; without the records that overtook an append, which are then read again."""
         if self._gaps is None:
             return await super()._fetch_records(consumer, active_partitions, *args, **options)
-        # What is missing can only be told from where the reading stood: a partition whose position
-        # is not known yet is left to a later fetch.
+        # What is missing can only be determined from the position before the fetch: a partition whose
+        # position is not known yet is left to a later fetch.
         positions = _positions(consumer)
         known = active_partitions & positions.keys()
         if not known:
@@ -62,7 +62,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 def _positions(consumer: AIOKafkaConsumer) -> dict[Any, int]:
-    """The next offset of each assigned partition that has one; the public way may wait for it."""
+    """The next offset of each assigned partition that has one; the public call may block."""
     subscription = consumer._subscription.subscription  # noqa: SLF001
     if subscription is None or subscription.assignment is None:
         return {}
@@ -73,7 +73,7 @@ def _positions(consumer: AIOKafkaConsumer) -> dict[Any, int]:
 
 
 class SpendConsumer(driver.Consumer):
-    """Faust's consumer with our fetch wait."""
+    """Faust's consumer with a fetch wait of its own and a faster event loop."""
 
     @override
     def _new_consumer_thread(self) -> _ConsumerThread:
@@ -88,7 +88,7 @@ class SpendConsumer(driver.Consumer):
 
 
 class SpendProducer(driver.Producer):
-    """Faust's producer that can also send batches and tell when they are durable."""
+    """Faust's producer that can also send batches and wait until they are durable."""
 
     @override
     def _settings_extra(self) -> Mapping[str, Any]:
@@ -150,7 +150,7 @@ class SpendTransport(driver.Transport):
         idempotent: bool,
         refetch_gaps: bool,
     ) -> None:
-        """Take what Faust's settings cannot say."""
+        """Take the options that Faust's settings lack."""
         super().__init__(url, app)
         self.fetch_max_wait_ms = fetch_max_wait_ms
         self.idempotent = idempotent

@@ -34,7 +34,7 @@ class SpendWindows(Window):
 
     @override
     def ranges(self, timestamp: float) -> list[Range]:  # type: ignore[override] # ints are floats
-        """The four ranges that hold a time in seconds."""
+        """The four ranges that contain a time in seconds."""
         windows = self._calendar.windows(int(timestamp * 1000))
         return [(window.start_ms, window.end_ms) for window in windows]
 

@@ -99,7 +99,7 @@ class Process:
         """Read one message, decoded as the worker does."""
         value, timestamp_ms = log[offset]
         outcome = self.ledger.apply(decode_usage(value, timestamp_ms), offset, timestamp_ms)
-        self.letters += outcome.letters
+        self.letters += outcome.dead_letters
         return outcome
 
     def take(self) -> FlushRecords | None:

@@ -1,4 +1,4 @@
-"""Decisions of counting, as pure functions.
+"""Counting decisions, as pure functions.
 
 Owns: state and the functions from state to state.
 Reads: its arguments.

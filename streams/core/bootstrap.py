@@ -1,14 +1,14 @@
-"""The opening of a new log: one partition's state made of what was stored, not of messages. Pure.
+"""Bootstrap of a new log: one partition's state made from the store, not from messages. Pure.
 
 When the broker's data is gone, the totals, ids and lanes of a partition are read back from the
 store and written to spend.snapshots as a flush at offset -1 of the new epoch would have written
 them. The worker recovers from that as from any changelog, and goes on adding to the same entries:
 
     epoch N - 1   ... 4711 | lost |
-    epoch N                       | -1: the opening | 0, 1, 2, ... the messages of the new log
+    epoch N                       | -1: bootstrap | 0, 1, 2, ... the messages of the new log
 
-Every tag of the opening is (N, -1), so it wins over the old log's records and loses to whatever is
-counted afterwards; writing it twice changes nothing.
+Every bootstrap record has the tag (N, -1), so it wins over the old log's records and loses to what
+is counted afterwards; writing it twice changes nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BOOTSTRAP_OFFSET = -1
 
 
 class StoredLane(NamedTuple):
-    """What the store knows of one lane."""
+    """One lane as the store has it."""
 
     name: str
     seq: int
@@ -52,7 +52,7 @@ class StoredLane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BootstrapPolicy:
-    """What is the same for all partitions."""
+    """The values shared by all partitions."""
 
     ledger: LedgerPolicy
     watermark_ms: int
@@ -63,7 +63,7 @@ class BootstrapPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PartitionBootstrap:
-    """One partition."""
+    """What the store holds for one partition."""
 
     partition: int
     totals: Iterable[tuple[SnapshotKey, Totals]]
@@ -79,18 +79,18 @@ def closed_before_ms(retention: Retention, kind: WindowKind, watermark_ms: int) 
 
 
 def bootstrap_totals(epoch: int, end_ms: int, sums: Sequence[int]) -> Totals:
-    """Totals of an opening; `sums` are the fields of Totals from `cost_nano_usd` on."""
+    """Totals at the bootstrap offset; `sums` are the fields of Totals from `cost_nano_usd` on."""
     return Totals(epoch, BOOTSTRAP_OFFSET, end_ms, *sums)
 
 
-def bootstrap_records(policy: BootstrapPolicy, opening: PartitionBootstrap) -> FlushRecords:
-    """What a flush at offset -1 would have written."""
-    shard = str(opening.partition)
+def bootstrap_records(policy: BootstrapPolicy, bootstrap: PartitionBootstrap) -> FlushRecords:
+    """The records that a flush at offset -1 would have written."""
+    shard = str(bootstrap.partition)
     entries: list[Record] = [
-        (encode_key(key), encode_totals(totals)) for key, totals in opening.totals
+        (encode_key(key), encode_totals(totals)) for key, totals in bootstrap.totals
     ]
     snapshots = len(entries)
-    index = _index(policy, opening.events)
+    index = _index(policy, bootstrap.events)
     ids = index.take_records(policy.ledger.epoch, BOOTSTRAP_OFFSET)
     for slot, value in ids:
         entries.append((encode_key(SnapshotKey(IDS_SCOPE, "", slot, shard)), value))
@@ -104,16 +104,16 @@ def bootstrap_records(policy: BootstrapPolicy, opening: PartitionBootstrap) -> F
             closed_before_ms(policy.ledger.retention, kind, policy.watermark_ms)
             for kind in WindowKind
         ],
-        # Of what came before the ids below nothing is known: it may all have been counted.
+        # Of events older than the ids below nothing is known: all may have been counted.
         evicted_ms=policy.newest_event_ms,
-        lanes=_lanes(policy, opening.lanes),
+        lanes=_lanes(policy, bootstrap.lanes),
     )
     key = encode_key(SnapshotKey(STATE_SCOPE, "", 0, shard))
     return FlushRecords(entries, (key, msgspec.json.encode(state)), snapshots, ids)
 
 
 def _index(policy: BootstrapPolicy, events: Iterable[UsageEvent]) -> IdIndex:
-    """The ids, in rows as large as a message's, so that they are forgotten in the same steps."""
+    """The ids, in rows as large as a message's, so that they are evicted in the same steps."""
     horizon = policy.ledger.ids_horizon
     index = IdIndex(horizon, slots_for(horizon, policy.ledger.pending_events_max), _forgotten)
     pairs: list[bytes] = []
@@ -153,4 +153,4 @@ def _lanes(policy: BootstrapPolicy, lanes: Sequence[StoredLane]) -> dict[str, La
 
 
 def _forgotten(_: IdRow) -> None:
-    """The lanes are told at once that nothing before the opening is known."""
+    """No-op: every lane is created with nothing known before the bootstrap."""

@@ -1,4 +1,4 @@
-"""What the changelog says of the partitions a worker owns: pure, without Faust.
+"""The changelog of the partitions that a worker owns, merged: pure, without Faust.
 
 Records are merged by their tag (epoch, offset), whichever order they come in, because the last
 record of a key in the log may be an old one: a worker that was paused past its session can still
@@ -33,7 +33,7 @@ _key_decoder = msgspec.json.Decoder(tuple[str, str, int, str])
 
 
 class _Tag(msgspec.Struct, array_like=True, frozen=True):
-    """What all our values begin with."""
+    """The first fields of every value of the changelog."""
 
     epoch: int
     offset: int
@@ -43,7 +43,7 @@ _tag_decoder = msgspec.json.Decoder(_Tag)
 
 
 class EpochError(MeterlineError, RuntimeError):
-    """The changelog is of a later generation of the log than this worker was told."""
+    """The changelog is of a later generation of the log than this worker's setting."""
 
 
 class RawRecord(Protocol):
@@ -82,7 +82,7 @@ class Replica:
         """Fill `entries`, the table's own dictionary."""
         self.entries = entries
         self.ledgers: dict[int, PartitionLedger] = {}
-        """The partitions we own and have recovered."""
+        """The partitions that this worker owns and has recovered."""
         self._new_ledger = new_ledger
         self._states: dict[int, bytes] = {}
         self._rings: dict[int, dict[int, bytes]] = {}
@@ -94,7 +94,7 @@ class Replica:
         """Merge changelog records; keys of shards that are no partition's are left alone.
 
         Raises:
-            SnapshotError: a record that is none of ours.
+            SnapshotError: a record that Meterline did not write.
             EpochError: a record of a later epoch than the settings'.
         """
         for record in records:
@@ -104,7 +104,7 @@ class Replica:
                 message = f"not a key of spend.snapshots: {error}"
                 raise SnapshotError(message) from error
             if shard != str(record.partition):
-                # An opening balance or the like: its writer looks after it.
+                # A repair or the like: its own writer maintains it.
                 continue
             if scope == STATE_SCOPE:
                 self._load_state(record)
@@ -117,10 +117,10 @@ class Replica:
         value = record.value
         if not value:
             return
-        epoch, ours = _tag_decoder.decode(value).epoch, self._new_ledger.policy.epoch
-        if epoch > ours:
+        epoch, expected = _tag_decoder.decode(value).epoch, self._new_ledger.policy.epoch
+        if epoch > expected:
             message = (
-                f"spend.snapshots is of log epoch {epoch}, this worker's setting is {ours}: "
+                f"spend.snapshots is of log epoch {epoch}, this worker's setting is {expected}: "
                 "set METERLINE_LOG_EPOCH to the pipeline's"
             )
             raise EpochError(message)
@@ -142,14 +142,14 @@ class Replica:
         key = ((scope, record.partition), (start_ms, entry.end_ms))
         present = self.entries.get(key)
         if present is not None and (entry.epoch, entry.offset) < (present.epoch, present.offset):
-            # The log's last word on this key is an old one: say it again.
+            # The log's last record of this key is superseded: write the newest again.
             self._stale[key] = None
             return
         self.entries[key] = entry
         self._stale.pop(key, None)
 
     def _range(self, kind: str, start_ms: int) -> Range:
-        """A tombstone tells the window's start only; the calendar knows its end."""
+        """A tombstone holds the window's start only; the calendar gives its end."""
         window = self._new_ledger.calendar.window(WindowKind(kind), start_ms)
         return (window.start_ms, window.end_ms)
 
@@ -174,7 +174,11 @@ class Replica:
             del self._rings[partition]
 
     def recover(self, partitions: set[int]) -> int:
-        """Build the ledgers of our partitions on what was loaded; answer how many keys to heal."""
+        """Build the ledgers of `partitions` on what was loaded.
+
+        Returns:
+            Number of entries that the next flush writes again.
+        """
         by_partition: dict[int, list[EntryKey]] = {partition: [] for partition in partitions}
         for key in self.entries:
             keys = by_partition.get(key[0][1])
@@ -184,14 +188,14 @@ class Replica:
             ledger = self._new_ledger(partition, self.entries)
             ledger.restore(self._recovered(partition), keys)
             self.ledgers[partition] = ledger
-        healed = 0
+        rewritten = 0
         for key in self._stale:
             owner = self.ledgers.get(key[0][1])
             if owner is not None:
-                owner.heal(key)
-                healed += 1
+                owner.rewrite(key)
+                rewritten += 1
         self._stale.clear()
-        return healed
+        return rewritten
 
     def _recovered(self, partition: int) -> Recovered:
         value = self._states.get(partition)
@@ -211,7 +215,7 @@ class Replica:
             records = ledger.take_flush()
             if records is not None:
                 taken[partition] = records
-                # As if we had read them: a rebalance rebuilds the ledgers.
+                # As if they had been read back: a rebalance rebuilds the ledgers.
                 self._states[partition] = records.state[1]
                 self._rings.setdefault(partition, {}).update(records.ids)
         return taken
@@ -221,7 +225,7 @@ def newest_states(records: Iterable[RawRecord]) -> dict[int, tuple[int, int]]:
     """By partition, the newest tag (epoch, offset) that a state record of it has.
 
     Raises:
-        SnapshotError: a record that is none of ours.
+        SnapshotError: a record that Meterline did not write.
     """
     found: dict[int, tuple[int, int]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""Dead letters of one message: pure, so a replay writes the same bytes again."""
+"""Dead letters of one message: a pure function, so that a replay writes the same bytes again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meterline.schemas.reasons import RejectReason
 
 
 class MessageSource(NamedTuple):
-    """Where a message came from: what its dead letters say."""
+    """One message and its position in the log, as its dead letters name it."""
 
     topic: str
     partition: int
@@ -21,30 +21,30 @@ class MessageSource(NamedTuple):
     message: UsageMessage
 
     def rejects(self) -> list[DeadLetter]:
-        """What the decoder refused."""
+        """Dead letters of what the decoder refused."""
         return [
-            self._letter(
+            self._dead_letter(
                 reject.index, reject.reason, reject.detail, reject.event_id, reject.original
             )
             for reject in self.message.rejects
         ]
 
     def conflict(self, position: int) -> DeadLetter:
-        """The event's id was counted with another body."""
+        """The dead letter of an event whose id was counted with another body."""
         detail = "an event of this id and another body was counted before"
-        return self._event_letter(position, RejectReason.CONFLICT, detail)
+        return self._dead_letter_of_event(position, RejectReason.CONFLICT, detail)
 
     def restarted(self, position: int) -> DeadLetter:
-        """A new event under a sequence number that was used before."""
+        """The dead letter of a new event under a sequence number that was used before."""
         detail = "new event in a sequence number of its lane that was used before"
-        return self._event_letter(position, RejectReason.LANE_RESTARTED, detail)
+        return self._dead_letter_of_event(position, RejectReason.LANE_RESTARTED, detail)
 
-    def _event_letter(self, position: int, reason: RejectReason, detail: str) -> DeadLetter:
+    def _dead_letter_of_event(self, position: int, reason: RejectReason, detail: str) -> DeadLetter:
         event = self.message.events[position]
         index = self.message.positions[position]
-        return self._letter(index, reason, detail, event.id, msgspec.json.encode(event))
+        return self._dead_letter(index, reason, detail, event.id, msgspec.json.encode(event))
 
-    def _letter(
+    def _dead_letter(
         self, index: int, reason: RejectReason, detail: str, event_id: str, original: bytes
     ) -> DeadLetter:
         return DeadLetter(

@@ -1,6 +1,6 @@
 """Entries of the spend table: one running total per scope, shard and window.
 
-An entry is `schemas.spend.Totals` that can be added to: the same fields in the same order, so that
+An entry is a mutable `schemas.spend.Totals`: the same fields in the same order, so that
 its encoding is the snapshot. Its key in the table is Faust's windowed shape,
 `((scope, partition), (start_ms, end_ms))`.
 
@@ -117,10 +117,10 @@ def _key_tail(window: Range, partition: int) -> bytes:
 
 
 def decode_entry(value: bytes) -> LedgerEntry:
-    """Read an entry back.
+    """Decode an entry.
 
     Raises:
-        SnapshotError: not a record of ours.
+        SnapshotError: not an entry that Meterline wrote.
     """
     try:
         return _entry_decoder.decode(value)
@@ -132,8 +132,8 @@ def decode_entry(value: bytes) -> LedgerEntry:
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long an entry is kept after its window's end or its last addition, per kind, in ms.
 
-    An event that comes later than that is counted in the wider windows only: its entry was dropped
-    and must not begin anew from zero.
+    An event that arrives later than that is counted in the wider windows only: its entry was dropped
+    and must not start again from zero.
     """
 
     # Burn-rate rules look back minutes; 500 keys make 90,000 minute entries in three hours.

@@ -1,4 +1,4 @@
-"""Which events were counted: the most recent ids of one partition, with what they looked like.
+"""The ids of counted events: the most recent of one partition, with a fingerprint of each body.
 
 Same id and same body is a duplicate, same id and another body a conflict. The index holds the
 newest `horizon` ids and evicts whole messages from the oldest on: what it knows at an offset is a
@@ -38,10 +38,10 @@ _body_digest = xxhash.xxh3_64_digest
 
 
 def digests(event: UsageEvent) -> tuple[bytes, bytes]:
-    """The index key of an event's id, and what its body is compared by.
+    """The index key of an event's id, and the fingerprint of its body.
 
-    The body is every field that we know, in a fixed order: 0.6 us for an event of 250 bytes. To
-    name the department `unassigned` and to name none is the same: it is counted, and stored, alike.
+    The body is every field of the schema, in a fixed order: 0.6 us for an event of 250 bytes. To
+    name the department `unassigned` and to name none is the same: both are counted and stored alike.
     """
     if event.department == UNASSIGNED:
         event = msgspec.structs.replace(event, department="")
@@ -61,7 +61,7 @@ class IdRow(msgspec.Struct, gc=False):
 
     @property
     def count(self) -> int:
-        """How many ids."""
+        """Number of ids."""
         return len(self.pairs) // 2
 
 
@@ -71,7 +71,7 @@ class RingRecord(msgspec.Struct, array_like=True, frozen=True):
     epoch: int
     offset: int
     rows: list[tuple[int, str, int, int, int]]
-    """offset, lane, seq, newest_ms, count: as in Row."""
+    """offset, lane, seq, newest_ms, count: as in `IdRow`."""
     packed: str
 
 
@@ -79,7 +79,11 @@ _ring_decoder = msgspec.json.Decoder(RingRecord)
 
 
 def decode_ring_record(value: bytes) -> RingRecord:
-    """Read one slot; `msgspec.MsgspecError` if it is none."""
+    """Decode one slot.
+
+    Raises:
+        msgspec.MsgspecError: not a slot.
+    """
     return _ring_decoder.decode(value)
 
 
@@ -105,7 +109,7 @@ def durable_rows(
 
     Args:
         records: all slots of one partition.
-        epoch: the present generation of the log; rows of earlier ones get the offset -1.
+        epoch: the current generation of the log; rows of earlier ones get the offset -1.
         state_epoch: epoch of the state record.
         state_offset: its offset; later rows belong to messages that will be read again.
     """
@@ -128,7 +132,7 @@ def _pack(epoch: int, offset: int, rows: list[IdRow]) -> bytes:
 
 
 def slots_for(horizon: int, pending_events_max: int) -> int:
-    """How many slots the ring needs so that none is reused while its ids are wanted."""
+    """Number of slots that the ring needs so that none is reused while its ids are needed."""
     undurable = pending_events_max + EVENTS_PER_BATCH_MAX
     return (horizon + EVENTS_PER_BATCH_MAX + undurable) // SLOT_IDS_MIN + 2
 
@@ -137,7 +141,7 @@ class IdIndex:
     """The newest `horizon` accepted ids of one partition."""
 
     def __init__(self, horizon: int, slots: int, on_evict: Callable[[IdRow], None]) -> None:
-        """Begin empty; `on_evict` hears of each message whose ids are forgotten."""
+        """Create an empty index; `on_evict` is called for each message whose ids are evicted."""
         self.known: dict[bytes, bytes] = {}
         self.slot = 0
         self._horizon = horizon
@@ -150,11 +154,11 @@ class IdIndex:
 
     @property
     def open_rows(self) -> int:
-        """How many of the newest rows are in the slot that is still being filled."""
+        """Number of the newest rows that are in the slot still being filled."""
         return len(self._open)
 
     def add(self, row: IdRow) -> None:
-        """Keep the ids of a message (they are in `known` already) and forget the oldest."""
+        """Keep the ids of a message (they are in `known` already) and evict the oldest."""
         if not row.pairs:
             return
         self._rows.append(row)
@@ -191,17 +195,17 @@ class IdIndex:
         self._open_count = 0
 
     def restore(self, rows: Iterable[IdRow], slot: int, open_rows: int) -> None:
-        """Take up where a state record left off.
+        """Continue where a state record left off.
 
         Args:
             rows: all durable rows up to that state, in the order of the log, each once.
             slot: the slot that was being filled.
-            open_rows: how many of the newest rows it held.
+            open_rows: number of the newest rows that it held.
         """
         ordered = list(rows)
         total = sum(row.count for row in ordered)
-        # Older rows first: an id may be in one that was forgotten, and again in a later one. The
-        # lanes' state record has heard of these evictions already.
+        # Older rows first: an id may be in one that was evicted, and again in a later one. The lanes'
+        # state record holds these evictions already.
         self._rows = deque(ordered)
         while self._rows and total - self._rows[0].count >= self._horizon:
             total -= self._rows.popleft().count

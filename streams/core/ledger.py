@@ -48,7 +48,7 @@ from meterline.streams.core.identity import IdIndex, IdRow, digests, slots_for
 from meterline.streams.core.lanes import Lane, Lanes, SequenceCheck
 
 Rate: TypeAlias = Callable[[UsageEvent], tuple[int, bool]]
-"""Answers (cost_nano_usd, priced) of an event."""
+"""Gives (cost_nano_usd, priced) of an event."""
 Record: TypeAlias = tuple[bytes, bytes | None]
 """Key and value of one changelog record; None is a tombstone."""
 CellKey: TypeAlias = tuple[str, str, str, str, str, int]
@@ -65,19 +65,19 @@ EXPIRED_PER_FLUSH_MAX = 2_000
 
 
 class LedgerPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What stays the same for all partitions of a worker."""
+    """The settings shared by all partitions of a worker."""
 
     epoch: int = 0
     """Generation of the Kafka log."""
     source_topic: str
     ids_horizon: int = 100_000
     pending_events_max: int = 50_000
-    """Bound of events taken but not yet flushed; the caller keeps to it."""
+    """Bound of events applied but not yet flushed; the caller enforces it."""
     retention: Retention = Retention()
 
 
 class StateRecord(msgspec.Struct, array_like=True):
-    """The last record of every flush: what is durable, and what decisions depend on."""
+    """The last record of every flush: the durable offset, and the state that decisions depend on."""
 
     epoch: int
     offset: int
@@ -95,33 +95,37 @@ _state_decoder = msgspec.json.Decoder(StateRecord)
 
 
 def decode_state(value: bytes) -> StateRecord:
-    """Read a state record; `msgspec.MsgspecError` if it is none."""
+    """Decode a state record.
+
+    Raises:
+        msgspec.MsgspecError: not a state record.
+    """
     return _state_decoder.decode(value)
 
 
 class LedgerOutcome(NamedTuple):
-    """What became of one message."""
+    """The effects of one message."""
 
     accepted: int
     notices: list[tuple[Notice, int]]
-    letters: list[DeadLetter]
+    dead_letters: list[DeadLetter]
 
 
 class FlushRecords(NamedTuple):
-    """What a flush has to make durable, in this order."""
+    """The records that a flush makes durable, in this order."""
 
     entries: list[Record]
     """Snapshots, tombstones and id slots."""
     state: tuple[bytes, bytes]
-    """The state record, which says that the others are there: last, by itself."""
+    """The state record, which says that the others are durable: last, by itself."""
     snapshots: int
-    """How many of the entries are snapshots."""
+    """Number of snapshots among the entries."""
     ids: list[tuple[int, bytes]]
-    """The id slots among them: slot and value."""
+    """The id slots among the entries: slot and value."""
 
 
 class Recovered(NamedTuple):
-    """What the changelog held of one partition."""
+    """The state and the ids of one partition, read from the changelog."""
 
     state: StateRecord | None
     rows: list[IdRow]
@@ -139,7 +143,7 @@ class PartitionLedger:
         rate: Rate,
         entries: MutableMapping[EntryKey, LedgerEntry],
     ) -> None:
-        """Begin empty; call `restore` before the first message if there is a changelog.
+        """Create an empty ledger; call `restore` before the first message if there is a changelog.
 
         Args:
             partition: the source partition.
@@ -164,7 +168,7 @@ class PartitionLedger:
         self._dirty: dict[EntryKey, None] = {}
         self._tombstones: list[EntryKey] = []
         self._due: dict[int, list[EntryKey]] = {}
-        # Entries that were added to after their window had ended; their retention begins anew.
+        # Entries that were added to after their window had ended; their retention begins again.
         self._late: set[EntryKey] = set()
         self._closed_ms = [0] * len(WindowKind)
         self._replay_until = -1
@@ -181,7 +185,7 @@ class PartitionLedger:
         return self.offset < self._replay_until
 
     def restore(self, recovered: Recovered, own_keys: Iterable[EntryKey]) -> None:
-        """Take up from the changelog; `own_keys` are the table's entries of this partition."""
+        """Continue from the changelog; `own_keys` are the table's entries of this partition."""
         state = recovered.state
         if state is not None:
             if state.epoch == self._policy.epoch:
@@ -198,8 +202,8 @@ class PartitionLedger:
                 self._replay_until = max(self._replay_until, entry.offset)
             self._schedule(key, entry)
 
-    def heal(self, key: EntryKey) -> None:
-        """Write this entry again at the next flush: the log's last record of it is an old one."""
+    def rewrite(self, key: EntryKey) -> None:
+        """Write this entry again at the next flush: the log's last record of it is superseded."""
         self._dirty[key] = None
         self._changed = True
 
@@ -213,7 +217,7 @@ class PartitionLedger:
         """Count one message; its effects are in the records of the next flush.
 
         Args:
-            message: as the shared decoder gave it.
+            message: the decoded message, its rejects included.
             offset: its source offset; one that was applied before changes nothing.
             timestamp_ms: its Kafka timestamp.
         """
@@ -221,37 +225,40 @@ class PartitionLedger:
             return self.replayed()
         self.watermark_ms = max(self.watermark_ms, timestamp_ms)
         notices: list[tuple[Notice, int]] = []
-        letters: list[DeadLetter] = []
+        dead_letters: list[DeadLetter] = []
         source = MessageSource(
             self._policy.source_topic, self.partition, offset, timestamp_ms, message
         )
-        order = SequenceCheck.NEXT
+        check = SequenceCheck.NEXT
         if message.lane:
-            order = self._lanes.observe(message.lane, message.seq, timestamp_ms)
-        if order is SequenceCheck.AGAIN:
+            check = self._lanes.observe(message.lane, message.seq, timestamp_ms)
+        if check is SequenceCheck.DUPLICATE:
             accepted = 0
-            self._judge_again(source, notices, letters)
+            self._check_resend(source, notices, dead_letters)
         else:
-            if order is SequenceCheck.GAP:
+            if check is SequenceCheck.GAP:
                 notices.append((Notice.LANE_GAP, 1))
-            elif order is SequenceCheck.UNKNOWN:
+            elif check is SequenceCheck.UNKNOWN:
                 notices.append((Notice.UNKNOWN_LANE, 1))
-            letters.extend(source.rejects())
-            accepted = self._count(source, notices, letters)
+            dead_letters.extend(source.rejects())
+            accepted = self._count(source, notices, dead_letters)
         self.offset = offset
         self._changed = True
         if offset <= self._replay_until:
             self._roll_up()
-        return LedgerOutcome(accepted, notices, letters)
+        return LedgerOutcome(accepted, notices, dead_letters)
 
     def replayed(self) -> LedgerOutcome:
-        """What becomes of a message at or below `offset`: nothing."""
+        """The outcome of a message at or below `offset`: no effect but a notice."""
         return LedgerOutcome(0, [(Notice.REPLAYED_MESSAGE, 1)], [])
 
     def _count(
-        self, source: MessageSource, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
+        self,
+        source: MessageSource,
+        notices: list[tuple[Notice, int]],
+        dead_letters: list[DeadLetter],
     ) -> int:
-        """Add the events that are new to the cells; answer how many they are."""
+        """Add the events that are new to the cells; returns their number."""
         events = source.message.events
         pairs: list[bytes] = []
         fresh: list[UsageEvent] = []
@@ -267,7 +274,7 @@ class PartitionLedger:
             elif before == body:
                 duplicates += 1
             else:
-                letters.append(source.conflict(position))
+                dead_letters.append(source.conflict(position))
         if duplicates:
             notices.append((Notice.DUPLICATE_EVENT, duplicates))
         if fresh:
@@ -280,7 +287,7 @@ class PartitionLedger:
     def _add_events(
         self, events: list[UsageEvent], timestamp_ms: int, notices: list[tuple[Notice, int]]
     ) -> int:
-        """Add events to the cells; answer the newest event time. The hot loop."""
+        """Add events to the cells; returns the newest event time. The hot loop."""
         rate, cells = self._rate, self._cells
         late_before_ms = self._calendar.windows(timestamp_ms - LATE_GRACE_MS)[_HOUR].start_ms
         unpriced = unassigned = late = 0
@@ -318,24 +325,27 @@ class PartitionLedger:
         notices.extend((notice, count) for notice, count in tally if count)
         return max(event.time_ms for event in events)
 
-    def _judge_again(
-        self, source: MessageSource, notices: list[tuple[Notice, int]], letters: list[DeadLetter]
+    def _check_resend(
+        self,
+        source: MessageSource,
+        notices: list[tuple[Notice, int]],
+        dead_letters: list[DeadLetter],
     ) -> None:
-        """A batch whose sequence number came before: count nothing, report what is new in it."""
+        """A batch whose sequence number was seen before: count nothing, reject what is new in it."""
         message = source.message
-        strange = 0
+        restarted = 0
         for position, event in enumerate(message.events):
             key, body = digests(event)
             before = self._ids.known.get(key)
             if before is not None:
                 if before != body:
-                    letters.append(source.conflict(position))
-            elif self._lanes.surely_new(message.lane, message.seq, event.time_ms):
-                letters.append(source.restarted(position))
-                strange += 1
-        if strange or not message.events:
+                    dead_letters.append(source.conflict(position))
+            elif self._lanes.provably_new(message.lane, message.seq, event.time_ms):
+                dead_letters.append(source.restarted(position))
+                restarted += 1
+        if restarted or not message.events:
             # Not (only) what was handled before, so its rejects were not reported before either.
-            letters.extend(source.rejects())
+            dead_letters.extend(source.rejects())
         notices.append((Notice.RESENT_BATCH, 1))
 
     # -- rolling up and flushing
@@ -358,9 +368,9 @@ class PartitionLedger:
             self._add(window, sums)
 
     def _by_window(self, minutes: dict[int, dict[str, Cell]]) -> dict[Range, dict[str, Cell]]:
-        """Sum minutes up to their windows: each entry is touched once, as its tag demands."""
+        """Sum minutes up to their windows: each entry is changed once per offset, as its tag demands."""
         windows: dict[Range, dict[str, Cell]] = {}
-        ours: set[Range] = set()
+        copied: set[Range] = set()
         for minute, scopes in minutes.items():
             for kind in self._calendar.windows(minute * MINUTE_MS):
                 window = (kind.start_ms, kind.end_ms)
@@ -369,8 +379,8 @@ class PartitionLedger:
                     # One minute in a flush is the rule: then all four share its sums.
                     windows[window] = scopes
                     continue
-                if window not in ours:
-                    ours.add(window)
+                if window not in copied:
+                    copied.add(window)
                     sums = windows[window] = {scope: sums[scope].copy() for scope in sums}
                 for scope, cell in scopes.items():
                     total = sums.get(scope)
@@ -447,7 +457,7 @@ class PartitionLedger:
         )
 
     def take_skipped_windows(self) -> int:
-        """How many additions were left out, since the last call, because the window was dropped."""
+        """Number of additions skipped since the last call, because their window had expired."""
         skipped, self._skipped_windows = self._skipped_windows, 0
         return skipped
 
@@ -455,7 +465,7 @@ class PartitionLedger:
 
     @property
     def scheduled(self) -> int:
-        """How many entries wait for their expiry: each entry of this partition, once."""
+        """Number of entries that wait for their expiry: each entry of this partition, once."""
         return sum(len(bucket) for bucket in self._due.values())
 
     def _schedule(self, key: EntryKey, entry: LedgerEntry) -> None:
@@ -467,7 +477,7 @@ class PartitionLedger:
         bucket.append(key)
 
     def _expire(self) -> None:
-        """Drop entries whose retention is over and that were not added to meanwhile."""
+        """Drop entries whose retention has ended and that were not added to meanwhile."""
         now = self.watermark_ms // _BUCKET_MS
         room = EXPIRED_PER_FLUSH_MAX
         for due in [due for due in self._due if due <= now]:

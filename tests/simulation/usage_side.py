@@ -206,7 +206,7 @@ class Worker:
             message = decode_usage(stored.parcel.value, stored.timestamp_ms)
             ledger = self.replica.ledgers[partition]
             outcome = ledger.apply(message, offset, stored.timestamp_ms)
-            self._letters += outcome.letters
+            self._letters += outcome.dead_letters
             self._pending += outcome.accepted
             self.next[partition] = offset + 1
         return self.next[partition] - begin
