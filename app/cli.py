@@ -1,8 +1,9 @@
-"""`meterline`: the command line."""
+"""`meterline`: the command line, its commands by heading."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Annotated
 
@@ -11,11 +12,11 @@ import typer
 from meterline.app.commands.lazy import Lazy, lazy_group
 from meterline.app.errors import error_boundary
 from meterline.app.telemetry import set_up_logging
+from meterline.app.workers import WORKERS, Worker
 
 _MACHINE = "One machine, no Docker"
 _OPERATE = "Operate"
-_WORKERS = "Workers, as production runs them"
-COMMANDS = {
+_FIXED = {
     "up": Lazy("meterline.app.commands.up", "up", _MACHINE),
     "demo": Lazy("meterline.app.commands.demo", "demo", _MACHINE),
     "replay": Lazy("meterline.app.commands.traffic", "replay", _MACHINE),
@@ -42,37 +43,52 @@ COMMANDS = {
     "report": Lazy("meterline.app.commands.report", "report", _OPERATE),
     "provider": Lazy("meterline.app.commands.provider", "provider", _OPERATE),
     "rates": Lazy("meterline.app.commands.rates", "rates", _OPERATE),
-    "streams": Lazy("meterline.app.commands.workers", "streams", _WORKERS),
-    "sink": Lazy("meterline.app.commands.workers", "sink", _WORKERS),
-    "alerts": Lazy("meterline.app.commands.workers", "alerts", _WORKERS),
-    "reports": Lazy("meterline.app.commands.workers", "reports", _WORKERS),
-    "notify": Lazy("meterline.app.commands.workers", "notify", _WORKERS),
 }
 
-cli = typer.Typer(
-    name="meterline",
-    cls=lazy_group(COMMANDS),
-    help="Exact usage metering, alerting and enforcement for AI-API relays.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def commands(workers: Iterable[Worker]) -> dict[str, Lazy]:
+    """Every command, in the order of the help; the workers' last."""
+    runs = {
+        each.name: Lazy("meterline.app.commands.workers", "worker_command", each.panel, (each,))
+        for each in workers
+    }
+    return {**_FIXED, **runs}
 
 
-def _tell_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
-    if asked:
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
         typer.echo(f"meterline {version('meterline')}")
         raise typer.Exit
 
 
-@cli.callback()
 def options(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Exact usage metering, alerting and enforcement for AI-API relays."""
+
+
+def make_cli(lazy: Mapping[str, Lazy]) -> typer.Typer:
+    """The command line with these commands."""
+    made = typer.Typer(
+        name="meterline",
+        cls=lazy_group(lazy),
+        help="Exact usage metering, alerting and enforcement for AI-API relays.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(options)
+    return made
+
+
+COMMANDS = commands(WORKERS)
+cli = make_cli(COMMANDS)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import structlog
 from meterline.app.clock import now_ms
 from meterline.app.settings import Settings, secret
 from meterline.app.telemetry import PrometheusMeter
-from meterline.app.wiring import clickhouse_config, kafka_config, pipeline
+from meterline.app.wiring import clickhouse_config, kafka_config, pipeline, stop_on_signals
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.webhook.client import WebhookClient
 from meterline.control.store import read_policies
@@ -46,14 +46,15 @@ CRASH_PREFIX = "close."
 _log = structlog.get_logger()
 
 
-def run_reports(settings: Settings, meter: PrometheusMeter, stop: threading.Event) -> int:
-    """Run jobs until the event is set.
+def start(settings: Settings, meter: PrometheusMeter) -> int:
+    """Close months and push them when they are due until SIGTERM; serve their files.
 
     Raises:
         SchedulerError: another reports worker runs.
         KafkaClientError: policy cannot be read at the start.
         OSError: the exports' port is taken.
     """
+    stop = stop_on_signals()
     root = pipeline(settings).closes
     policy = _finance_policy(settings)
     hour, minute = map(int, policy.close_time.split(":"))

@@ -13,6 +13,9 @@ import structlog
 import uvloop
 from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 
+from meterline.app.clock import now_ms
+from meterline.app.settings import Settings
+from meterline.app.wiring import catalogue, streams_settings
 from meterline.schemas.clock import Clock
 from meterline.schemas.metrics import Meter
 from meterline.streams.agents import Streams, build_streams
@@ -26,6 +29,11 @@ log = structlog.get_logger()
 # The table holds some 100,000 objects that live long: looking at all of them every 700 new ones
 # (the default) would take a tenth of the time.
 GC_THRESHOLDS = (50_000, 20, 50)
+
+
+def start(settings: Settings, meter: Meter) -> int:
+    """Fold usage into spend until SIGTERM."""
+    return run_streams(streams_settings(settings), catalogue(settings).price, now_ms, meter)
 
 
 def run_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter) -> int:

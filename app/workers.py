@@ -1,104 +1,89 @@
-"""Each worker wired to its doors; imported by the command that runs it, and only then."""
+"""The table of workers: the processes of a pipeline, one line each.
+
+    streams   usage.events -> totals                             group meterline-streams
+    sink      topics -> ClickHouse                               group meterline-sink
+    alerts    totals -> throttle commands and alerts             no group: reads from the beginning
+    notify    alerts -> receivers                                group meterline-notify
+    reports   closes months, pushes and serves their files       no group: works by a schedule
+
+From it are made: the commands that run a worker (`app.cli`), the processes that `meterline up`
+starts (`app.local.stack`) and the lag that `meterline status` shows. A new worker is a module with
+a `start` function and one line here; one that commits offsets also has its group in
+`schemas.groups`.
+"""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TypeAlias, cast
 
-from meterline.app.clock import now_ms
-from meterline.app.settings import Settings, secret
+from meterline.app.settings import Settings
 from meterline.app.telemetry import PrometheusMeter
-from meterline.app.wiring import (
-    catalogue,
-    clickhouse_config,
-    kafka_config,
-    stop_on_signals,
-    streams_settings,
+from meterline.schemas.groups import Group, GroupSpec, group_spec
+
+Start: TypeAlias = Callable[[Settings, PrometheusMeter], int]
+"""Runs a worker until SIGTERM or SIGINT; returns the exit code of its process."""
+
+PANEL = "Workers, as production runs them"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One kind of worker process."""
+
+    name: str
+    """Its command, its process in `up` and `status`, and the label of its metrics."""
+    start: str
+    """`MODULE:FUNCTION` of a `Start`, imported by the process that runs the worker and only there:
+    drivers take a second of processor time to load."""
+    help: str
+    """What `meterline --help` says of it."""
+    group: Group | None = None
+    """The consumer group whose committed offsets are its progress; None if it commits none."""
+    panel: str = PANEL
+    """The heading that `meterline --help` lists it under."""
+
+    def load(self) -> Start:
+        """Import the start function."""
+        module, _, function = self.start.partition(":")
+        return cast("Start", getattr(import_module(module), function))
+
+
+WORKERS: tuple[Worker, ...] = (
+    Worker(
+        "streams",
+        "meterline.app.streams_worker:start",
+        "Fold usage events into spend per scope and window (Faust).",
+        Group.STREAMS,
+    ),
+    Worker(
+        "sink",
+        "meterline.app.sink_worker:start",
+        "Store events, snapshots, alerts and commands in ClickHouse.",
+        Group.SINK,
+    ),
+    Worker(
+        "alerts",
+        "meterline.app.alerts_worker:start",
+        "Apply the rules (the worker); routing, back-tests and rule tests.",
+    ),
+    Worker(
+        "notify",
+        "meterline.app.notify_worker:start",
+        "Deliver alerts to their receivers.",
+        Group.NOTIFY,
+    ),
+    Worker(
+        "reports",
+        "meterline.app.reports_worker:start",
+        "Close months at their cut-off, push them to the ERP, serve their files.",
+    ),
 )
-from meterline.pricing.catalogue import catalogue_files
+"""In the order in which `up` and `status` list them."""
 
 
-def start_streams(settings: Settings, meter: PrometheusMeter) -> int:
-    """Fold usage into spend until SIGTERM."""
-    from meterline.app.streams_worker import run_streams  # noqa: PLC0415 - loads Faust
-
-    return run_streams(streams_settings(settings), catalogue(settings).price, now_ms, meter)
-
-
-def start_sink(settings: Settings, meter: PrometheusMeter) -> int:
-    """Store topics until SIGTERM, and keep day roll-up and audit chain up to date beside it."""
-    from meterline.app.sink_maintenance import Upkeep  # noqa: PLC0415 - loads the driver
-    from meterline.backends.clickhouse.client import Client  # noqa: PLC0415 - loads the driver
-    from meterline.sinks.consumer import run_sink  # noqa: PLC0415 - loads the drivers
-    from meterline.sinks.rollup import run_rollup  # noqa: PLC0415 - loads the driver
-    from meterline.sinks.settings import SinkSettings  # noqa: PLC0415 - loads the drivers
-
-    config = clickhouse_config(settings)
-    stop = stop_on_signals()
-    # A daemon: a count that the server is slow to answer must not hold up a stop; what it leaves
-    # is stale and counted again.
-    threading.Thread(
-        target=run_rollup,
-        args=(
-            lambda: Client(config),
-            settings.time_zone,
-            now_ms,
-            stop,
-            settings.clickhouse.cluster,
-            Upkeep(catalogue_files(settings.catalogues), now_ms),
-        ),
-        name="rollup",
-        daemon=True,
-    ).start()
-    return run_sink(
-        SinkSettings(epoch=settings.log_epoch, crash_at=settings.crash_at),
-        kafka_config(settings, "sink"),
-        lambda: Client(config),
-        catalogue(settings).rate,
-        now_ms,
-        meter,
-        stop,
-    )
-
-
-def start_alerts(settings: Settings, meter: PrometheusMeter) -> int:
-    """Apply the rules until SIGTERM."""
-    from meterline.alerting.consumer import run_alerts  # noqa: PLC0415 - loads the driver
-    from meterline.alerting.settings import AlertingSettings  # noqa: PLC0415 - loads the driver
-    from meterline.alerting.top_contributors import ClickHouseStore  # noqa: PLC0415 - loads the driver
-    from meterline.backends.clickhouse.client import Client  # noqa: PLC0415 - loads the driver
-
-    config = clickhouse_config(settings)
-    store = ClickHouseStore(Client(config))
-    try:
-        return run_alerts(
-            AlertingSettings(crash_at=settings.crash_at),
-            kafka_config(settings, "alerts"),
-            now_ms,
-            meter,
-            stop_on_signals(),
-            store,
-        )
-    finally:
-        store.close()
-
-
-def start_reports(settings: Settings, meter: PrometheusMeter) -> int:
-    """Close months and push them when they are due until SIGTERM; serve their files."""
-    from meterline.app.reports_worker import run_reports  # noqa: PLC0415 - loads the scheduler
-
-    return run_reports(settings, meter, stop_on_signals())
-
-
-def start_notify(settings: Settings, meter: PrometheusMeter) -> int:
-    """Deliver alerts until SIGTERM."""
-    from meterline.alerting.notify.worker import run_notify  # noqa: PLC0415 - loads the driver
-    from meterline.alerting.settings import NotifySettings  # noqa: PLC0415 - loads the driver
-
-    return run_notify(
-        NotifySettings(ca_file=settings.notify_ca_file, crash_at=settings.crash_at),
-        kafka_config(settings, "notify"),
-        secret,
-        now_ms,
-        meter,
-        stop_on_signals(),
-    )
+def groups_of(workers: Iterable[Worker]) -> dict[str, GroupSpec]:
+    """The consumer group of each worker that has one, by the worker's name."""
+    return {each.name: group_spec(each.group) for each in workers if each.group is not None}

@@ -14,17 +14,14 @@ import fcntl
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from meterline.app.clock import now_ms
+from meterline.app.local.worker_specs import READY_TIMEOUT_SECONDS, worker_processes, worker_specs
 from meterline.app.settings import (
-    CLOSES_DIRECTORY,
     RUNTIME_FILE,
     STATE_FILE,
     BrokerKind,
@@ -33,7 +30,6 @@ from meterline.app.settings import (
     Runtime,
     Settings,
     base_environment,
-    environment_of,
 )
 from meterline.app.wiring import kafka_config, pipeline
 from meterline.backends.kafka.admin import Admin
@@ -56,12 +52,6 @@ from meterline.schemas.topics import KEPT_TOPICS, Topic
 
 LOG_FILE = "pipeline.log"
 SERVERS, WORKERS = 0, 1
-# Faust joins its group and reads its changelog back before it is ready; a million entries take
-# about five seconds.
-WORKER_READY_SECONDS = 90
-# A worker that ignores SIGTERM this long is killed: a replay, never a loss.
-WORKER_GRACE_SECONDS = 15
-READY_TIMEOUT_SECONDS = 1.0
 # At a stop the sink has this long to store what the embedded broker holds: it is at most a second
 # behind as a rule, and relays that go on sending must not keep the pipeline from ending.
 SINK_SECONDS_MAX = 10.0
@@ -124,7 +114,12 @@ class Stack:
         for port in (kafka_port, clickhouse_port):
             require_free_port(port)
         self.settings = self._make_settings(kafka_port, clickhouse_port)
-        specs = [*self._servers(kafka_port, clickhouse_port), *self._workers()]
+        workers = worker_processes(self.options.streams_workers)
+        self._ports = {name: free_port() for name in workers}
+        specs = [
+            *self._servers(kafka_port, clickhouse_port),
+            *worker_specs(self.settings, self._ports, workers, self.options.environment, WORKERS),
+        ]
         self._supervisor = Supervisor(
             specs,
             self._log,
@@ -268,27 +263,6 @@ class Stack:
             ready_timeout_seconds=60,
         )
 
-    def _workers(self) -> Iterator[ProcessSpec]:
-        names = [f"streams-{number}" for number in range(1, self.options.streams_workers + 1)]
-        if self.options.streams_workers == 1:
-            names = ["streams"]
-        for name in (*names, "sink", "alerts", "notify", "reports"):
-            command = "streams" if name.startswith("streams") else name
-            port = free_port()
-            self._ports[name] = port
-            yield ProcessSpec(
-                name=name,
-                argv=(sys.executable, "-m", "meterline.app.cli", command),
-                env=ChainMap(
-                    self.options.environment.get(name, {}),
-                    worker_environment(self.settings, name, port),
-                ),
-                order=WORKERS,
-                ready=_ready_check(self.settings.metrics_host, port),
-                ready_timeout_seconds=WORKER_READY_SECONDS,
-                stop_grace_seconds=WORKER_GRACE_SECONDS,
-            )
-
     def _runtime(self, kafka_port: int, clickhouse_port: int) -> Runtime:
         return Runtime(
             pid=os.getpid(),
@@ -301,46 +275,6 @@ class Stack:
             log_epoch=self.settings.log_epoch,
             metrics_ports=dict(self._ports),
         )
-
-
-def _ready_check(metrics_host: str, port: int) -> Callable[[], bool]:
-    # A server that listens on every address answers on the loopback too.
-    host = "127.0.0.1" if metrics_host in {"", "0.0.0.0"} else metrics_host  # noqa: S104 - compared
-
-    def ready() -> bool:
-        try:
-            url = f"http://{host}:{port}/ready"
-            with urllib.request.urlopen(url, timeout=READY_TIMEOUT_SECONDS) as answer:
-                return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
-        except (OSError, urllib.error.URLError):
-            return False
-
-    return ready
-
-
-def worker_environment(
-    settings: Settings, name: str, metrics_port: int
-) -> MutableMapping[str, str]:
-    """Every setting of the pipeline as a worker process reads it: the variables of production.
-
-    A worker differs from the pipeline in its data directory, its metrics port and its failpoint.
-    """
-    reports = settings.reports.model_copy(
-        # Beside the data, not in the worker's own directory: `meterline close` writes there too.
-        update={"directory": settings.reports.directory or settings.data_dir / CLOSES_DIRECTORY}
-    )
-    return environment_of(
-        settings.model_copy(
-            update={
-                "data_dir": settings.data_dir / "run" / name,
-                "metrics_port": metrics_port,
-                "reports": reports,
-                # A failpoint is an effect of one worker, and the others refuse its name: it is
-                # given by `StackOptions.environment`.
-                "crash_at": "",
-            }
-        )
-    )
 
 
 def _check_time_zone(published: Mapping[str, PolicyObject], time_zone: str) -> None:

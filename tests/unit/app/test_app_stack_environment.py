@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from meterline.app.local.stack import worker_environment
+from meterline.app.local.worker_specs import worker_environment
 from meterline.app.settings import (
     CLOSES_DIRECTORY,
     KafkaSection,
