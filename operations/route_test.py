@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from meterline.alerting.notify.core.active import ActiveAlerts
-from meterline.alerting.notify.core.decide import Ground
-from meterline.alerting.notify.core.policy_snapshot import Knowledge
+from meterline.alerting.notify.core.decide import RoutingContext
+from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.control.store import read_policies
@@ -46,14 +46,14 @@ def question(scope: str, rule: str, severity: Severity, window: str, at_ms: int)
     )
 
 
-def ground_of(
+def routing_context(
     policies: Mapping[str, PolicyObject],
     at_ms: int,
     commands: Iterable[ThrottleCommand] = (),
     active: ActiveAlerts | None = None,
-) -> Ground:
+) -> RoutingContext:
     """What the worker would decide by."""
-    knowledge = Knowledge()
+    knowledge = PolicySnapshot()
     for name, item in policies.items():
         knowledge.fold_policy(name, item)
     for command in commands:
@@ -61,7 +61,7 @@ def ground_of(
     return knowledge.ground(active or ActiveAlerts(), at_ms)
 
 
-def published_ground(config: KafkaConfig, at_ms: int) -> Ground:
+def published_routing_context(config: KafkaConfig, at_ms: int) -> RoutingContext:
     """What the worker decides by now.
 
     Raises:
@@ -84,4 +84,4 @@ def published_ground(config: KafkaConfig, at_ms: int) -> Ground:
                 continue  # the workers tell of it
     finally:
         reader.close()
-    return ground_of(policies, at_ms, commands, active)
+    return routing_context(policies, at_ms, commands, active)

@@ -34,7 +34,7 @@ from meterline.alerting.notify.core.active import ActiveAlerts
 from meterline.alerting.notify.core.delivery_log import DeliveryLog
 from meterline.alerting.notify.core.dispatcher import Dispatcher
 from meterline.alerting.notify.core.outbox import Job
-from meterline.alerting.notify.core.policy_snapshot import Knowledge
+from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import done
 from meterline.alerting.settings import NotifySettings
@@ -144,7 +144,7 @@ class _Notifier:
             WebhookClient(timeout, settings.ca_file), SmtpClient(timeout, settings.ca_file), secrets
         )
         self._log = DeliveryLog()
-        self._knowledge = Knowledge()
+        self._knowledge = PolicySnapshot()
         self._channels: dict[str, Channel] = {}
         self._desk = Dispatcher(self._log, self._knowledge, ActiveAlerts())
         self._set_channels()

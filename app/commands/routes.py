@@ -19,7 +19,7 @@ from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.operations.policy import compile_policy, read_policy_file
-from meterline.operations.route_test import ground_of, published_ground, question
+from meterline.operations.route_test import routing_context, published_routing_context, question
 from meterline.schemas.alert import Severity
 
 _out = Console(highlight=False)
@@ -50,11 +50,11 @@ def alerts_route(
     alert = question(scope, rule, severity, window, at_ms)
     if file is not None:
         objects = compile_policy(read_policy_file(file))
-        ground = ground_of(objects, at_ms)
+        context = routing_context(objects, at_ms)
     else:
-        ground = published_ground(kafka_config(load_settings(data), "route"), at_ms)
-    decision = decide(alert, ground, at_ms)
-    labels = {name: text for name, text in labels_of(alert, ground.parents).items() if text}
+        context = published_routing_context(kafka_config(load_settings(data), "route"), at_ms)
+    decision = decide(alert, context, at_ms)
+    labels = {name: text for name, text in labels_of(alert, context.parents).items() if text}
     if json_output:
         print_json(_as_json(labels, decision))
         return

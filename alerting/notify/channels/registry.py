@@ -26,11 +26,11 @@ from meterline.alerting.notify.core.decide import LOG_CHANNEL
 from meterline.alerting.notify.core.messages import body_of
 from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.rate_limit import (
-    EMAIL_PACE,
-    PAGERDUTY_PACE,
-    SLACK_PACE,
+    EMAIL_RATE,
+    PAGERDUTY_RATE,
+    SLACK_RATE,
     UNLIMITED,
-    PaceLimit,
+    RateLimit,
 )
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.responses import attempted_by, done, mailed_by
@@ -82,7 +82,7 @@ class Channel(Protocol):
 
     fingerprint: str
     """Changes when the channel's policy does."""
-    pace: PaceLimit
+    pace: RateLimit
     groups: bool
     """Whether people read it, so that alerts of one group come in one message."""
     fallback: str
@@ -219,7 +219,7 @@ class SignedWebhookChannel(_HttpChannel[WebhookChannel]):
 class Slack(_HttpChannel[SlackChannel]):
     """A Slack incoming webhook."""
 
-    pace = SLACK_PACE
+    pace = SLACK_RATE
     groups = True
 
     @override
@@ -232,7 +232,7 @@ class Slack(_HttpChannel[SlackChannel]):
 class PagerDuty(_HttpChannel[PagerDutyChannel]):
     """PagerDuty's Events API v2."""
 
-    pace = PAGERDUTY_PACE
+    pace = PAGERDUTY_RATE
 
     @override
     def _post(self, job: Job, firing: Sequence[Alert]) -> _Post:
@@ -254,7 +254,7 @@ class Alertmanager(_HttpChannel[AlertmanagerChannel]):
 class Email(_PolicyChannel[EmailChannel]):
     """Mail through an SMTP server."""
 
-    pace = EMAIL_PACE
+    pace = EMAIL_RATE
     groups = True
 
     @override

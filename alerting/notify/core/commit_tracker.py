@@ -16,7 +16,7 @@ Key = tuple[str, str]
 """Message and channel."""
 
 
-class Progress:
+class CommitTracker:
     """The alerts read since the last commit; bounded by the outbox's bound."""
 
     def __init__(self) -> None:

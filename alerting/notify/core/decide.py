@@ -29,7 +29,7 @@ def _no_sources(_scope: str) -> Iterable[Labels]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class RoutingContext:
     """What a decision stands on."""
 
     policy: NotifyPolicy = field(default_factory=NotifyPolicy)
@@ -69,7 +69,7 @@ class Decision:
     """Every question in order, for people."""
 
 
-def decide(alert: Alert, ground: Ground, now_ms: int) -> Decision:
+def decide(alert: Alert, ground: RoutingContext, now_ms: int) -> Decision:
     """Say who is told of an alert.
 
     A resolution is never muted here: whoever heard the firing hears of its end, so that no page
@@ -158,7 +158,7 @@ def _candidates(
         yield from everyone
 
 
-def _muted(labels: Labels, ground: Ground, now_ms: int, steps: list[TraceStep]) -> str:
+def _muted(labels: Labels, ground: RoutingContext, now_ms: int, steps: list[TraceStep]) -> str:
     for reason in _mutes(labels, ground, now_ms):
         steps.append(TraceStep("muted by", reason))
         return reason
@@ -166,7 +166,7 @@ def _muted(labels: Labels, ground: Ground, now_ms: int, steps: list[TraceStep]) 
     return ""
 
 
-def _mutes(labels: Labels, ground: Ground, now_ms: int) -> Iterator[str]:
+def _mutes(labels: Labels, ground: RoutingContext, now_ms: int) -> Iterator[str]:
     for silence in ground.silences:
         if silence.starts_at_ms <= now_ms < silence.ends_at_ms and not failing(
             silence.match, labels
@@ -178,7 +178,7 @@ def _mutes(labels: Labels, ground: Ground, now_ms: int) -> Iterator[str]:
     yield from _inhibitions(labels, ground)
 
 
-def _inhibitions(labels: Labels, ground: Ground) -> Iterator[str]:
+def _inhibitions(labels: Labels, ground: RoutingContext) -> Iterator[str]:
     scope = labels["scope"]
     for rule in ground.policy.inhibit:
         if failing(rule.target, labels):

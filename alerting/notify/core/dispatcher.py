@@ -18,14 +18,14 @@ import msgspec
 from meterline.alerting.notify.channels.registry import Channel
 from meterline.alerting.notify.core.active import ActiveAlerts
 from meterline.alerting.notify.core.channel_health import Health, observed, wants_fallback
-from meterline.alerting.notify.core.commit_tracker import Progress
+from meterline.alerting.notify.core.commit_tracker import CommitTracker
 from meterline.alerting.notify.core.decide import LOG_CHANNEL, Recipient, decide, group_key
 from meterline.alerting.notify.core.delivery_log import GROUP_PREFIX, DeliveryLog, alerts_of, job_of
 from meterline.alerting.notify.core.grouping import GroupName, Groups
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.alerting.notify.core.messages import incident_key, message_id
 from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX, Job, Outbox
-from meterline.alerting.notify.core.policy_snapshot import Knowledge
+from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.alerting.notify.core.retry_schedule import Attempt, after
 from meterline.schemas.alert import NOTIFIABLE, Alert, AlertStatus
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
@@ -37,7 +37,7 @@ REVIEWED_MAX = 500
 class Dispatcher:
     """State and decisions of one worker in charge."""
 
-    def __init__(self, log: DeliveryLog, knowledge: Knowledge, active: ActiveAlerts) -> None:
+    def __init__(self, log: DeliveryLog, knowledge: PolicySnapshot, active: ActiveAlerts) -> None:
         """Go on where the delivery log stands.
 
         Args:
@@ -49,7 +49,7 @@ class Dispatcher:
         self.knowledge = knowledge
         self.active = active
         self.outbox = Outbox()
-        self.progress = Progress()
+        self.progress = CommitTracker()
         self.health: dict[str, Health] = {}
         self.channels: Mapping[str, Channel] = {}
         self._groups = Groups()

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, replace
 from itertools import count
 
-from meterline.alerting.notify.core.rate_limit import Pace, PaceLimit
+from meterline.alerting.notify.core.rate_limit import RateLimit, RateLimiter
 from meterline.schemas.alert import Alert
 
 # Enough to keep a receiver busy that answers in 100 ms, few enough not to be its load test.
@@ -68,7 +68,7 @@ class Outbox:
         self._in_flight: Counter[str] = Counter()
         self._held_until_ms: dict[str, int] = {}
         self._places: dict[str, int] = {}
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RateLimiter] = {}
         self._order = count()
 
     def __len__(self) -> int:
@@ -149,11 +149,11 @@ class Outbox:
         """At most so many messages under way to a channel; IN_FLIGHT_PER_CHANNEL_MAX at first."""
         self._places[channel] = places
 
-    def limit_pace(self, channel: str, limit: PaceLimit) -> None:
+    def limit_pace(self, channel: str, limit: RateLimit) -> None:
         """Send no faster to a channel; what was sent already is kept in mind."""
         pace = self._paces.get(channel)
         if pace is None or pace.limit != limit:
-            self._paces[channel] = Pace(limit)
+            self._paces[channel] = RateLimiter(limit)
 
     def _is_free(self, channel: str, now_ms: int) -> bool:
         return (
@@ -165,8 +165,8 @@ class Outbox:
     def _places_of(self, channel: str) -> int:
         return self._places.get(channel, IN_FLIGHT_PER_CHANNEL_MAX)
 
-    def _pace(self, channel: str) -> Pace:
-        return self._paces.setdefault(channel, Pace())
+    def _pace(self, channel: str) -> RateLimiter:
+        return self._paces.setdefault(channel, RateLimiter())
 
     def _is_asleep(self, name: _Queue, due_ms: int) -> bool:
         """Whether the queue's first message waits for a later time than this."""

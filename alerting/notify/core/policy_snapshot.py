@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from meterline.alerting.notify.core.active import ActiveAlerts
-from meterline.alerting.notify.core.decide import Ground
+from meterline.alerting.notify.core.decide import RoutingContext
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.schemas.policy import (
     NOTIFY_ID,
@@ -22,7 +22,7 @@ BREAKER_RULE = "breaker"
 """The label `rule` of an open breaker."""
 
 
-class Knowledge:
+class PolicySnapshot:
     """The newest of control.policies and throttle.commands."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Knowledge:
         else:
             self._open_until_ms.pop(command.scope, None)
 
-    def ground(self, active: ActiveAlerts, now_ms: int) -> Ground:
+    def ground(self, active: ActiveAlerts, now_ms: int) -> RoutingContext:
         """What a decision stands on."""
 
         def sources(scope: str) -> Iterator[Mapping[str, str]]:
@@ -64,7 +64,9 @@ class Knowledge:
             for alert in active.of_scope(scope):
                 yield labels_of(alert, self._parents)
 
-        return Ground(self.policy, self._parents, self.silences(now_ms), self._time_zone, sources)
+        return RoutingContext(
+            self.policy, self._parents, self.silences(now_ms), self._time_zone, sources
+        )
 
     def silences(self, now_ms: int) -> list[Silence]:
         """Those that have not ended."""

@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class PaceLimit(NamedTuple):
+class RateLimit(NamedTuple):
     """At most so many messages in any span of so many ms; 0 messages: no limit."""
 
     messages: int = 0
     span_ms: int = 0
 
 
-UNLIMITED = PaceLimit()
-SLACK_PACE = PaceLimit(1, 1_000)
+UNLIMITED = RateLimit()
+SLACK_RATE = RateLimit(1, 1_000)
 """One message a second and channel (docs.slack.dev, rate limits)."""
-PAGERDUTY_PACE = PaceLimit(120, 60_000)
+PAGERDUTY_RATE = RateLimit(120, 60_000)
 """About 120 events a minute and integration key, counted over the last 60 s."""
-EMAIL_PACE = PaceLimit(60, 60_000)
+EMAIL_RATE = RateLimit(60, 60_000)
 """Not a rule of SMTP: more than one mail a second and mailbox is a flood that filters sort out."""
 
 
 @dataclass(slots=True)
-class Pace:
+class RateLimiter:
     """What was sent lately."""
 
-    limit: PaceLimit = UNLIMITED
+    limit: RateLimit = UNLIMITED
     _sent_ms: deque[int] = field(default_factory=deque)
 
     def free_at_ms(self, now_ms: int) -> int:

@@ -8,8 +8,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from meterline.alerting.notify.core.commit_tracker import Progress
-from meterline.alerting.notify.core.decide import Ground, decide
+from meterline.alerting.notify.core.commit_tracker import CommitTracker
+from meterline.alerting.notify.core.decide import RoutingContext, decide
 from meterline.alerting.notify.core.delivery_log import DONE_MAX, DeliveryLog
 from meterline.alerting.notify.core.messages import body_of, incident_key, message_id
 from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX, Job, Outbox
@@ -109,7 +109,7 @@ def test_channels_hear_from_their_least_severity_up(
         for name, least in (("all", "info"), ("ops", "warning"), ("pager", "critical"))
     )
     alert = fired().model_copy(update={"severity": severity})
-    decision = decide(alert, Ground(NotifyPolicy(channels=channels)), alert.starts_at_ms)
+    decision = decide(alert, RoutingContext(NotifyPolicy(channels=channels)), alert.starts_at_ms)
     assert tuple(telling.channel for telling in decision.tellings) == heard
 
 
@@ -227,7 +227,7 @@ def test_a_message_is_in_the_outbox_once() -> None:
 
 def test_offsets_are_committed_up_to_the_first_unrecorded_alert() -> None:
     """A commit never passes an alert that only its offset remembers."""
-    progress = Progress()
+    progress = CommitTracker()
     progress.read(0, 40, [])
     progress.read(0, 41, [("m41", "log"), ("m41", "ops")])
     progress.read(0, 42, [("m42", "log")])
@@ -242,7 +242,7 @@ def test_offsets_are_committed_up_to_the_first_unrecorded_alert() -> None:
 
 def test_an_alert_written_twice_is_done_once_for_both() -> None:
     """Two records of one alert share their deliveries."""
-    progress = Progress()
+    progress = CommitTracker()
     progress.read(0, 1, [("m", "log")])
     progress.read(0, 2, [("m", "log")])
     progress.recorded(("m", "log"))

@@ -15,8 +15,8 @@ from meterline.alerting.notify.core.decide import LOG_CHANNEL
 from meterline.alerting.notify.core.delivery_log import DeliveryLog
 from meterline.alerting.notify.core.dispatcher import Dispatcher
 from meterline.alerting.notify.core.outbox import Job
-from meterline.alerting.notify.core.policy_snapshot import Knowledge
-from meterline.alerting.notify.core.rate_limit import UNLIMITED, PaceLimit
+from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
+from meterline.alerting.notify.core.rate_limit import UNLIMITED, RateLimit
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.schemas.alert import Alert, AlertStatus, Severity
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, decode_delivery, encode_delivery
@@ -43,7 +43,7 @@ FAILED = Attempt(DeliveryOutcome.RETRY, 503, "answered 503")
 class Silent:
     """A channel of which the desk only asks what it is."""
 
-    def __init__(self, *, groups: bool, fallback: str = "", pace: PaceLimit = UNLIMITED) -> None:
+    def __init__(self, *, groups: bool, fallback: str = "", pace: RateLimit = UNLIMITED) -> None:
         self.groups = groups
         self.fallback = fallback
         self.pace = pace
@@ -69,7 +69,7 @@ class Office:
 
     def opened(self) -> Dispatcher:
         """A desk made of the topics alone, as after a restart."""
-        log, knowledge, active = DeliveryLog(), Knowledge(), ActiveAlerts()
+        log, knowledge, active = DeliveryLog(), PolicySnapshot(), ActiveAlerts()
         for delivery in self.written:
             log.fold(decode_delivery(encode_delivery(delivery)))
         knowledge.fold_policy("notify", self.policy)
@@ -451,7 +451,7 @@ def test_a_dead_endpoint_is_left_alone_and_probed() -> None:
 def test_a_paced_channel_keeps_its_pace() -> None:
     """One message a second, whatever waits; the desk knows when to look again."""
     policy = NotifyPolicy(channels=(hook(),))
-    desk = Office(policy, hook=Silent(groups=False, pace=PaceLimit(1, 1_000)))
+    desk = Office(policy, hook=Silent(groups=False, pace=RateLimit(1, 1_000)))
     desk.read(*(alert_of(f"key:acme/{n}") for n in range(3)))
     sent = [len(desk.send())]
     for _ in range(3):
