@@ -10,7 +10,7 @@ import msgspec
 
 from meterline.alerting.notify.core.messages import body_of, message_id
 from meterline.alerting.notify.core.retry_schedule import Attempt
-from meterline.alerting.notify.responses import attempted_by
+from meterline.alerting.notify.sending import attempt_of
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.publish import OutgoingRecord, publish_records
 from meterline.backends.webhook.client import WebhookClient
@@ -126,7 +126,7 @@ def _attempt(door: WebhookClient, alert: Alert, target: Target, now_ms: int) -> 
         secret=target.secret,
         allow_private_address=target.allow_private_address,
     )
-    return attempted_by(door.post(request)).result(ANSWER_SECONDS_MAX)
+    return attempt_of(door.post(request)).result(ANSWER_SECONDS_MAX)
 
 
 def _delivery(

@@ -19,7 +19,7 @@ from meterline.schemas.manual import BudgetOverride, ManualThrottle, manual_id
 from meterline.schemas.policy_notify import (
     OPEN_BREAKER_MUTES_BELOW,
     SILENCE_PREFIX,
-    Channel,
+    AnyChannel,
     Inhibition,
     Maintenance,
     Route,
@@ -128,7 +128,7 @@ class NotifyPolicy(_Wire):
 
     kind: Literal["notify"] = "notify"
     version: int = 1
-    channels: tuple[Channel, ...] = ()
+    channels: tuple[AnyChannel, ...] = ()
     routes: tuple[Route, ...] = ()
     """None: every alert goes to every channel whose least severity it reaches."""
     inhibit: tuple[Inhibition, ...] = (OPEN_BREAKER_MUTES_BELOW,)

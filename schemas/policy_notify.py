@@ -6,9 +6,10 @@ No secret stands here: fields that end in `_env` name an environment variable of
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from typing_extensions import override
 
 
 class _Wire(BaseModel):
@@ -16,7 +17,11 @@ class _Wire(BaseModel):
 
 
 class ChannelBase(_Wire):
-    """What every channel has."""
+    """What every channel has.
+
+    Each kind's own model is in its module (`alerting.notify.channels`). Two channels are equal if
+    they are published as the same record, whether or not their kind is known where one was read.
+    """
 
     id: str
     min_severity: str = "info"
@@ -28,75 +33,34 @@ class ChannelBase(_Wire):
     """Template of the title (`schemas.templates`); empty for the built-in one."""
     text: str = ""
     """Template of the text; empty for the built-in one."""
+    type: str
+    """The name of its kind."""
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        """Whether the records are the same."""
+        if not isinstance(other, ChannelBase):
+            return NotImplemented
+        return self.model_dump(mode="json") == other.model_dump(mode="json")
+
+    @override
+    def __hash__(self) -> int:
+        """By id, which no two channels of one policy share."""
+        return hash(self.id)
 
 
-class WebhookChannel(ChannelBase):
-    """A signed webhook receiver (Standard Webhooks)."""
+class PublishedChannel(ChannelBase):
+    """A channel of any type, as read from the topic: it keeps the fields of its type."""
 
-    type: Literal["webhook"] = "webhook"
-    url: str = ""
-    url_env: str = ""
-    """Names the variable that holds the URL, where the URL itself is a secret."""
-    secret_env: str = ""
-    """Names the variable that holds the whsec_ secret."""
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class SlackChannel(ChannelBase):
-    """A Slack incoming webhook; its URL is a secret."""
-
-    type: Literal["slack"] = "slack"
-    url_env: str
+def _as_published(value: Any) -> Any:
+    return value if isinstance(value, ChannelBase) else PublishedChannel.model_validate(value)
 
 
-class PagerDutyChannel(ChannelBase):
-    """A PagerDuty service with an Events API v2 integration."""
-
-    type: Literal["pagerduty"] = "pagerduty"
-    routing_key_env: str
-    """Names the variable that holds the integration key."""
-    url: str = "https://events.pagerduty.com/v2/enqueue"
-    """Another region's endpoint (https://events.eu.pagerduty.com/v2/enqueue), or a proxy's."""
-    min_severity: str = "warning"
-    critical_from_percent: int = 90
-    """A budget's alert from this percentage on pages as critical."""
-
-
-class EmailChannel(ChannelBase):
-    """Mail through an SMTP server."""
-
-    type: Literal["email"] = "email"
-    host: str
-    port: int = 587
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    """`starttls` is required and not merely tried; `none` only with allow_private_address."""
-    username: str = ""
-    password_env: str = ""
-    sender: str
-    recipients: tuple[str, ...]
-
-
-class AlertmanagerChannel(ChannelBase):
-    """An Alertmanager, which takes the alert over (POST /api/v2/alerts)."""
-
-    type: Literal["alertmanager"] = "alertmanager"
-    url: str = ""
-    """The server's base URL, or the whole address of its /api/v2/alerts."""
-    url_env: str = ""
-    token_env: str = ""
-    """Names the variable that holds a bearer token."""
-
-
-Channel = Annotated[
-    WebhookChannel | SlackChannel | PagerDutyChannel | EmailChannel | AlertmanagerChannel,
-    Field(discriminator="type"),
-]
-CHANNEL_TYPES: dict[str, type[ChannelBase]] = {
-    "webhook": WebhookChannel,
-    "slack": SlackChannel,
-    "pagerduty": PagerDutyChannel,
-    "email": EmailChannel,
-    "alertmanager": AlertmanagerChannel,
-}
+AnyChannel = Annotated[SerializeAsAny[ChannelBase], BeforeValidator(_as_published)]
+"""A channel whose type need not be known: what reads it looks its kind up."""
 
 
 class Route(_Wire):
@@ -160,6 +124,8 @@ class Silence(_Wire):
     reason: str
 
 
+LOG_CHANNEL = "log"
+"""The channel that is always there: one line per alert in the worker's log."""
 SILENCE_PREFIX = "silence:"
 """Object ids of silences: `silence:ID`."""
 

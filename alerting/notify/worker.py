@@ -29,14 +29,15 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from meterline.alerting.notify.channels.registry import Channel, Doors, Secrets, registry
+from meterline.alerting.notify.channels.base import BoundChannel, Message
+from meterline.alerting.notify.channels.registry import bound_channels, unreadable
 from meterline.alerting.notify.core.active import ActiveAlerts
 from meterline.alerting.notify.core.delivery_log import DeliveryLog
 from meterline.alerting.notify.core.dispatcher import Dispatcher
 from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.alerting.notify.core.retry_schedule import Attempt
-from meterline.alerting.notify.responses import done
+from meterline.alerting.notify.sending import SecretLookup, Sender, done
 from meterline.alerting.settings import NotifySettings
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.errors import (
@@ -99,7 +100,7 @@ class _Topics:
 def run_notify(
     settings: NotifySettings,
     kafka: KafkaConfig,
-    secrets: Secrets,
+    secrets: SecretLookup,
     clock: Clock,
     meter: Meter,
     stop: threading.Event,
@@ -133,20 +134,20 @@ class _Notifier:
     """One run of the worker."""
 
     def __init__(
-        self, settings: NotifySettings, secrets: Secrets, clock: Clock, meter: Meter
+        self, settings: NotifySettings, secrets: SecretLookup, clock: Clock, meter: Meter
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._meter = meter
         self._failpoints = Failpoints(settings.crash_at, AlertingFailpoint)
         timeout = settings.request_timeout_seconds
-        self._doors = Doors(
+        self._sender = Sender(
             WebhookClient(timeout, settings.ca_file), SmtpClient(timeout, settings.ca_file), secrets
         )
         self._log = DeliveryLog()
-        self._knowledge = PolicySnapshot()
-        self._channels: dict[str, Channel] = {}
-        self._desk = Dispatcher(self._log, self._knowledge, ActiveAlerts())
+        self._policy = PolicySnapshot()
+        self._channels: dict[str, BoundChannel] = {}
+        self._dispatcher = Dispatcher(self._log, self._policy, ActiveAlerts())
         self._set_channels()
         self._sending: list[_Sending] = []
         self._changed_hands = False
@@ -175,8 +176,7 @@ class _Notifier:
             finally:
                 producer.close()
         finally:
-            self._doors.webhooks.close()
-            self._doors.mail.close()
+            self._sender.close()
 
     def _join(self, kafka: KafkaConfig) -> GroupConsumer:
         return GroupConsumer(
@@ -226,7 +226,7 @@ class _Notifier:
 
     def _wait_seconds(self) -> float:
         wait = BUSY_POLL_SECONDS if self._sending else self._settings.poll_seconds
-        next_ms = self._desk.next_ms(self._clock())
+        next_ms = self._dispatcher.next_ms(self._clock())
         if next_ms is None:
             return wait
         return max(WAIT_SECONDS_MIN, min(wait, (next_ms - self._clock()) / 1000))
@@ -239,13 +239,13 @@ class _Notifier:
         if self._in_charge:
             active = self._read_active()
             self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
-        self._desk = Dispatcher(
-            self._log if self._in_charge else DeliveryLog(), self._knowledge, active
+        self._dispatcher = Dispatcher(
+            self._log if self._in_charge else DeliveryLog(), self._policy, active
         )
         self._paused = False
         self._set_channels()
         if self._in_charge:
-            _log.info("notify.in_charge", waiting=len(self._desk))
+            _log.info("notify.in_charge", waiting=len(self._dispatcher))
 
     def _read_active(self) -> ActiveAlerts:
         """What fires, from the topic's beginning."""
@@ -260,8 +260,12 @@ class _Notifier:
         return active
 
     def _set_channels(self) -> None:
-        self._channels = registry(self._knowledge.policy, self._doors)
-        self._desk.set_channels(self._channels)
+        self._channels = bound_channels(self._policy.policy)
+        for name, reason in unreadable(self._channels).items():
+            _log.warning("notify.channel_unreadable", channel=name, reason=reason)
+        self._dispatcher.set_channels(
+            {name: channel.traits for name, channel in self._channels.items()}
+        )
 
     def _record_orphans(self, topics: _Topics) -> None:
         """Attempts under way for a desk that is gone: let their answers be recorded still."""
@@ -282,60 +286,62 @@ class _Notifier:
                 delivery = decode_delivery(record.value)
                 # Somebody asked for it again while this worker is in charge.
                 if self._log.fold(delivery) and self._in_charge:
-                    self._desk.resend(delivery)
+                    self._dispatcher.resend(delivery)
             case Topic.POLICIES:
                 item = decode_policy(record.value) if record.value else None
                 name = (record.key or b"").decode(errors="replace")
-                if self._knowledge.fold_policy(name, item):
+                if self._policy.fold_policy(name, item):
                     self._set_channels()
             case Topic.THROTTLE_COMMANDS if record.value:
-                self._knowledge.fold_command(decode_command(record.value))
+                self._policy.fold_command(decode_command(record.value))
 
     def _read(self, record: Record) -> None:
         try:
             alert = decode_alert(record.value or b"")
         except AlertError as error:
             self._refuse(record, error)
-            self._desk.progress.read(record.partition, record.offset, ())
+            self._dispatcher.commits.read(record.partition, record.offset, ())
             return
-        self._desk.read(alert, record.partition, record.offset, self._clock())
+        self._dispatcher.read(alert, record.partition, record.offset, self._clock())
 
     def _review(self) -> None:
         now_ms = self._clock()
         if now_ms - self._reviewed_ms >= REVIEW_MS:
             self._reviewed_ms = now_ms
-            self._desk.review_muted(now_ms)
+            self._dispatcher.review_muted(now_ms)
 
     def _limit(self, topics: _Topics) -> None:
         """Read no more alerts while the desk is full: they are safe where they are."""
-        full = len(self._desk) >= self._settings.pending_max
+        full = len(self._dispatcher) >= self._settings.pending_max
         if full is not self._paused:
             self._paused = full
             change = topics.consumer.pause if full else topics.consumer.resume
             change(topics.consumer.assignment())
-            _log.warning("notify.paused" if full else "notify.resumed", waiting=len(self._desk))
+            _log.warning(
+                "notify.paused" if full else "notify.resumed", waiting=len(self._dispatcher)
+            )
 
     def _write_first(self, topics: _Topics) -> None:
-        deliveries = self._desk.written_first(self._clock())
+        deliveries = self._dispatcher.written_first(self._clock())
         if not deliveries:
             return
         self._publish(topics, deliveries)
         self._failpoints.hit(AlertingFailpoint.MESSAGE_DURABLE)
-        self._desk.recorded(deliveries)
+        self._dispatcher.recorded(deliveries)
 
     def _send(self) -> None:
         now_ms = self._clock()
-        for job in self._desk.outbox.take_due(now_ms):
+        for job in self._dispatcher.outbox.take_due(now_ms):
             self._failpoints.hit(AlertingFailpoint.BEFORE_DELIVERY)
             channel = self._channels.get(job.channel)
             if channel is None:
                 refused = Attempt(DeliveryOutcome.REFUSED, error="the channel was removed")
                 future = done(refused)
-            elif self._log.is_gone(job.channel, channel.fingerprint):
+            elif self._log.is_gone(job.channel, channel.traits.fingerprint):
                 future = done(Attempt(DeliveryOutcome.GONE, error="the channel answered 410"))
             else:
-                firing = self._desk.active.of_incident(job.alert)
-                future = channel.send(job, firing, now_ms)
+                firing = self._dispatcher.active.of_incident(job.alert)
+                future = self._sender.send(channel, Message(job, firing, now_ms))
             self._sending.append(_Sending(job, future, now_ms))
 
     def _record(self, topics: _Topics, answered: list[_Sending]) -> None:
@@ -347,13 +353,13 @@ class _Notifier:
         self._failpoints.hit(AlertingFailpoint.DELIVERY_DURABLE)
         self._sending = [one for one in self._sending if one not in answered]
         for one, records in outcomes:
-            self._desk.recorded(records)
-            self._desk.settle(one.job, one.future.result(), records[-1], self._clock())
+            self._dispatcher.recorded(records)
+            self._dispatcher.settle(one.job, one.future.result(), records[-1], self._clock())
 
     def _records(self, sending: _Sending) -> list[Delivery]:
         """The records of an attempt, its own the last."""
         return list(
-            self._desk.records(
+            self._dispatcher.records(
                 sending.job,
                 sending.future.result(),
                 self._settings.retry_seconds,
@@ -383,7 +389,7 @@ class _Notifier:
         self._meter.gauge(Metric.LAST_FLUSH_MS, self._clock())
 
     def _commit(self, topics: _Topics) -> None:
-        moved = self._desk.progress.take_committable()
+        moved = self._dispatcher.commits.take_committable()
         offsets = {TopicPartition(Topic.ALERTS, each): at for each, at in moved.items()}
         try:
             topics.consumer.commit(offsets)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 from benchmarks.outages_suite.load import CALM_SECONDS, Peak
 from benchmarks.report import Figure, Target
+from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX
 from meterline.alerting.notify.worker import run_notify
 from meterline.alerting.settings import NotifySettings
@@ -27,7 +28,6 @@ from meterline.backends.kafka.config import embedded_kafka
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.policy import Budget, NotifyPolicy, ScopePolicy
-from meterline.schemas.policy_notify import WebhookChannel
 from meterline.schemas.throttle import BreakerState
 from tests.alerting_broker import Log, running_log, running_process, worker_process
 from tests.webhook_receiver import SECRET, Answer, Received, Receiver, running_receiver

@@ -16,13 +16,13 @@ from meterline.schemas.policy_kinds import (
     ChannelKind,
     PolicyKinds,
 )
+from meterline.schemas.policy_notify import LOG_CHANNEL
 from meterline.schemas.scopes import ScopeError, check_identifier
 from meterline.schemas.templates import TemplateError, check_template
 
 # POSIX: what a shell can set.
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 ENVIRONMENT_NAME_LENGTH_MAX = 128
-LOG_CHANNEL = "log"
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
 
-from meterline.alerting.notify.channels.registry import Channel, Doors, registry
+from meterline.alerting.notify.channels.alertmanager import AlertmanagerChannel
+from meterline.alerting.notify.channels.base import BoundChannel, Message
+from meterline.alerting.notify.channels.email import EmailChannel
+from meterline.alerting.notify.channels.pagerduty import PagerDutyChannel
+from meterline.alerting.notify.channels.registry import bound_channels
+from meterline.alerting.notify.channels.slack import SlackChannel
 from meterline.alerting.notify.core.messages import incident_key, message_id
 from meterline.alerting.notify.core.outbox import Job
+from meterline.alerting.notify.core.responses import mail_outcome_of
 from meterline.alerting.notify.core.retry_schedule import Attempt
-from meterline.alerting.notify.responses import mail_outcome_of
+from meterline.alerting.notify.sending import Sender
 from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.policy import NotifyPolicy
-from meterline.schemas.policy_notify import (
-    AlertmanagerChannel,
-    EmailChannel,
-    PagerDutyChannel,
-    SlackChannel,
-)
 from tests.alerting_story import RESEARCH, Story
 from tests.channel_receivers import (
     BEARER,
@@ -47,6 +48,13 @@ SECRETS: dict[str, str] = {
 }
 
 
+class Sendable(NamedTuple):
+    """A channel, and what it is sent through."""
+
+    sender: Sender
+    channel: BoundChannel
+
+
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
     """One server for all tests; each uses a path of its own."""
@@ -62,12 +70,11 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def doors(mailbox: Mailbox) -> Iterator[Doors]:
-    """Doors with a short patience that trust the mail server."""
-    opened = Doors(WebhookClient(1), SmtpClient(2, mailbox.ca_file), SECRETS.get)
+def sender(mailbox: Mailbox) -> Iterator[Sender]:
+    """A sender with short timeouts that trusts the mail server."""
+    opened = Sender(WebhookClient(1), SmtpClient(2, mailbox.ca_file), SECRETS.get)
     yield opened
-    opened.webhooks.close()
-    opened.mail.close()
+    opened.close()
 
 
 @pytest.fixture
@@ -83,28 +90,29 @@ def job(*alerts: Alert) -> Job:
     return Job(message_id(alerts), "x", alerts, incident_key(alerts[0]))
 
 
-def send(channel: Channel, *alerts: Alert, firing: tuple[Alert, ...] = ()) -> Attempt:
+def send(channel: Sendable, *alerts: Alert, firing: tuple[Alert, ...] = ()) -> Attempt:
     """One attempt."""
-    return channel.send(job(*alerts), firing, NOW_MS).result(ANSWER_SECONDS_MAX)
+    message = Message(job(*alerts), firing, NOW_MS)
+    return channel.sender.send(channel.channel, message).result(ANSWER_SECONDS_MAX)
 
 
-def slack_at(url: str, doors: Doors, **more: str) -> Channel:
+def slack_at(url: str, sender: Sender, **more: str) -> Sendable:
     """A Slack channel whose URL is a secret."""
     SECRETS["SLACK_URL"] = url
     fields = {"id": "x", "url_env": "SLACK_URL", "allow_private_address": True, **more}
     channel = SlackChannel.model_validate(fields)
-    return registry(NotifyPolicy(channels=(channel,)), doors)["x"]
+    return Sendable(sender, bound_channels(NotifyPolicy(channels=(channel,)))["x"])
 
 
-def pagerduty_at(url: str, doors: Doors) -> Channel:
+def pagerduty_at(url: str, sender: Sender) -> Sendable:
     """A PagerDuty channel."""
     channel = PagerDutyChannel(
         id="x", url=url, routing_key_env="PD_KEY", allow_private_address=True
     )
-    return registry(NotifyPolicy(channels=(channel,)), doors)["x"]
+    return Sendable(sender, bound_channels(NotifyPolicy(channels=(channel,)))["x"])
 
 
-def mail_to(mailbox: Mailbox, doors: Doors, **more: object) -> Channel:
+def mail_to(mailbox: Mailbox, sender: Sender, **more: object) -> Sendable:
     """A mail channel."""
     fields = {
         "id": "x",
@@ -118,13 +126,13 @@ def mail_to(mailbox: Mailbox, doors: Doors, **more: object) -> Channel:
         **more,
     }
     channel = EmailChannel.model_validate(fields)
-    return registry(NotifyPolicy(channels=(channel,)), doors)["x"]
+    return Sendable(sender, bound_channels(NotifyPolicy(channels=(channel,)))["x"])
 
 
-def test_slack_takes_the_blocks(receiver: Receiver, doors: Doors, story: Story) -> None:
+def test_slack_takes_the_blocks(receiver: Receiver, sender: Sender, story: Story) -> None:
     """A message has a title, what happened, what to do, and a text for a lock screen."""
     story.spend(RESEARCH, "92")
-    channel = slack_at(slack(receiver, "/slack-one"), doors)
+    channel = slack_at(slack(receiver, "/slack-one"), sender)
     assert send(channel, story.alerts[0]).outcome is DeliveryOutcome.DELIVERED
     (document,) = documents(receiver, "/slack-one")
     header, section, context = document["blocks"]
@@ -135,14 +143,14 @@ def test_slack_takes_the_blocks(receiver: Receiver, doors: Doors, story: Story) 
     assert "$92.00" in document["text"]
 
 
-def test_slack_takes_a_group_of_many(receiver: Receiver, doors: Doors) -> None:
+def test_slack_takes_a_group_of_many(receiver: Receiver, sender: Sender) -> None:
     """Fifty alerts are one message within Slack's limits, the loudest shown."""
     story = Story("2026-10-05T12:00:00Z")
     for number in range(50):
         scope = f"key:acme/{'k' * 150}-{number}"
         story.policy(scope, month="100")
         story.spend(scope, "100" if number == 49 else "50")
-    channel = slack_at(slack(receiver, "/slack-many"), doors)
+    channel = slack_at(slack(receiver, "/slack-many"), sender)
     assert send(channel, *story.alerts).outcome is DeliveryOutcome.DELIVERED
     (document,) = documents(receiver, "/slack-many")
     assert document["blocks"][0]["text"]["text"] == "Critical: 50 alerts"
@@ -151,7 +159,7 @@ def test_slack_takes_a_group_of_many(receiver: Receiver, doors: Doors) -> None:
 
 
 def test_slack_shows_no_mention_that_a_name_smuggles_in(
-    receiver: Receiver, doors: Doors, story: Story
+    receiver: Receiver, sender: Sender, story: Story
 ) -> None:
     """A key called <!channel> pings nobody, with the built-in text and with a template."""
     story.spend(RESEARCH, "92")
@@ -159,7 +167,7 @@ def test_slack_shows_no_mention_that_a_name_smuggles_in(
     template = "<!here> {{ alert.summary }}"
     shown = ""
     for path, more in (("/mention-1", {}), ("/mention-2", {"text": template})):
-        send(slack_at(slack(receiver, path), doors, **more), alert)
+        send(slack_at(slack(receiver, path), sender, **more), alert)
         (document,) = documents(receiver, path)
         shown = document["blocks"][1]["text"]["text"]
         assert "<!channel>" not in shown + document["text"]
@@ -182,12 +190,12 @@ def test_slack_shows_no_mention_that_a_name_smuggles_in(
     ],
 )
 def test_slack_answers_are_understood(
-    doors: Doors, story: Story, answer: Answer, outcome: DeliveryOutcome, said: str
+    sender: Sender, story: Story, answer: Answer, outcome: DeliveryOutcome, said: str
 ) -> None:
     """Permanent errors end, 410 disables, 429, 5xx and silence are tried again."""
     story.spend(RESEARCH, "92")
     with running_receiver() as receiver:
-        attempt = send(slack_at(slack(receiver, "/T0K3N", answer), doors), story.alerts[0])
+        attempt = send(slack_at(slack(receiver, "/T0K3N", answer), sender), story.alerts[0])
         assert receiver.of("/elsewhere") == []
     assert attempt.outcome is outcome
     assert said in attempt.error
@@ -205,27 +213,28 @@ def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Story) -
             ("", DeliveryOutcome.RETRY),
             (str(tmp_path / "ca.pem"), DeliveryOutcome.DELIVERED),
         ):
-            doors = Doors(WebhookClient(2, ca_file), SmtpClient(1), SECRETS.get)
+            sender = Sender(WebhookClient(2, ca_file), SmtpClient(1), SECRETS.get)
             try:
-                attempt = send(slack_at(slack(receiver, "/tls"), doors), story.alerts[0])
+                attempt = send(slack_at(slack(receiver, "/tls"), sender), story.alerts[0])
             finally:
-                doors.webhooks.close()
-                doors.mail.close()
+                sender.close()
             assert attempt.outcome is outcome, attempt.error
         assert len(receiver.of("/tls")) == 1
 
 
-def test_a_missing_slack_url_waits_for_the_operator(doors: Doors, story: Story) -> None:
+def test_a_missing_slack_url_waits_for_the_operator(sender: Sender, story: Story) -> None:
     """Without its secret a message is not lost, and the log says which variable is missing."""
     story.spend(RESEARCH, "92")
-    attempt = send(slack_at("", doors), story.alerts[0])
+    attempt = send(slack_at("", sender), story.alerts[0])
     assert attempt.outcome is DeliveryOutcome.RETRY
     assert "SLACK_URL is not set" in attempt.error
 
 
-def test_pagerduty_pages_once_per_incident(receiver: Receiver, doors: Doors, story: Story) -> None:
+def test_pagerduty_pages_once_per_incident(
+    receiver: Receiver, sender: Sender, story: Story
+) -> None:
     """75, then 92, then a raised budget: one dedup key, louder, resolved at the end."""
-    channel = pagerduty_at(pagerduty(receiver, "/pd-story"), doors)
+    channel = pagerduty_at(pagerduty(receiver, "/pd-story"), sender)
     story.spend(RESEARCH, "76")
     story.spend(RESEARCH, "16")
     story.policy(RESEARCH, month="900", version=2)
@@ -247,10 +256,10 @@ def test_pagerduty_pages_once_per_incident(receiver: Receiver, doors: Doors, sto
 
 
 def test_pagerduty_stays_open_while_a_lower_threshold_stands(
-    receiver: Receiver, doors: Doors, story: Story
+    receiver: Receiver, sender: Sender, story: Story
 ) -> None:
     """A late retry does not make an incident quieter, and one of two resolutions not resolved."""
-    channel = pagerduty_at(pagerduty(receiver, "/pd-levels"), doors)
+    channel = pagerduty_at(pagerduty(receiver, "/pd-levels"), sender)
     story.spend(RESEARCH, "76")
     story.spend(RESEARCH, "16")
     warned, paged = story.alerts
@@ -262,24 +271,24 @@ def test_pagerduty_stays_open_while_a_lower_threshold_stands(
     assert (kept["event_action"], kept["payload"]["severity"]) == ("trigger", "warning")
 
 
-def test_pagerduty_takes_the_longest_names(receiver: Receiver, doors: Doors) -> None:
+def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: Sender) -> None:
     """A dedup key above 255 characters is hashed, a summary cut at 1,024."""
     scope = f"user:{'o' * 64}/{'u' * 200}"
     story = Story("2026-10-05T12:00:00Z")
     story.policy(scope, month="100")
     story.spend(scope, "100")
     alert = story.alerts[0].model_copy(update={"summary": "s" * 2_000})
-    channel = pagerduty_at(pagerduty(receiver, "/pd-long"), doors)
+    channel = pagerduty_at(pagerduty(receiver, "/pd-long"), sender)
     assert send(channel, alert).outcome is DeliveryOutcome.DELIVERED
 
 
 def test_alertmanager_takes_firing_and_resolution_as_one_alert(
-    receiver: Receiver, doors: Doors, story: Story
+    receiver: Receiver, sender: Sender, story: Story
 ) -> None:
     """The labels, by which Alertmanager tells alerts apart, are the same for both."""
     url = alertmanager(receiver, "/am")
     given = AlertmanagerChannel(id="x", url=url, token_env="AM_TOKEN", allow_private_address=True)
-    channel = registry(NotifyPolicy(channels=(given,)), doors)["x"]
+    channel = Sendable(sender, bound_channels(NotifyPolicy(channels=(given,)))["x"])
     story.spend(RESEARCH, "92")
     story.policy(RESEARCH, month="900", version=2)
     firing, resolved = story.alerts
@@ -292,11 +301,11 @@ def test_alertmanager_takes_firing_and_resolution_as_one_alert(
     assert first["endsAt"] == "2026-11-01T00:00:00.000Z", "over with its period at the latest"
 
 
-def test_mail_goes_out_encrypted(mailbox: Mailbox, doors: Doors, story: Story) -> None:
+def test_mail_goes_out_encrypted(mailbox: Mailbox, sender: Sender, story: Story) -> None:
     """STARTTLS, then the password, then the mail; retries keep the Message-ID."""
     story.spend(RESEARCH, "92")
     mailbox.answer = "250 taken"
-    channel = mail_to(mailbox, doors)
+    channel = mail_to(mailbox, sender)
     for _ in range(2):
         attempt = send(channel, story.alerts[0])
         assert attempt.outcome is DeliveryOutcome.DELIVERED, attempt.error
@@ -311,12 +320,12 @@ def test_mail_goes_out_encrypted(mailbox: Mailbox, doors: Doors, story: Story) -
     assert "What to do" in body.decode()
 
 
-def test_a_name_cannot_add_a_mail_header(mailbox: Mailbox, doors: Doors, story: Story) -> None:
+def test_a_name_cannot_add_a_mail_header(mailbox: Mailbox, sender: Sender, story: Story) -> None:
     """Line breaks in a scope's name stay in the subject."""
     story.spend(RESEARCH, "92")
     mailbox.answer = "250 taken"
     alert = story.alerts[0].model_copy(update={"summary": "x\r\nBcc: thief@evil.test"})
-    assert send(mail_to(mailbox, doors), alert).outcome is DeliveryOutcome.DELIVERED
+    assert send(mail_to(mailbox, sender), alert).outcome is DeliveryOutcome.DELIVERED
     assert mailbox.mails[-1]["Bcc"] is None
 
 
@@ -328,39 +337,39 @@ def test_a_name_cannot_add_a_mail_header(mailbox: Mailbox, doors: Doors, story: 
     ],
 )
 def test_mail_answers_are_understood(
-    mailbox: Mailbox, doors: Doors, story: Story, answer: str, outcome: DeliveryOutcome
+    mailbox: Mailbox, sender: Sender, story: Story, answer: str, outcome: DeliveryOutcome
 ) -> None:
     """4xx is for later, 5xx for good."""
     story.spend(RESEARCH, "92")
     mailbox.answer = answer
-    attempt = send(mail_to(mailbox, doors), story.alerts[0])
+    attempt = send(mail_to(mailbox, sender), story.alerts[0])
     assert attempt.outcome is outcome
     assert answer[:3] in attempt.error
 
 
 def test_one_unknown_recipient_keeps_nobody_else_from_the_mail(
-    mailbox: Mailbox, doors: Doors, story: Story
+    mailbox: Mailbox, sender: Sender, story: Story
 ) -> None:
     """The mail is delivered, and the log names who was refused."""
     story.spend(RESEARCH, "92")
     mailbox.answer = "250 taken"
     mailbox.recipient_answers = {"gone@acme.test": "550 no such user"}
-    channel = mail_to(mailbox, doors, recipients=("ops@acme.test", "gone@acme.test"))
+    channel = mail_to(mailbox, sender, recipients=("ops@acme.test", "gone@acme.test"))
     attempt = send(channel, story.alerts[0])
     assert (attempt.outcome, attempt.error) == (
         DeliveryOutcome.DELIVERED,
         "refused for gone@acme.test",
     )
-    only = mail_to(mailbox, doors, recipients=("gone@acme.test",))
+    only = mail_to(mailbox, sender, recipients=("gone@acme.test",))
     assert send(only, story.alerts[0]).outcome is DeliveryOutcome.REFUSED
 
 
 def test_a_wrong_mail_password_waits_for_the_operator(
-    mailbox: Mailbox, doors: Doors, story: Story
+    mailbox: Mailbox, sender: Sender, story: Story
 ) -> None:
     """A refused password is not the end of the message, and is not shown."""
     story.spend(RESEARCH, "92")
-    attempt = send(mail_to(mailbox, doors, password_env="MAIL_WRONG"), story.alerts[0])
+    attempt = send(mail_to(mailbox, sender, password_env="MAIL_WRONG"), story.alerts[0])
     assert attempt.outcome is DeliveryOutcome.RETRY
     assert "535" in attempt.error
     assert "wrong" not in attempt.error
@@ -370,13 +379,12 @@ def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Stor
     """STARTTLS is required, not tried: nobody in between can take it out."""
     story.spend(RESEARCH, "92")
     with running_mail_server(tmp_path, starttls=False) as plain:
-        doors = Doors(WebhookClient(1), SmtpClient(2), SECRETS.get)
+        sender = Sender(WebhookClient(1), SmtpClient(2), SECRETS.get)
         try:
-            attempt = send(mail_to(plain, doors, username=""), story.alerts[0])
-            clear = send(mail_to(plain, doors, username="", tls="none"), story.alerts[0])
+            attempt = send(mail_to(plain, sender, username=""), story.alerts[0])
+            clear = send(mail_to(plain, sender, username="", tls="none"), story.alerts[0])
         finally:
-            doors.webhooks.close()
-            doors.mail.close()
+            sender.close()
         assert attempt.outcome is DeliveryOutcome.RETRY
         assert clear.outcome is DeliveryOutcome.DELIVERED, clear.error
         assert plain.encrypted == [False]
@@ -386,34 +394,33 @@ def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: 
     """Without its authority the server's certificate is refused."""
     story.spend(RESEARCH, "92")
     before = len(mailbox.mails)
-    doors = Doors(WebhookClient(1), SmtpClient(2), SECRETS.get)
+    sender = Sender(WebhookClient(1), SmtpClient(2), SECRETS.get)
     try:
-        attempt = send(mail_to(mailbox, doors), story.alerts[0])
+        attempt = send(mail_to(mailbox, sender), story.alerts[0])
     finally:
-        doors.webhooks.close()
-        doors.mail.close()
+        sender.close()
     assert attempt.outcome is DeliveryOutcome.RETRY
     assert len(mailbox.mails) == before
 
 
 def test_a_private_mail_server_is_forbidden_unless_allowed(
-    mailbox: Mailbox, doors: Doors, story: Story
+    mailbox: Mailbox, sender: Sender, story: Story
 ) -> None:
     """A mail server in our own network is refused for good."""
     story.spend(RESEARCH, "92")
-    attempt = send(mail_to(mailbox, doors, allow_private_address=False), story.alerts[0])
+    attempt = send(mail_to(mailbox, sender, allow_private_address=False), story.alerts[0])
     assert attempt.outcome is DeliveryOutcome.FORBIDDEN
     assert "not public" in attempt.error
 
 
-def test_a_mail_server_that_hangs_is_given_up(doors: Doors, story: Story) -> None:
+def test_a_mail_server_that_hangs_is_given_up(sender: Sender, story: Story) -> None:
     """An attempt ends with its time, whatever the server does."""
     story.spend(RESEARCH, "92")
     with running_receiver() as http:
         port = int(http.base_url.rpartition(":")[2])
         began = time.monotonic()
         silent = Mailbox(port=port)
-        attempt = send(mail_to(silent, doors), story.alerts[0])
+        attempt = send(mail_to(silent, sender), story.alerts[0])
     assert attempt.outcome is DeliveryOutcome.RETRY
     assert time.monotonic() - began < ANSWER_SECONDS_MAX
 

@@ -13,6 +13,8 @@ from itertools import pairwise
 
 import pytest
 
+from meterline.alerting.notify.channels.slack import SlackChannel
+from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX
 from meterline.alerting.notify.worker import EXIT_OK, run_notify
 from meterline.alerting.settings import NotifySettings
@@ -21,7 +23,7 @@ from meterline.schemas.delivery import Delivery, DeliveryOutcome
 from meterline.schemas.failpoints import AlertingFailpoint
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.policy import NotifyPolicy
-from meterline.schemas.policy_notify import Route, Silence, SlackChannel, WebhookChannel
+from meterline.schemas.policy_notify import Route, Silence
 from meterline.schemas.topics import Topic
 from tests.alerting_broker import (
     PATIENCE_SECONDS,

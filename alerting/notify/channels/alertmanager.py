@@ -8,16 +8,25 @@ a firing one gets the end of its period, after which its cause is gone by itself
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from typing_extensions import override
 
-from meterline.alerting.notify.channel import one_of_url, usable_url
+from meterline.alerting.notify.channels.base import (
+    Channel,
+    Message,
+    Secrets,
+    one_of_url,
+    post,
+    usable_url,
+)
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.alerting.notify.core.messages import alert_view, compact_json
+from meterline.backends.webhook.messages import WebhookRequest
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import rfc3339
-from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
-from meterline.schemas.policy_notify import AlertmanagerChannel
+from meterline.schemas.policy_kinds import ChannelEntry, FieldFault
+from meterline.schemas.policy_notify import ChannelBase
 
 API_PATH = "/api/v2/alerts"
 # For a firing alert that has no end of its own: long enough not to be repeated in time.
@@ -61,6 +70,17 @@ def _posted(alert: Alert) -> dict[str, object]:
     }
 
 
+class AlertmanagerChannel(ChannelBase):
+    """An Alertmanager, which takes the alert over (POST /api/v2/alerts)."""
+
+    type: Literal["alertmanager"] = "alertmanager"
+    url: str = ""
+    """The server's base URL, or the whole address of its /api/v2/alerts."""
+    url_env: str = ""
+    token_env: str = ""
+    """Names the variable that holds a bearer token."""
+
+
 class AlertmanagerEntry(ChannelEntry):
     """Its fields in the policy file."""
 
@@ -69,7 +89,7 @@ class AlertmanagerEntry(ChannelEntry):
     token_env: str = ""
 
 
-class AlertmanagerKind(ChannelKind[AlertmanagerEntry, AlertmanagerChannel]):
+class Alertmanager(Channel[AlertmanagerEntry, AlertmanagerChannel]):
     """An Alertmanager's API."""
 
     name = "alertmanager"
@@ -80,3 +100,11 @@ class AlertmanagerKind(ChannelKind[AlertmanagerEntry, AlertmanagerChannel]):
     def check(self, entry: AlertmanagerEntry, /) -> Iterator[FieldFault]:
         yield from one_of_url(entry.url, entry.url_env)
         yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)
+
+    @override
+    def request(
+        self, channel: AlertmanagerChannel, message: Message, secrets: Secrets, /
+    ) -> WebhookRequest:
+        url = alertmanager_url(channel.url or secrets["url_env"])
+        body = alertmanager_body(message.job.alerts)
+        return post(channel, message, url, body, bearer=secrets.get("token_env", ""))

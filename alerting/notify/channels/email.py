@@ -18,12 +18,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from meterline.alerting.notify.channel import required
+from meterline.alerting.notify.channels.base import Channel, Message, Secrets, required
 from meterline.alerting.notify.core.messages import filled, in_order
 from meterline.alerting.notify.core.outbox import Job
+from meterline.alerting.notify.core.rate_limit import RateLimit
+from meterline.backends.mail.messages import MailRequest
 from meterline.schemas.policy_entry import Template, Text
-from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
-from meterline.schemas.policy_notify import EmailChannel
+from meterline.schemas.policy_kinds import ChannelEntry, FieldFault
+from meterline.schemas.policy_notify import ChannelBase
 
 SUBJECT_LENGTH_MAX = 150
 # A distribution list is the mail server's business.
@@ -74,6 +76,20 @@ def mail_content(job: Job, channel: EmailChannel, now_ms: int) -> bytes:
     return mail.as_bytes()
 
 
+class EmailChannel(ChannelBase):
+    """Mail through an SMTP server."""
+
+    type: Literal["email"] = "email"
+    host: str
+    port: int = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    """`starttls` is required and not merely tried; `none` only with allow_private_address."""
+    username: str = ""
+    password_env: str = ""
+    sender: str
+    recipients: tuple[str, ...]
+
+
 class EmailEntry(ChannelEntry):
     """Its fields in the policy file."""
 
@@ -88,12 +104,15 @@ class EmailEntry(ChannelEntry):
     text: Template = ""
 
 
-class EmailKind(ChannelKind[EmailEntry, EmailChannel]):
+class Email(Channel[EmailEntry, EmailChannel]):
     """Mail through an SMTP server."""
 
     name = "email"
     entry = EmailEntry
     published = EmailChannel
+    rate_limit = RateLimit(60, 60_000)
+    """Not a rule of SMTP: more than one mail a second and mailbox is a flood that filters sort out."""
+    groups = True
 
     @override
     def check(self, entry: EmailEntry, /) -> Iterator[FieldFault]:
@@ -111,3 +130,17 @@ class EmailKind(ChannelKind[EmailEntry, EmailChannel]):
         elif entry.username and entry.tls == "none":
             yield "tls", "none would send the password in the clear"
         yield from required(entry, "host", "sender", "recipients")
+
+    @override
+    def request(self, channel: EmailChannel, message: Message, secrets: Secrets, /) -> MailRequest:
+        return MailRequest(
+            host=channel.host,
+            port=channel.port,
+            tls=channel.tls,
+            sender=channel.sender,
+            recipients=channel.recipients,
+            content=mail_content(message.job, channel, message.at_ms),
+            username=channel.username,
+            password=secrets["password_env"] if channel.username else "",
+            allow_private_address=channel.allow_private_address,
+        )

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import override
 
-from meterline.alerting.notify.channel import required, usable_url
-from meterline.alerting.notify.channels.slack import cut
+from meterline.alerting.notify.channels.base import (
+    Channel,
+    Message,
+    Secrets,
+    cut,
+    post,
+    required,
+    usable_url,
+)
 from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, incident_key
+from meterline.alerting.notify.core.rate_limit import RateLimit
+from meterline.backends.webhook.messages import WebhookRequest
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import rfc3339
 from meterline.schemas.policy_entry import Percent, Template
-from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
-from meterline.schemas.policy_notify import PagerDutyChannel
+from meterline.schemas.policy_kinds import ChannelEntry, FieldFault
+from meterline.schemas.policy_notify import ChannelBase
 
 DEDUP_KEY_LENGTH_MAX = 255
 SUMMARY_LENGTH_MAX = 1_024
@@ -79,6 +88,19 @@ def dedup_key(alert: Alert) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+class PagerDutyChannel(ChannelBase):
+    """A PagerDuty service with an Events API v2 integration."""
+
+    type: Literal["pagerduty"] = "pagerduty"
+    routing_key_env: str
+    """Names the variable that holds the integration key."""
+    url: str = "https://events.pagerduty.com/v2/enqueue"
+    """Another region's endpoint (https://events.eu.pagerduty.com/v2/enqueue), or a proxy's."""
+    min_severity: str = "warning"
+    critical_from_percent: int = 90
+    """A budget's alert from this percentage on pages as critical."""
+
+
 class PagerDutyEntry(ChannelEntry):
     """Its fields in the policy file."""
 
@@ -88,14 +110,24 @@ class PagerDutyEntry(ChannelEntry):
     title: Template = ""
 
 
-class PagerDutyKind(ChannelKind[PagerDutyEntry, PagerDutyChannel]):
+class PagerDuty(Channel[PagerDutyEntry, PagerDutyChannel]):
     """A service with an Events API v2 integration."""
 
     name = "pagerduty"
     entry = PagerDutyEntry
     published = PagerDutyChannel
+    rate_limit = RateLimit(120, 60_000)
+    """About 120 events a minute and integration key, counted over the last 60 s."""
 
     @override
     def check(self, entry: PagerDutyEntry, /) -> Iterator[FieldFault]:
         yield from required(entry, "routing_key_env")
         yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)
+
+    @override
+    def request(
+        self, channel: PagerDutyChannel, message: Message, secrets: Secrets, /
+    ) -> WebhookRequest:
+        key = secrets["routing_key_env"]
+        body = pagerduty_body(message.job.alert, message.firing, channel, key)
+        return post(channel, message, channel.url, body)

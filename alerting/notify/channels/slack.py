@@ -7,16 +7,18 @@ which is not documented and answered with msg_blocks_too_long.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import override
 
-from meterline.alerting.notify.channel import required
+from meterline.alerting.notify.channels.base import Channel, Message, Secrets, cut, post, required
 from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, in_order
+from meterline.alerting.notify.core.rate_limit import RateLimit
+from meterline.backends.webhook.messages import WebhookRequest
 from meterline.schemas.alert import Alert, AlertStatus, Severity
 from meterline.schemas.policy_entry import Template
-from meterline.schemas.policy_kinds import ChannelEntry, ChannelKind, FieldFault
-from meterline.schemas.policy_notify import SlackChannel
+from meterline.schemas.policy_kinds import ChannelEntry, FieldFault
+from meterline.schemas.policy_notify import ChannelBase
 
 HEADER_LENGTH_MAX = 150
 SECTION_LENGTH_MAX = 2_900
@@ -27,8 +29,6 @@ TITLE = (
     "{% if status == 'resolved' %}Resolved{% else %}{{ severity | capitalize }}{% endif %}: "
     "{% if count == 1 %}{{ alert.scope }}{% else %}{{ count }} alerts{% endif %}"
 )
-TEXT = ""
-"""The built-in text is made of blocks."""
 
 _SIGNS = {
     Severity.INFO: ":large_blue_circle:",
@@ -72,11 +72,6 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def cut(text: str, length: int) -> str:
-    """At most so many characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
 def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
     view = alert_view(alert)
     is_resolved = alert.status is AlertStatus.RESOLVED
@@ -113,6 +108,13 @@ def _plain(text: str) -> dict[str, Any]:
     return {"type": "plain_text", "text": text, "emoji": True}
 
 
+class SlackChannel(ChannelBase):
+    """A Slack incoming webhook; its URL is a secret."""
+
+    type: Literal["slack"] = "slack"
+    url_env: str
+
+
 class SlackEntry(ChannelEntry):
     """Its fields in the policy file."""
 
@@ -121,13 +123,23 @@ class SlackEntry(ChannelEntry):
     text: Template = ""
 
 
-class SlackKind(ChannelKind[SlackEntry, SlackChannel]):
+class Slack(Channel[SlackEntry, SlackChannel]):
     """An incoming webhook of Slack."""
 
     name = "slack"
     entry = SlackEntry
     published = SlackChannel
+    rate_limit = RateLimit(1, 1_000)
+    """One message a second and channel (docs.slack.dev, rate limits)."""
+    groups = True
 
     @override
     def check(self, entry: SlackEntry, /) -> Iterator[FieldFault]:
         yield from required(entry, "url_env")
+
+    @override
+    def request(
+        self, channel: SlackChannel, message: Message, secrets: Secrets, /
+    ) -> WebhookRequest:
+        body = slack_body(message.job.alerts, channel.id, channel.title, channel.text)
+        return post(channel, message, secrets["url_env"], body)

@@ -14,10 +14,8 @@ from meterline.alerting.notify.core.labels import above, labels_of
 from meterline.schemas.alert import Alert, AlertStatus, Severity
 from meterline.schemas.matchers import failing
 from meterline.schemas.policy import NotifyPolicy
-from meterline.schemas.policy_notify import Maintenance, Route, Silence
+from meterline.schemas.policy_notify import LOG_CHANNEL, Maintenance, Route, Silence
 
-LOG_CHANNEL = "log"
-"""The channel that is always there: one line per alert in the worker's log."""
 _LOUDNESS = {severity.value: rank for rank, severity in enumerate(Severity)}
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import msgspec
 
-from meterline.alerting.notify.channels.registry import Channel
 from meterline.alerting.notify.core.active import ActiveAlerts
 from meterline.alerting.notify.core.channel_health import Health, observed, wants_fallback
+from meterline.alerting.notify.core.channel_traits import ChannelTraits
 from meterline.alerting.notify.core.commit_tracker import CommitTracker
-from meterline.alerting.notify.core.decide import LOG_CHANNEL, Recipient, decide, group_key
+from meterline.alerting.notify.core.decide import Recipient, decide, group_key
 from meterline.alerting.notify.core.delivery_log import GROUP_PREFIX, DeliveryLog, alerts_of, job_of
 from meterline.alerting.notify.core.grouping import GroupName, Groups
 from meterline.alerting.notify.core.labels import labels_of
@@ -29,6 +29,7 @@ from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.alerting.notify.core.retry_schedule import Attempt, after
 from meterline.schemas.alert import NOTIFIABLE, Alert, AlertStatus
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
+from meterline.schemas.policy_notify import LOG_CHANNEL
 
 # Muted alerts looked at in one round: a decision takes tens of microseconds.
 REVIEWED_MAX = 500
@@ -37,21 +38,21 @@ REVIEWED_MAX = 500
 class Dispatcher:
     """State and decisions of one worker in charge."""
 
-    def __init__(self, log: DeliveryLog, knowledge: PolicySnapshot, active: ActiveAlerts) -> None:
+    def __init__(self, log: DeliveryLog, policy: PolicySnapshot, active: ActiveAlerts) -> None:
         """Go on where the delivery log stands.
 
         Args:
             log: read to its end.
-            knowledge: of policy; followed by the worker.
+            policy: the newest; the worker keeps it up to date.
             active: what fires, read from the topic's beginning.
         """
         self.log = log
-        self.knowledge = knowledge
+        self.policy = policy
         self.active = active
         self.outbox = Outbox()
-        self.progress = CommitTracker()
+        self.commits = CommitTracker()
         self.health: dict[str, Health] = {}
-        self.channels: Mapping[str, Channel] = {}
+        self.channels: Mapping[str, ChannelTraits] = {}
         self._groups = Groups()
         self._muted: list[Delivery] = []
         self._to_review: deque[Delivery] = deque()
@@ -64,20 +65,20 @@ class Dispatcher:
         """Messages and alerts that are not settled."""
         return len(self.outbox) + len(self._groups) + len(self._muted)
 
-    def set_channels(self, channels: Mapping[str, Channel]) -> None:
+    def set_channels(self, channels: Mapping[str, ChannelTraits]) -> None:
         """Go on with these channels."""
         self.channels = channels
         for name, channel in channels.items():
-            self.outbox.limit_pace(name, channel.pace)
+            self.outbox.limit_rate(name, channel.rate_limit)
 
     def read(self, alert: Alert, partition: int, offset: int, now_ms: int) -> None:
         """An alert was read."""
         self.active.fold(alert, offset)
         if alert.status not in NOTIFIABLE:
             # It waits until it has held for long enough: nobody is told yet.
-            self.progress.read(partition, offset, ())
+            self.commits.read(partition, offset, ())
             return
-        decision = decide(alert, self.knowledge.ground(self.active, now_ms), now_ms)
+        decision = decide(alert, self.policy.ground(self.active, now_ms), now_ms)
         outstanding = []
         for telling in decision.tellings:
             channel = telling.channel
@@ -92,7 +93,7 @@ class Dispatcher:
                 self._muted.append(_muted(alert, telling, muted_by, now_ms))
             else:
                 self._tell(alert, telling, now_ms)
-        self.progress.read(partition, offset, outstanding)
+        self.commits.read(partition, offset, outstanding)
 
     def review_muted(self, now_ms: int) -> None:
         """Tell what a silence that is over kept back, where it still fires."""
@@ -104,7 +105,7 @@ class Dispatcher:
                 if alert.status is AlertStatus.RESOLVED or not self.active.is_firing(alert):
                     self.log.forget_muted(delivery)
                     continue
-                decision = decide(alert, self.knowledge.ground(self.active, now_ms), now_ms)
+                decision = decide(alert, self.policy.ground(self.active, now_ms), now_ms)
                 for telling in decision.tellings:
                     if telling.channel == delivery.channel and not decision.muted_by:
                         self._tell(alert, telling, now_ms)
@@ -164,7 +165,7 @@ class Dispatcher:
         for delivery in deliveries:
             self.log.fold(delivery)
             for alert_id in delivery.alert_ids:
-                self.progress.recorded((alert_id, delivery.channel))
+                self.commits.recorded((alert_id, delivery.channel))
             if delivery.outcome is DeliveryOutcome.PENDING:
                 self.resend(delivery)
 
@@ -185,7 +186,7 @@ class Dispatcher:
         if channel is None or not channel.groups or route is None or not route.group_by:
             self.outbox.add(_single(alert, telling.channel, route.id if route else "", now_ms))
             return
-        labels = labels_of(alert, self.knowledge.ground(self.active, now_ms).parents)
+        labels = labels_of(alert, self.policy.ground(self.active, now_ms).parents)
         self._groups.add(
             GroupName(telling.channel, group_key(route, labels)),
             alert,

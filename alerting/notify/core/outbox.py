@@ -3,7 +3,7 @@
 A queue is one incident (or group) on one channel: its messages leave in order, so that no receiver
 hears "resolved" before "firing". A new message wakes an older one of its queue that waits for a
 retry: it would otherwise stand in its way for hours. Queues wait in a heap for their first
-message's time, then in their channel for a free place and for the channel's pace: a slow channel
+message's time, then in their channel for a free place and for the channel's rate limit: a slow channel
 fills its own places only.
 """
 
@@ -68,7 +68,7 @@ class Outbox:
         self._in_flight: Counter[str] = Counter()
         self._held_until_ms: dict[str, int] = {}
         self._places: dict[str, int] = {}
-        self._paces: dict[str, RateLimiter] = {}
+        self._limiters: dict[str, RateLimiter] = {}
         self._order = count()
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class Outbox:
         for channel, ready in self._ready.items():
             while ready and self._is_free(channel, now_ms):
                 self._in_flight[channel] += 1
-                self._pace(channel).took(now_ms)
+                self._limiter(channel).took(now_ms)
                 taken.append(self._queues[ready.popleft()][0])
         return taken
 
@@ -119,7 +119,7 @@ class Outbox:
         for channel, ready in self._ready.items():
             if ready and self._in_flight[channel] < self._places_of(channel):
                 held_ms = self._held_until_ms.get(channel, 0)
-                times.append(max(held_ms, self._pace(channel).free_at_ms(now_ms)))
+                times.append(max(held_ms, self._limiter(channel).free_at_ms(now_ms)))
         return min(times, default=None)
 
     def settle(self, job: Job) -> None:
@@ -149,24 +149,24 @@ class Outbox:
         """At most so many messages under way to a channel; IN_FLIGHT_PER_CHANNEL_MAX at first."""
         self._places[channel] = places
 
-    def limit_pace(self, channel: str, limit: RateLimit) -> None:
-        """Send no faster to a channel; what was sent already is kept in mind."""
-        pace = self._paces.get(channel)
-        if pace is None or pace.limit != limit:
-            self._paces[channel] = RateLimiter(limit)
+    def limit_rate(self, channel: str, limit: RateLimit) -> None:
+        """Send no faster to a channel; under the same limit, what was sent already counts."""
+        limiter = self._limiters.get(channel)
+        if limiter is None or limiter.limit != limit:
+            self._limiters[channel] = RateLimiter(limit)
 
     def _is_free(self, channel: str, now_ms: int) -> bool:
         return (
             self._held_until_ms.get(channel, 0) <= now_ms
             and self._in_flight[channel] < self._places_of(channel)
-            and self._pace(channel).free_at_ms(now_ms) <= now_ms
+            and self._limiter(channel).free_at_ms(now_ms) <= now_ms
         )
 
     def _places_of(self, channel: str) -> int:
         return self._places.get(channel, IN_FLIGHT_PER_CHANNEL_MAX)
 
-    def _pace(self, channel: str) -> RateLimiter:
-        return self._paces.setdefault(channel, RateLimiter())
+    def _limiter(self, channel: str) -> RateLimiter:
+        return self._limiters.setdefault(channel, RateLimiter())
 
     def _is_asleep(self, name: _Queue, due_ms: int) -> bool:
         """Whether the queue's first message waits for a later time than this."""

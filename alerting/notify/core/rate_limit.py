@@ -15,12 +15,6 @@ class RateLimit(NamedTuple):
 
 
 UNLIMITED = RateLimit()
-SLACK_RATE = RateLimit(1, 1_000)
-"""One message a second and channel (docs.slack.dev, rate limits)."""
-PAGERDUTY_RATE = RateLimit(120, 60_000)
-"""About 120 events a minute and integration key, counted over the last 60 s."""
-EMAIL_RATE = RateLimit(60, 60_000)
-"""Not a rule of SMTP: more than one mail a second and mailbox is a flood that filters sort out."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
+from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.alerting.notify.core.commit_tracker import CommitTracker
 from meterline.alerting.notify.core.decide import RoutingContext, decide
 from meterline.alerting.notify.core.delivery_log import DONE_MAX, DeliveryLog
@@ -24,7 +25,6 @@ from meterline.schemas.alert import Alert, AlertStatus, Severity
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.policy import Limits, NotifyPolicy
-from meterline.schemas.policy_notify import WebhookChannel
 from tests.alerting_story import KEY, RESEARCH, Story
 
 DELAYS = NotifySettings().retry_seconds

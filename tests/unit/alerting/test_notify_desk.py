@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future
-
 import msgspec
 import pytest
 
-from meterline.alerting.notify.channels.registry import Channel
+from meterline.alerting.notify.channels.slack import SlackChannel
+from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.alerting.notify.core.active import ActiveAlerts
 from meterline.alerting.notify.core.channel_health import FAILURES_UNTIL_PAUSE, FIRST_PAUSE_MS
-from meterline.alerting.notify.core.decide import LOG_CHANNEL
+from meterline.alerting.notify.core.channel_traits import ChannelTraits
 from meterline.alerting.notify.core.delivery_log import DeliveryLog
 from meterline.alerting.notify.core.dispatcher import Dispatcher
 from meterline.alerting.notify.core.outbox import Job
@@ -22,14 +20,7 @@ from meterline.schemas.alert import Alert, AlertStatus, Severity
 from meterline.schemas.delivery import Delivery, DeliveryOutcome, decode_delivery, encode_delivery
 from meterline.schemas.periods import parse_rfc3339
 from meterline.schemas.policy import NotifyPolicy, ScopePolicy
-from meterline.schemas.policy_notify import (
-    Inhibition,
-    Maintenance,
-    Route,
-    Silence,
-    SlackChannel,
-    WebhookChannel,
-)
+from meterline.schemas.policy_notify import LOG_CHANNEL, Inhibition, Maintenance, Route, Silence
 from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
 from tests.alerting_story import RESEARCH, Story
 
@@ -40,27 +31,18 @@ DELIVERED = Attempt(DeliveryOutcome.DELIVERED, 200)
 FAILED = Attempt(DeliveryOutcome.RETRY, 503, "answered 503")
 
 
-class Silent:
-    """A channel of which the desk only asks what it is."""
-
-    def __init__(self, *, groups: bool, fallback: str = "", pace: RateLimit = UNLIMITED) -> None:
-        self.groups = groups
-        self.fallback = fallback
-        self.pace = pace
-        self.fingerprint = "f"
-
-    def send(self, _job: Job, _firing: Sequence[Alert], _now_ms: int, /) -> Future[Attempt]:
-        """Never called."""
-        raise AssertionError
+def traits(*, groups: bool, fallback: str = "", rate_limit: RateLimit = UNLIMITED) -> ChannelTraits:
+    """A channel of which only this matters."""
+    return ChannelTraits("f", rate_limit, groups, fallback)
 
 
-class Office:
+class NotifierHarness:
     """A desk and the log it writes, with a clock that the test moves."""
 
-    def __init__(self, policy: NotifyPolicy, **channels: Channel) -> None:
+    def __init__(self, policy: NotifyPolicy, **channels: ChannelTraits) -> None:
         self.now_ms = NOW
         self.policy = policy
-        self.channels = {LOG_CHANNEL: Silent(groups=False), **channels}
+        self.channels = {LOG_CHANNEL: traits(groups=False), **channels}
         self.written: list[Delivery] = []
         self.alerts: list[Alert] = []
         self.objects: list[tuple[str, ScopePolicy | Silence | None]] = []
@@ -86,7 +68,7 @@ class Office:
     def know(self, name: str, item: ScopePolicy | Silence | None) -> None:
         """A policy object is published."""
         self.objects.append((name, item))
-        self.desk.knowledge.fold_policy(name, item)
+        self.desk.policy.fold_policy(name, item)
 
     def command(self, scope: str, state: BreakerState, seconds: int = 900) -> None:
         """A throttle command is published."""
@@ -102,7 +84,7 @@ class Office:
             expires_at_ms=self.now_ms + seconds * 1000,
         )
         self.commands.append(command)
-        self.desk.knowledge.fold_command(command)
+        self.desk.policy.fold_command(command)
 
     def read(self, *alerts: Alert) -> None:
         """Alerts come."""
@@ -169,13 +151,13 @@ def hook(name: str = "hook", fallback: str = "") -> WebhookChannel:
     return WebhookChannel(id=name, url="https://x.test/", fallback=fallback)
 
 
-def office(policy: NotifyPolicy) -> Office:
+def office(policy: NotifyPolicy) -> NotifierHarness:
     """An office whose Slack channels group."""
-    made: dict[str, Channel] = {
-        channel.id: Silent(groups=isinstance(channel, SlackChannel), fallback=channel.fallback)
+    made: dict[str, ChannelTraits] = {
+        channel.id: traits(groups=isinstance(channel, SlackChannel), fallback=channel.fallback)
         for channel in policy.channels
     }
-    return Office(policy, **made)
+    return NotifierHarness(policy, **made)
 
 
 def test_alerts_of_a_group_come_in_one_message() -> None:
@@ -321,7 +303,7 @@ def test_maintenance_windows_recur_in_local_time(moment: str, *, muted: bool) ->
         until_ms=parse_rfc3339("2027-01-01T00:00:00Z"),
     )
     desk = office(NotifyPolicy(channels=(hook(),), maintenance=(window,)))
-    desk.desk.knowledge._time_zone = "Europe/Berlin"
+    desk.desk.policy._time_zone = "Europe/Berlin"
     desk.now_ms = parse_rfc3339(moment)
     desk.read(alert_of())
     assert (desk.send() == []) is muted
@@ -451,7 +433,7 @@ def test_a_dead_endpoint_is_left_alone_and_probed() -> None:
 def test_a_paced_channel_keeps_its_pace() -> None:
     """One message a second, whatever waits; the desk knows when to look again."""
     policy = NotifyPolicy(channels=(hook(),))
-    desk = Office(policy, hook=Silent(groups=False, pace=RateLimit(1, 1_000)))
+    desk = NotifierHarness(policy, hook=traits(groups=False, rate_limit=RateLimit(1, 1_000)))
     desk.read(*(alert_of(f"key:acme/{n}") for n in range(3)))
     sent = [len(desk.send())]
     for _ in range(3):
@@ -501,9 +483,9 @@ def test_offsets_are_held_until_every_channel_has_its_record() -> None:
     desk = office(slack_grouped("organisation"))
     desk.read(alert_of("key:acme/a"))
     desk.send()
-    assert desk.desk.progress.take_committable() == {}
+    assert desk.desk.commits.take_committable() == {}
     desk.wait(10)
-    assert desk.desk.progress.take_committable() == {0: 1}
+    assert desk.desk.commits.take_committable() == {0: 1}
 
 
 @pytest.mark.parametrize("status", [AlertStatus.PENDING, AlertStatus.INACTIVE])
@@ -512,5 +494,5 @@ def test_nobody_hears_of_an_alert_that_waits(status: AlertStatus) -> None:
     desk = office(NotifyPolicy(channels=(hook(),)))
     desk.read(alert_of().model_copy(update={"status": status}))
     assert desk.desk.outbox.take_due(desk.now_ms) == []
-    assert desk.desk.progress.take_committable() == {0: 1}
+    assert desk.desk.commits.take_committable() == {0: 1}
     assert desk.desk.active.of_scope(RESEARCH) == ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from meterline.alerting.notify.channels.registry import CHANNEL_KINDS
 from meterline.alerting.notify.core.advice import ADVICE
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.matchers import LABELS
-from meterline.schemas.policy_notify import CHANNEL_TYPES
 from meterline.schemas.templates import ALERT_FIELDS, FILTERS, VARIABLES
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -23,6 +23,6 @@ def test_oncall_page_knows_every_rule_label_and_outcome() -> None:
 def test_every_channel_has_its_page_and_templates_their_words() -> None:
     """Fields, variables and filters of templates are all listed."""
     page = (DOCS / "channels" / "README.md").read_text(encoding="utf-8")
-    assert [name for name in CHANNEL_TYPES if not (DOCS / f"channels/{name}.md").is_file()] == []
+    assert [name for name in CHANNEL_KINDS if not (DOCS / f"channels/{name}.md").is_file()] == []
     assert [word for word in (*ALERT_FIELDS, *VARIABLES) if f"`{word}`" not in page] == []
     assert [word for word in FILTERS if word not in page] == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.control.policy.file import PolicyFault, PolicyFileError
 from meterline.control.policy.yaml_tree import DEPTH_MAX, FILE_CHARACTERS_MAX
 from meterline.operations.policy import compile_policy, parse_policy
@@ -17,7 +18,6 @@ from meterline.schemas.policy import (
     RuleSet,
     ScopePolicy,
 )
-from meterline.schemas.policy_notify import WebhookChannel
 from meterline.schemas.throttle import ThrottleMode
 
 DEMO = Path(__file__).parents[3] / "app" / "local" / "demo_policy.yaml"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from meterline.alerting.notify.channels.alertmanager import AlertmanagerChannel
+from meterline.alerting.notify.channels.email import EmailChannel
+from meterline.alerting.notify.channels.pagerduty import PagerDutyChannel
+from meterline.alerting.notify.channels.slack import SlackChannel
 from meterline.control.policy.file import PolicyFileError, plan
 from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.policy import NOTIFY_ID, NotifyPolicy
-from meterline.schemas.policy_notify import (
-    AlertmanagerChannel,
-    EmailChannel,
-    PagerDutyChannel,
-    Silence,
-    SlackChannel,
-)
+from meterline.schemas.policy_notify import Silence
 
 FULL = """\
 version: 1

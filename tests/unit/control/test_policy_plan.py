@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.control.policy.file import ChangeAction, PolicyChange, audit_entries, plan
 from meterline.schemas.policy import (
     NOTIFY_ID,
@@ -14,7 +15,6 @@ from meterline.schemas.policy import (
     ScopePolicy,
     decode_policy,
 )
-from meterline.schemas.policy_notify import WebhookChannel
 from meterline.schemas.throttle import ThrottleMode
 
 DOLLAR = 10**9
