@@ -19,7 +19,7 @@ from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.operations.policy import compile_policy, read_policy_file
-from meterline.operations.route_test import routing_context, published_routing_context, question
+from meterline.operations.route_test import published_routing_context, question, routing_context
 from meterline.schemas.alert import Severity
 
 _out = Console(highlight=False)
