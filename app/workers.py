@@ -15,7 +15,7 @@ a `start` function and one line here; one that commits offsets also has its grou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TypeAlias, cast
 
@@ -84,6 +84,10 @@ WORKERS: tuple[Worker, ...] = (
 """In the order in which `up` and `status` list them."""
 
 
-def groups_of(workers: Iterable[Worker]) -> dict[str, GroupSpec]:
-    """The consumer group of each worker that has one, by the worker's name."""
-    return {each.name: group_spec(each.group) for each in workers if each.group is not None}
+def groups_of(workers: Iterable[Worker]) -> tuple[GroupSpec, ...]:
+    """The consumer group of each worker that has one, under the worker's name."""
+    return tuple(
+        replace(group_spec(each.group), worker=each.name)
+        for each in workers
+        if each.group is not None
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig
-from meterline.schemas.groups import readers_of
+from meterline.schemas.groups import GROUPS, GroupSpec, readers_of
 from meterline.schemas.topics import Topic
 
 
@@ -27,15 +27,15 @@ class WorkerLag(NamedTuple):
         return sum(self.behind.values())
 
 
-def read_lag(config: KafkaConfig) -> list[WorkerLag]:
-    """The lag of every worker that reads usage.events.
+def read_lag(config: KafkaConfig, groups: Iterable[GroupSpec] = GROUPS) -> list[WorkerLag]:
+    """The lag of every worker whose group reads usage.events.
 
     Raises:
         KafkaClientError: the brokers do not answer, or refuse.
     """
     found = []
     with closing(Admin(config)) as admin:
-        for spec in readers_of(Topic.USAGE_EVENTS):
+        for spec in readers_of(Topic.USAGE_EVENTS, groups):
             behind = admin.group_lag(spec.group, Topic.USAGE_EVENTS)
             started = behind is not None
             if behind is None:

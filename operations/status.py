@@ -21,6 +21,7 @@ from meterline.operations.pipeline import Pipeline
 from meterline.reports.core.totals import CurrentSpend, WindowScope
 from meterline.reports.totals_reader import read_current_spend, read_last_event_ms
 from meterline.schemas.errors import collecting
+from meterline.schemas.groups import GROUPS, GroupSpec
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Window, WindowKind
 from meterline.schemas.policy import ScopePolicy
@@ -102,13 +103,19 @@ class Overview:
         }
 
 
-def gather(pipeline: Pipeline, workers: Sequence[WorkerLine], now_ms: int) -> Overview:
+def gather(
+    pipeline: Pipeline,
+    workers: Sequence[WorkerLine],
+    now_ms: int,
+    groups: Sequence[GroupSpec] = GROUPS,
+) -> Overview:
     """Read everything that can be read now.
 
     Args:
         pipeline: of which the status is.
         workers: its processes, as their supervisor last saw them; none where another one runs them.
         now_ms: the time of the question, UTC ms.
+        groups: consumer groups of the workers whose lag is read.
     """
     found = Overview(workers=list(workers))
     month = pipeline.calendar.window(WindowKind.MONTH, now_ms)
@@ -117,7 +124,8 @@ def gather(pipeline: Pipeline, workers: Sequence[WorkerLine], now_ms: int) -> Ov
     with collecting(found.faults):
         config = pipeline.kafka("status")
         found.lag = {
-            each.worker: each.messages if each.started else None for each in read_lag(config)
+            each.worker: each.messages if each.started else None
+            for each in read_lag(config, groups)
         }
         objects = read_policies(config, READ_SECONDS)
         policies = {name: item for name, item in objects.items() if isinstance(item, ScopePolicy)}

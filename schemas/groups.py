@@ -11,6 +11,7 @@ group by this registry.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -62,6 +63,6 @@ def group_spec(group: Group) -> GroupSpec:
     return next(spec for spec in GROUPS if spec.group is group)
 
 
-def readers_of(topic: Topic) -> tuple[GroupSpec, ...]:
-    """The groups that subscribe to a topic, in the order of the registry."""
-    return tuple(spec for spec in GROUPS if topic in spec.topics)
+def readers_of(topic: Topic, groups: Iterable[GroupSpec] = GROUPS) -> tuple[GroupSpec, ...]:
+    """Those of the groups that subscribe to a topic, in their order."""
+    return tuple(spec for spec in groups if topic in spec.topics)

@@ -16,6 +16,7 @@ from meterline.app.local.processes import worker_lines
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import pipeline
+from meterline.app.workers import WORKERS, groups_of
 from meterline.operations.status import BudgetLine, Overview, gather
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339
@@ -36,7 +37,9 @@ _COLOURS = {
 def status(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
     """Show workers, consumer lag, last event, spend against budget, and breaker states."""
     settings = load_settings(data)
-    overview = gather(pipeline(settings), worker_lines(settings.data_dir), now_ms())
+    overview = gather(
+        pipeline(settings), worker_lines(settings.data_dir), now_ms(), groups_of(WORKERS)
+    )
     if json_output:
         print_json(overview.as_json())
     else:

@@ -17,6 +17,7 @@ from benchmarks.chaos_suite.policy import SECRET_NAME
 from benchmarks.chaos_suite.relays import Relay
 from benchmarks.chaos_suite.schedule import Strike, Way
 from meterline.app.local.stack import Stack, StackOptions
+from meterline.app.local.worker_specs import worker_processes
 from meterline.embedded.core.supervision import ProcessState, ProcessStatus, RestartPolicy
 from tests.webhook_receiver import SECRET
 
@@ -44,10 +45,10 @@ class Pipeline:
         """Nothing is started yet."""
         self.kafka = kafka
         self.session_ms = APACHE_SESSION_MS if kafka == "apache" else EMBEDDED_SESSION_MS
-        self.streams = ("streams-1", "streams-2") if kafka == "apache" else ("streams",)
-        names = (*self.streams, "sink", "alerts", "notify")
+        processes = worker_processes(2 if kafka == "apache" else 1)
+        self.streams = [name for name, each in processes.items() if each.name == "streams"]
         session = {"METERLINE_KAFKA__SESSION_TIMEOUT_MS": str(self.session_ms)}
-        self._environment: dict[str, dict[str, str]] = {name: dict(session) for name in names}
+        self._environment: dict[str, dict[str, str]] = {name: dict(session) for name in processes}
         self._environment["notify"][SECRET_NAME] = SECRET
         self.stack = Stack(
             StackOptions(

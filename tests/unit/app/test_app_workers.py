@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from meterline.app.cli import COMMANDS, commands, make_cli
 from meterline.app.local.worker_specs import worker_processes, worker_specs
 from meterline.app.settings import KafkaSection, Settings
-from meterline.app.workers import WORKERS, Worker
+from meterline.app.workers import WORKERS, Worker, groups_of
 from meterline.schemas.groups import GROUPS
 
 ECHO = Worker("echo", "tests.unit.app.echo_worker:start", "Say what it was given.")
@@ -80,9 +80,7 @@ def test_every_worker_has_its_command() -> None:
 
 def test_groups_and_workers_name_each_other() -> None:
     """The registry of consumer groups and the table of workers agree on whose group is whose."""
-    assert {each.name: each.group for each in WORKERS if each.group} == {
-        spec.worker: spec.group for spec in GROUPS
-    }
+    assert groups_of(WORKERS) == GROUPS
 
 
 def test_compose_runs_every_worker() -> None:
