@@ -39,12 +39,11 @@ def _show(changes: tuple[PolicyChange, ...], *, json_output: bool) -> None:
 
 def changes_table(changes: Sequence[PolicyChange]) -> TerminalTable:
     """One line per object: + created, ~ changed, - deleted, and what differs."""
-    table = TerminalTable(
-        [tables.fact("sign"), tables.name("object"), tables.text("change")], heading=False
-    )
+    table = TerminalTable([tables.name("object"), tables.text("change")], heading=False)
     for change in changes:
         sign, _, text = str(change).partition(" ")
-        table.add(sign, change.object_id, text.removeprefix(change.object_id).strip())
+        fields = text.removeprefix(change.object_id).strip()
+        table.add(f"{sign} {change.object_id}", fields)
     return table
 
 

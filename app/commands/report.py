@@ -211,7 +211,8 @@ _PRIORITY = {
     # Requests without a price: who does not see them takes the cost for the whole.
     "unpriced": 14,
 }
-"""What a narrow terminal drops first; names and the cost are always there."""
+"""What a narrow terminal drops first: measures that are not named here, then these. Names and the
+cost are always there."""
 
 
 def show(out: Console, answer: Answer) -> None:
@@ -250,7 +251,7 @@ def attribution_table(answer: Answer) -> TerminalTable:
 
 def _heading(column: TableColumn) -> tables.Column:
     title = _SHORT.get(column.name, column.name)
-    priority = _PRIORITY.get(column.name)
+    priority = None if column.name == "cost_usd" else _PRIORITY.get(column.name, 0)
     match column.kind:
         case ColumnKind.TEXT:
             return tables.fact(title) if column.name == "period" else tables.name(title)

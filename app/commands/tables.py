@@ -34,8 +34,8 @@ Cell: TypeAlias = str | Text
 
 GAP = 2
 """Spaces between columns."""
-FOLDED_WIDTH = {"name": 16, "text": 24}
-"""Columns are dropped before a name or prose is folded to less: 16 holds most names on one line."""
+FOLDED_WIDTH = {"name": 20, "text": 24}
+"""Columns are dropped before a name or prose is folded to less: 20 holds most names on one line."""
 FOLDED_WIDTH_MIN = 8
 """With less, a folded name cannot be read: rows are printed as lines instead."""
 
@@ -143,12 +143,15 @@ class TerminalTable:
         if self.title:
             yield _line(self.title, "italic")
         layout = self.layout(width)
-        body: RenderableType = self._as_lines() if layout is None else self._side_by_side(layout)
+        body: RenderableType = (
+            self._as_lines(width) if layout is None else self._side_by_side(layout)
+        )
         yield Padding(body, (0, 0, 0, self.indent)) if self.indent else body
         if self.caption:
             yield _line(self.caption, "dim")
-        if layout is not None and layout.dropped:
-            names = ", ".join(self.columns[each].title for each in layout.dropped)
+        titles = [self.columns[each].title for each in layout.dropped] if layout else []
+        # A column without a title draws what another column says.
+        if names := ", ".join(filter(None, titles)):
             yield _line(
                 f"not shown at {width} columns: {names}; "
                 f"{self.complete_in} or a wider terminal has them",
@@ -183,15 +186,26 @@ class TerminalTable:
             table.add_row(*(row[number] for number in layout.widths))
         return table
 
-    def _as_lines(self) -> Table:
+    def _as_lines(self, width: int) -> Table:
+        room = width - self.indent - GAP
+        labels = [visible(column.title) for column in self.columns]
+        whole = (
+            cell_len(cell.plain)
+            for row in self.rows
+            for column, cell in zip(self.columns, row, strict=True)
+            if not column.role.folds
+        )
+        # A label stands on several lines before an amount does.
+        label = max(map(cell_len, labels))
+        label = max(min(label, room - max(whole, default=0)), FOLDED_WIDTH_MIN)
         table = Table(box=None, show_header=False, padding=(0, GAP, 0, 0), pad_edge=False)
-        table.add_column(overflow="fold")
-        table.add_column(overflow="fold")
+        table.add_column(width=label, overflow="fold")
+        table.add_column(width=max(room - label, 1), overflow="fold")
         for number, row in enumerate(self.rows):
             if number:
                 table.add_row("", "")
-            for column, cell in zip(self.columns, row, strict=True):
-                table.add_row(Text(visible(column.title), "bold"), cell)
+            for title, cell in zip(labels, row, strict=True):
+                table.add_row(Text(title, "bold"), cell)
         return table
 
 
