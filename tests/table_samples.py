@@ -34,7 +34,7 @@ from meterline.operations.status import BudgetLine, Overview, WorkerLine
 from meterline.operations.verify import Difference as VerifyDifference
 from meterline.operations.verify import VerifyReport
 from meterline.pricing.show import PriceRow, RateCardView
-from meterline.reports.attribution.answer import (
+from meterline.reports.attribution.core.answer import (
     Answer,
     AttributionBudget,
     AttributionLine,
@@ -46,10 +46,10 @@ from meterline.reports.attribution.core.question import (
     AttributionSource,
     read_axis,
 )
-from meterline.reports.close.ledger import PeriodEntry, PeriodHistory, PeriodState
+from meterline.reports.close.core.ledger import PeriodEntry, PeriodHistory, PeriodState
+from meterline.reports.core.arrivals import Arrival, ArrivalOutcome, LogPosition
+from meterline.reports.core.deliveries import DeliveryRow
 from meterline.reports.decisions import StoredAlert
-from meterline.reports.deliveries import DeliveryRow
-from meterline.reports.event_trace import Arrival, ArrivalOutcome, LogPosition
 from meterline.reports.providers.core.variance import (
     Contributor,
     MeasureVariance,
@@ -57,8 +57,8 @@ from meterline.reports.providers.core.variance import (
     Variance,
 )
 from meterline.reports.providers.reconcile import Reconciliation
+from meterline.reports.repricing.core.whatif import CostComparison, WhatIf
 from meterline.reports.repricing.rerate import RerateChange, RerateGroup, Rerating
-from meterline.reports.repricing.whatif import CostComparison, WhatIf
 from meterline.schemas.measures import Sums
 from meterline.schemas.periods import Calendar
 from meterline.schemas.policy import Limits, ScopePolicy
