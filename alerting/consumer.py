@@ -29,7 +29,7 @@ from typing import NamedTuple
 import structlog
 
 from meterline.alerting.core import engine
-from meterline.alerting.core.inspection import inspect
+from meterline.alerting.core.pipeline_alerts import inspect
 from meterline.alerting.core.restore import RestoredState, restore
 from meterline.alerting.core.state import (
     AlertSeen,
@@ -47,6 +47,7 @@ from meterline.alerting.core.state import (
 from meterline.alerting.core.takeover import ForeignAlerts
 from meterline.alerting.core.totals import WindowKey
 from meterline.alerting.health_checks import HealthCheckThread
+from meterline.alerting.rules.registry import RULES
 from meterline.alerting.settings import AlertingSettings
 from meterline.alerting.top_contributors import Store, explained
 from meterline.backends.kafka.config import KafkaConfig, Record
@@ -60,7 +61,7 @@ from meterline.schemas.failpoints import AlertingFailpoint, Failpoints
 from meterline.schemas.manual import subject_of
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import WindowKind
-from meterline.schemas.policy import PolicyObject, PolicyRecordError, decode_policy
+from meterline.schemas.policy import PolicyObject, PolicyRecordError, RuleSet, decode_policy
 from meterline.schemas.spend import SnapshotError, decode_snapshot
 from meterline.schemas.throttle import ThrottleError, decode_command, encode_command
 from meterline.schemas.topics import Topic
@@ -393,7 +394,10 @@ def _report(doors: Doors, effects: Sequence[Effect]) -> None:
 
 
 def _policy(record: Record) -> PolicyObject | None:
-    return decode_policy(record.value) if record.value else None
+    item = decode_policy(record.value) if record.value else None
+    if isinstance(item, RuleSet):
+        RULES.published(item)  # refused here, where one record is, and not in the engine
+    return item
 
 
 def _text(key: bytes | None) -> str:

@@ -20,7 +20,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from meterline.alerting.rules.pipeline import PIPELINE, RELAY_PREFIX, HealthCheck, HealthCheckKind
+from meterline.alerting.rules.pipeline import (
+    PIPELINE,
+    HealthCheck,
+    HealthCheckKind,
+    HealthCheckRound,
+)
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.errors import KafkaClientError
@@ -32,19 +37,9 @@ from meterline.schemas.topics import Topic
 PROBE_SECONDS = 10.0
 # Six hours of samples, one per round: a lag older than that is told as six hours.
 SAMPLES_MAX = 2_160
-# A relay that has been silent for a day was retired, and is not missed any more.
-RETIRED_SECONDS = 86_400
 _READ_SECONDS = 0.5
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What the thread has read in one turn."""
-
-    kinds: frozenset[HealthCheckKind]
-    probes: tuple[HealthCheck, ...]
 
 
 @dataclass(slots=True)
@@ -83,7 +78,7 @@ class HealthCheckThread:
         self._clock = clock
         self._stop = threading.Event()
         # One round is enough: a newer one replaces what was not fetched.
-        self._rounds: queue.Queue[Round] = queue.Queue(maxsize=1)
+        self._rounds: queue.Queue[HealthCheckRound] = queue.Queue(maxsize=1)
         self._letters: dict[int, int] = {}
         self._lag = LagClock()
         self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
@@ -97,7 +92,7 @@ class HealthCheckThread:
         self._stop.set()
         self._thread.join(PROBE_SECONDS)
 
-    def take(self) -> Round | None:
+    def take(self) -> HealthCheckRound | None:
         """The newest round, once."""
         try:
             return self._rounds.get_nowait()
@@ -124,11 +119,11 @@ class HealthCheckThread:
             letters.close()
             admin.close()
 
-    def _offer(self, found: Round) -> None:
+    def _offer(self, found: HealthCheckRound) -> None:
         self.take()
         self._rounds.put_nowait(found)
 
-    def _round(self, admin: Admin, letters: TopicReader) -> Round:
+    def _round(self, admin: Admin, letters: TopicReader) -> HealthCheckRound:
         now_ms = self._clock()
         kinds = {HealthCheckKind.DEAD_LETTERS}
         probes = [self._dead_letters(letters, now_ms)]
@@ -139,7 +134,7 @@ class HealthCheckThread:
             seconds = self._lag.seconds(behind, ends, now_ms)
             detail = f"({sum(behind.values()):,} messages)"
             probes.append(HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, detail))
-        return Round(frozenset(kinds), tuple(probes))
+        return HealthCheckRound(frozenset(kinds), tuple(probes))
 
     def _dead_letters(self, letters: TopicReader, now_ms: int) -> HealthCheck:
         while records := letters.poll(_READ_SECONDS):
@@ -151,24 +146,3 @@ class HealthCheckThread:
         return HealthCheck(
             HealthCheckKind.DEAD_LETTERS, PIPELINE, self._letters.get(present, 0), "this hour"
         )
-
-
-def relay_probes(last_ms: Mapping[str, int], now_ms: int) -> list[HealthCheck]:
-    """How long each relay has been silent.
-
-    Args:
-        last_ms: when the last batch of each lane came, by the lane's name `relay/boot/n`.
-        now_ms: the present.
-    """
-    relays: dict[str, int] = {}
-    for lane, at_ms in last_ms.items():
-        relay, _, rest = lane.partition("/")
-        # A lane of another form is no relay's that comes back: a malformed message may name any.
-        if "/" in rest:
-            relays[relay] = max(at_ms, relays.get(relay, 0))
-    silent = ((relay, (now_ms - at_ms) // 1000) for relay, at_ms in sorted(relays.items()))
-    return [
-        HealthCheck(HealthCheckKind.RELAY_SILENT, f"{RELAY_PREFIX}{relay}", seconds)
-        for relay, seconds in silent
-        if 0 < seconds < RETIRED_SECONDS
-    ]

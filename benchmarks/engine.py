@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 from benchmarks.report import Figure, Target, finish
 from meterline.alerting.core import engine
-from meterline.alerting.core.past_windows import SpendSum
 from meterline.alerting.core.state import PolicyChanged, State, Tick
+from meterline.alerting.rules.measurement import SpendSum
 from meterline.schemas.periods import HOUR_MS, MINUTE_MS, Calendar, WindowKind
 from meterline.schemas.policy import Budget, Limits, RuleSet, ScopePolicy
 from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule

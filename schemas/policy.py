@@ -107,7 +107,14 @@ class BreakerPolicy(_Wire):
 
 
 class RuleSet(_Wire):
-    """The rules that hold for every scope with a budget or limit."""
+    """The rules that hold for every scope with a budget or limit.
+
+    A kind of rule that has no field here keeps its list beside the fields, under a name of its own
+    (`model_extra`): the JSON has one list per kind either way, and a reader that does not know the
+    kind passes it on unread.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["rules"] = "rules"
     version: int = 1

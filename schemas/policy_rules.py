@@ -29,7 +29,9 @@ class DeviationMethod(StrEnum):
     """The last sixty minutes with the busiest hours at this time of earlier days."""
 
 
-class _Rule(BaseModel):
+class ScopeRule(BaseModel):
+    """What every rule of a list has."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
@@ -41,7 +43,7 @@ class _Rule(BaseModel):
     """How often a firing alert is told again; 0 for never."""
 
 
-class DeviationRule(_Rule):
+class DeviationRule(ScopeRule):
     """Spend beyond what the scope's own past lets expect."""
 
     method: DeviationMethod = DeviationMethod.CUMULATIVE
@@ -64,7 +66,7 @@ class DeviationRule(_Rule):
     """Hours of an incident that are not learnt from; what lasts longer is the new normal."""
 
 
-class BurnRateRule(_Rule):
+class BurnRateRule(ScopeRule):
     """A budget that ends soon at the present pace."""
 
     long_seconds: int = Field(default=3_600, ge=60, le=7_200)
@@ -74,7 +76,7 @@ class BurnRateRule(_Rule):
     """The pace must also be at least this many times the even one (budget / period)."""
 
 
-class NoDataRule(_Rule):
+class NoDataRule(ScopeRule):
     """A scope that used to spend and does not any more."""
 
     after_seconds: int = Field(default=21_600, ge=60, le=30 * 86_400)

@@ -21,13 +21,10 @@ from dataclasses import replace
 from heapq import heappop, heappush
 
 from meterline.alerting.core import desired_state as desired
-from meterline.alerting.core import history_rules as look_back
-from meterline.alerting.core import lifecycle, manual, takeover
-from meterline.alerting.core import pipeline_alerts as pipeline_watch
+from meterline.alerting.core import lifecycle, manual, pipeline_alerts, scope_rules, takeover
 from meterline.alerting.core.breaker import TripReason
 from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.scope_command import breaker_steps, command_for
-from meterline.alerting.core.scope_rules import rules_of
 from meterline.alerting.core.state import (
     AlertSeen,
     CommandSeen,
@@ -45,7 +42,6 @@ from meterline.alerting.core.state import (
     Tick,
     Watch,
 )
-from meterline.alerting.core.totals import SpendSum
 from meterline.alerting.core.trigger_bounds import (
     WATCHED,
     around,
@@ -57,7 +53,8 @@ from meterline.alerting.core.trigger_bounds import (
 from meterline.alerting.rules import limits, thresholds
 from meterline.alerting.rules.evaluation import Evaluation, Subject
 from meterline.alerting.rules.history import Track
-from meterline.alerting.rules.measurement import Measurement
+from meterline.alerting.rules.measurement import Measurement, SpendSum
+from meterline.alerting.rules.registry import RULES, RuleKinds
 from meterline.schemas.alert import Alert, RuleType
 from meterline.schemas.manual import BudgetOverride, ManualObject, ManualThrottle
 from meterline.schemas.periods import MINUTE_MS, Calendar, WindowKind
@@ -74,9 +71,20 @@ _SPEND_KINDS = frozenset({RuleType.THRESHOLD.value, RuleType.LIMIT.value})
 ROUND_WORK_MAX = 100
 
 
-def start(epoch: int, rules: RuleSet, now_ms: int) -> State:
-    """An engine that knows nothing but the rules and the time."""
-    state = State(epoch=epoch, calendar=Calendar(rules.time_zone), rules=rules, now_ms=now_ms)
+def start(epoch: int, rules: RuleSet, now_ms: int, kinds: RuleKinds = RULES) -> State:
+    """An engine that knows nothing but the rules and the time.
+
+    Raises:
+        PolicyRecordError: rules of a kind that are not its own.
+    """
+    state = State(
+        epoch=epoch,
+        calendar=Calendar(rules.time_zone),
+        kinds=kinds,
+        rules=rules,
+        active_rules=kinds.published(rules),
+        now_ms=now_ms,
+    )
     _roll(state)
     return state
 
@@ -108,7 +116,7 @@ def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tu
         case AlertSeen(alert):
             effects += _observe_alert(state, alert)
         case HealthChecksSeen():
-            effects += map(PublishAlert, pipeline_watch.observe(state, observation))
+            effects += map(PublishAlert, pipeline_alerts.observe(state, observation))
     return state, ordered(effects) if effects else ()
 
 
@@ -183,9 +191,9 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     if track is not None:
         if spend.kind is WindowKind.MINUTE:
             before = track.minutes.get(spend.start_ms // MINUTE_MS)
-            look_back.note(state, track, spend)
+            scope_rules.note(state, track, spend)
             return _observe_minute(state, spend, spend.cost_nano_usd - before)
-        look_back.note(state, track, spend)
+        scope_rules.note(state, track, spend)
     watch = state.watches.get(key)
     if watch is None:
         return []
@@ -245,10 +253,8 @@ def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
             )
         return []
     # A rule may hold, or each minute is looked at.
-    rules = state.scope_rules[spend.scope]
-    minute = look_back.minute_edge(state, spend.scope, rules)
-    state.minutes[spend.scope] = minute
-    if minute.holds:
+    watch_minute(state, spend.scope)
+    if state.minutes[spend.scope].holds:
         return evaluate(state, spend.scope)
     for kind in (WindowKind.DAY, WindowKind.MONTH):
         watch(state, spend.scope, kind)
@@ -294,12 +300,13 @@ def _set_policy(
         _keep(state, total)
         track = state.tracks.get(scope)
         if track is not None:
-            look_back.note(state, track, total)
+            scope_rules.note(state, track, total)
     return evaluate(state, scope)
 
 
 def _set_rules(state: State, rules: RuleSet) -> list[Effect]:
     moved = rules.time_zone != state.rules.time_zone
+    state.active_rules = state.kinds.published(rules)
     state.rules = rules
     if moved:
         state.calendar = Calendar(rules.time_zone)
@@ -373,7 +380,7 @@ def _roll(state: State) -> set[str]:
     state.windows = {window.kind: window for window in (hour, day, month)}
     state.periods = {kind: state.calendar.period(at) for kind, at in state.windows.items()}
     state.roll_ms = min(window.end_ms for window in state.windows.values())
-    look_back.roll(state)
+    scope_rules.roll(state)
     begun = [spend for spend in state.ahead.values() if spend.start_ms <= now_ms]
     for spend in begun:
         del state.ahead[spend.scope, spend.kind]
@@ -395,10 +402,10 @@ def _keep(state: State, spend: SpendSum) -> None:
 
 def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
     """The rules that a scope has from now on, and what they need to remember."""
-    rules = rules_of(state.rules, policy)
+    rules = scope_rules.rules_of(state.active_rules, policy)
     state.baselines.pop(scope, None)
     state.minutes.pop(scope, None)
-    if rules.any:
+    if rules:
         state.scope_rules[scope] = rules
         state.tracks.setdefault(scope, Track())
     else:
@@ -423,7 +430,7 @@ def _alerts(
         found = [*_spend_evaluations(state, subject, readings, before)]
         rules = state.scope_rules.get(scope)
         if rules is not None:
-            found += look_back.signals(state, policy, rules)
+            found += scope_rules.evaluations(state, policy, rules)
         for evaluation in found:
             episode = before.pop(evaluation.rule, None)
             if episode is None and not evaluation.level:
@@ -434,7 +441,7 @@ def _alerts(
             if moved.episode is not None:
                 episodes[evaluation.rule] = moved.episode
         if rules is not None:
-            due.append(look_back.follow(state, scope, rules, episodes))
+            due.append(scope_rules.follow_up(state, policy, rules, episodes))
     for gone in before.values():
         alerts += lifecycle.abandon(gone, now_ms)
     return replace(known, episodes=episodes), alerts, due
@@ -464,6 +471,8 @@ def _spend_evaluations(
     rules = state.rules
     for rule_id, reading in readings.items():
         episode = episodes.get(rule_ref(rule_id))
+        if episode is None and reading.observed <= 0:
+            continue
         notified = 0 if episode is None else episode.notified_level
         yield (
             thresholds.evaluate(

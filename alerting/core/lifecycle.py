@@ -177,10 +177,11 @@ def _escalate(
     episode: Episode, subject: Subject, evaluation: Evaluation, now_ms: int
 ) -> tuple[Episode, list[Alert]]:
     """Begin, or fire a level above those that have fired."""
-    if evaluation.level <= episode.notified_level:
-        alerts = _cancelled(episode, now_ms)
-        return replace(episode, pending=None), alerts
     pending = episode.pending
+    if evaluation.level <= episode.notified_level:
+        if pending is None:
+            return episode, []
+        return replace(episode, pending=None), _cancelled(episode, now_ms)
     if evaluation.for_seconds and pending is None:
         waiting = _alert(episode, subject, evaluation, AlertStatus.PENDING, now_ms)
         return replace(episode, pending=waiting), [waiting]

@@ -12,8 +12,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from meterline.alerting.rules.measurement import SpendSum
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.spend import SnapshotKey, Totals
 
@@ -21,22 +21,6 @@ from meterline.schemas.spend import SnapshotKey, Totals
 _EPOCH_SHIFT = 47
 # Nine billion dollars in one window of one shard; see alerting.rules.history.
 _AMOUNT_MAX = 2**63 - 1
-
-
-class SpendSum(NamedTuple):
-    """What one scope spent in one window, over all shards."""
-
-    scope: str
-    kind: WindowKind
-    start_ms: int
-    end_ms: int
-    cost_nano_usd: int
-    tokens: int
-    """Input plus output; cached and reasoning tokens are part of these."""
-    source: tuple[tuple[str, int], ...] = ()
-    """(shard, offset) pairs, for the receipt; empty for a window that is over."""
-    last_event_ms: int = 0
-    """Newest event counted in it; 0 where it is not kept."""
 
 
 WindowKey = tuple[str, str, int]

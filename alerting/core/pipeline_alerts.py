@@ -1,76 +1,90 @@
-"""Probes of the pipeline through the same lifecycle as every other rule. Pure."""
+"""Alerts about the pipeline: from health checks to the lifecycle that every rule has. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from meterline.alerting.core import lifecycle
 from meterline.alerting.core.state import HealthChecksSeen, State
-from meterline.alerting.rules.evaluation import Evaluation, Subject, percent_of
+from meterline.alerting.core.totals import SpendTotals
+from meterline.alerting.rules import pipeline
+from meterline.alerting.rules.evaluation import Subject
 from meterline.alerting.rules.pipeline import (
     HealthCheck,
-    limit_of,
-    severity_of,
-    text_of,
-    unit_of,
+    HealthCheckKind,
+    HealthCheckRound,
+    relay_checks,
 )
-from meterline.schemas.alert import Alert, RuleType
+from meterline.schemas.alert import Alert
 from meterline.schemas.periods import WindowKind
-from meterline.schemas.rule_ref import RuleRef
+from meterline.schemas.scopes import ScopeType
+
+_ORGANISATION = f"{ScopeType.ORGANISATION.value}:"
+_KEY = f"{ScopeType.KEY.value}:"
+_FROM_TOTALS = frozenset(
+    {HealthCheckKind.UNPRICED, HealthCheckKind.ZERO_COST, HealthCheckKind.RELAY_SILENT}
+)
+
+
+def inspect(
+    totals: SpendTotals,
+    lanes: Mapping[str, int],
+    read: HealthCheckRound,
+    hour_start_ms: int,
+    now_ms: int,
+) -> HealthChecksSeen:
+    """One round of every health check that could be read.
+
+    Args:
+        totals: what was counted.
+        lanes: when the last batch of each lane came.
+        read: those that cost a request.
+        hour_start_ms: the current hour.
+        now_ms: the current time.
+    """
+    checks = [*read.checks, *_prices(totals, hour_start_ms), *relay_checks(lanes, now_ms)]
+    return HealthChecksSeen(
+        read.kinds | _FROM_TOTALS, tuple(check for check in checks if check.value > 0)
+    )
 
 
 def observe(state: State, seen: HealthChecksSeen) -> list[Alert]:
-    """Take one round of probes in; what has to be told."""
-    measured = {(probe.kind, probe.subject): probe for probe in seen.probes}
-    # What was told of and is not seen any more is over: a relay that was retired, a closed hour.
+    """Apply one round of health checks; the alerts that it asks for."""
+    measured = {(check.kind, check.subject): check for check in seen.checks}
+    # An alert whose subject is not seen any more is over: a retired relay, a closed hour.
     gone = {
         (kind, subject): HealthCheck(kind, subject, 0)
         for kind, subject in state.pipeline
         if kind in seen.kinds and (kind, subject) not in measured
     }
     alerts: list[Alert] = []
-    for probe in (*measured.values(), *gone.values()):
-        alerts += _observe_one(state, probe)
+    for check in (*measured.values(), *gone.values()):
+        alerts += _observe_one(state, check)
     return alerts
 
 
-def _observe_one(state: State, probe: HealthCheck) -> list[Alert]:
-    key = (probe.kind, probe.subject)
+def _observe_one(state: State, check: HealthCheck) -> list[Alert]:
+    key = (check.kind, check.subject)
     before = state.pipeline.get(key)
-    limit = limit_of(state.rules.pipeline, probe.kind)
-    holds = limit is not None and probe.value >= limit
-    if before is None and not holds:
+    period = state.periods[WindowKind.HOUR]
+    evaluation = pipeline.evaluate(
+        state.rules.pipeline, check, state.windows[WindowKind.HOUR], period
+    )
+    if before is None and not evaluation.level:
         return []
-    signal = _signal(state, probe, limit or 0, holds=holds)
-    went = lifecycle.advance(before, Subject(probe.subject), signal, 0, state.now_ms)
-    over = went.episode is None or (
-        not went.episode.firing
-        and went.episode.pending is None
-        # Kept for the rest of its hour, so that it is not told twice in it.
-        and went.episode.period != state.periods[WindowKind.HOUR]
-    )
-    if over or went.episode is None:
-        state.pipeline.pop(key, None)
+    moved = lifecycle.advance(before, Subject(check.subject), evaluation, 0, state.now_ms)
+    episode = moved.episode
+    # Kept for the rest of its hour, so that it does not fire twice in it.
+    if episode is not None and (episode.firing or episode.pending or episode.period == period):
+        state.pipeline[key] = episode
     else:
-        state.pipeline[key] = went.episode
-    return list(went.alerts)
+        state.pipeline.pop(key, None)
+    return list(moved.alerts)
 
 
-def _signal(state: State, probe: HealthCheck, limit: int, *, holds: bool) -> Evaluation:
-    hour = state.windows[WindowKind.HOUR]
-    rules = state.rules.pipeline
-    return Evaluation(
-        rule=RuleRef(RuleType.PIPELINE.value, probe.kind.value),
-        rule_type=RuleType.PIPELINE,
-        level=1 if holds else 0,
-        still_active=holds,
-        window=WindowKind.HOUR,
-        period=state.periods[WindowKind.HOUR],
-        reset_at_ms=hour.end_ms,
-        observed=probe.value,
-        limit=limit,
-        percent=percent_of(probe.value, limit),
-        unit=unit_of(probe.kind),
-        severity=severity_of(probe.kind),
-        summary=text_of(probe),
-        for_seconds=rules.for_seconds,
-        renotify_seconds=rules.renotify_seconds,
-    )
+def _prices(totals: SpendTotals, hour_start_ms: int) -> Iterator[HealthCheck]:
+    for scope, unpriced, tokens, cost in totals.odd_hours(hour_start_ms):
+        if unpriced and scope.startswith(_ORGANISATION):
+            yield HealthCheck(HealthCheckKind.UNPRICED, scope, unpriced, "in this hour")
+        if scope.startswith(_KEY) and not unpriced and tokens > 0 and cost == 0:
+            yield HealthCheck(HealthCheckKind.ZERO_COST, scope, tokens, "in this hour")

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from meterline.alerting.core import engine, lifecycle, takeover
-from meterline.alerting.core import history_rules as look_back
 from meterline.alerting.core.breaker import Breaker
 from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from meterline.alerting.core.totals import SpendTotals
-from meterline.alerting.rules.history import Track
-from meterline.schemas.alert import Alert, AlertStatus, RuleType
+from meterline.alerting.rules.history import OPEN_END, Track
+from meterline.alerting.rules.registry import RULES, RuleKinds
+from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
 from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.policy import RULES_ID, PolicyObject, RuleSet, ScopePolicy
@@ -33,8 +33,9 @@ from meterline.schemas.throttle import BreakerState, ThrottleCommand
 class RestoredState:
     """Collects the records of the topics, each in the order of its log."""
 
-    def __init__(self) -> None:
-        """Remember nothing."""
+    def __init__(self, kinds: RuleKinds = RULES) -> None:
+        """Start without records."""
+        self.kinds = kinds
         self.policies: dict[str, PolicyObject] = {}
         self.totals = SpendTotals()
         self.greatest_epoch = 0
@@ -64,9 +65,9 @@ class RestoredState:
     def add_alert(self, alert: Alert) -> None:
         """One record of alerts."""
         rule = parse_rule(alert.rule_id)
-        if not takeover.is_ours(rule):
+        if not takeover.is_ours(rule, self.kinds):
             return
-        if alert.rule_type is RuleType.DEVIATION:
+        if rule.kind in self.kinds.frozen:
             self._add_incident(alert)
         episodes = self._episodes.setdefault((alert.scope, rule), {})
         identity = (alert.period, alert.budget_version)
@@ -111,7 +112,7 @@ class RestoredState:
         first = alert.starts_at_ms // HOUR_MS
         match alert.status:
             case AlertStatus.FIRING:
-                known.setdefault(alert.dedup_key, (first, look_back.OPEN_END))
+                known.setdefault(alert.dedup_key, (first, OPEN_END))
             case AlertStatus.RESOLVED:
                 end = max(first + 1, alert.ends_at_ms // HOUR_MS)
                 known[alert.dedup_key] = (first, end)
@@ -141,6 +142,7 @@ def restore(
         next_epoch(memory.greatest_epoch, now_ms),
         rules if isinstance(rules, RuleSet) else RuleSet(),
         now_ms,
+        memory.kinds,
     )
     state.complete = complete
     state.alive |= memory.totals.hours_seen()

@@ -10,15 +10,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meterline.alerting.core.breaker import Breaker
 from meterline.alerting.core.lifecycle import Episode
-from meterline.alerting.core.scope_rules import ScopeRules
-from meterline.alerting.core.totals import SpendSum
-from meterline.alerting.rules.deviation import Baseline
 from meterline.alerting.rules.history import Track
+from meterline.alerting.rules.kind import ActiveRule
+from meterline.alerting.rules.measurement import SpendSum
 from meterline.alerting.rules.pipeline import HealthCheck, HealthCheckKind
+from meterline.alerting.rules.registry import RULES, RuleKinds
 from meterline.schemas.alert import Alert
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
 from meterline.schemas.periods import Calendar, Window, WindowKind
@@ -63,10 +63,10 @@ class AlertSeen:
 
 @dataclass(frozen=True, slots=True)
 class HealthChecksSeen:
-    """One look at the pipeline: every probe of the named kinds that is above zero."""
+    """One round of health checks: all of the named kinds that are above zero."""
 
     kinds: frozenset[HealthCheckKind]
-    probes: tuple[HealthCheck, ...]
+    checks: tuple[HealthCheck, ...]
 
 
 Observation = SpendSum | PolicyChanged | Tick | CommandSeen | AlertSeen | HealthChecksSeen
@@ -154,6 +154,15 @@ class MinuteWatch(NamedTuple):
     correction, and spend rises when it falls out of a window."""
 
 
+class PreparedRules(NamedTuple):
+    """What the rules of a scope have prepared for an hour."""
+
+    by_rule: tuple[Any, ...]
+    """In the order of the rules; None where a rule prepares nothing, or the past is too short."""
+    amounts: tuple[tuple[WindowKind, int], ...]
+    """The sums of windows from which on one of them answers otherwise."""
+
+
 @dataclass(slots=True)
 class State:
     """All of the engine's knowledge."""
@@ -163,7 +172,10 @@ class State:
     now_ms: int = 0
     """The latest present the engine was told; it never goes back."""
     seq: int = 0
+    kinds: RuleKinds = RULES
     rules: RuleSet = field(default_factory=RuleSet)
+    active_rules: tuple[ActiveRule, ...] = ()
+    """The lists of `rules`: what is evaluated for each scope that it applies to."""
     complete: bool = False
     windows: dict[WindowKind, Window] = field(default_factory=dict)
     """The current hour, day and month."""
@@ -200,13 +212,13 @@ class State:
     """Numbers of the first hours of today and the days before it."""
     alive: set[int] = field(default_factory=set)
     """Hours in which any scope spent: without one, an hour is unknown rather than quiet."""
-    scope_rules: dict[str, ScopeRules] = field(default_factory=dict)
-    """The rules that look back, of the scopes that have any."""
+    scope_rules: dict[str, tuple[ActiveRule, ...]] = field(default_factory=dict)
+    """Those that apply to a scope, where there are any."""
     tracks: dict[str, Track] = field(default_factory=dict)
-    baselines: dict[str, tuple[int, tuple[Baseline | None, ...]]] = field(default_factory=dict)
-    """Per scope the hour that they hold for, and the baseline of each deviation rule."""
+    baselines: dict[str, tuple[int, PreparedRules]] = field(default_factory=dict)
+    """Per scope the hour that they hold for, and what each of its rules has prepared for it."""
     minutes: dict[str, MinuteWatch] = field(default_factory=dict)
-    """Per scope with burn rates or spikes."""
+    """Per scope with rules that look at the last minutes."""
     pipeline: dict[tuple[HealthCheckKind, str], Episode] = field(default_factory=dict)
     """What goes on with the pipeline itself, by kind and subject."""
     silent: set[str] = field(default_factory=set)

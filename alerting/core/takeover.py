@@ -20,26 +20,19 @@ from meterline.alerting.core import lifecycle
 from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.state import ScopeState, State
 from meterline.alerting.rules.pipeline import HealthCheckKind
+from meterline.alerting.rules.registry import RULES, RuleKinds
 from meterline.schemas.alert import Alert, AlertStatus, RuleType
 from meterline.schemas.rule_ref import RuleRef, parse_rule
 
 _CHECKS = {kind.value: kind for kind in HealthCheckKind}
-_SCOPE_KINDS = frozenset(
-    {
-        RuleType.THRESHOLD.value,
-        RuleType.LIMIT.value,
-        RuleType.DEVIATION.value,
-        RuleType.BURN_RATE.value,
-        RuleType.NO_DATA.value,
-    }
-)
 
 
 class ForeignAlerts:
     """Tells a controller's own records, which come back from the topic, from those of others."""
 
-    def __init__(self) -> None:
-        """Nothing was written, nothing read."""
+    def __init__(self, kinds: RuleKinds = RULES) -> None:
+        """Start with nothing written and nothing read."""
+        self._kinds = kinds
         self._expected: Counter[str] = Counter()
         self._others: dict[str, Alert] = {}
         """The last word on each alert, where another said it."""
@@ -54,7 +47,7 @@ class ForeignAlerts:
         Another's record with the same id passes for ours, and ours then for another's: both say
         the same, and to take over one's own word changes nothing that an evaluation does not mend.
         """
-        if not is_ours(parse_rule(alert.rule_id)):
+        if not is_ours(parse_rule(alert.rule_id), self._kinds):
             return False
         self._others.pop(alert.dedup_key, None)
         if self._expected[alert.id] > 0:
@@ -77,7 +70,7 @@ class ForeignAlerts:
         return due
 
 
-def is_ours(rule: RuleRef) -> bool:
+def is_ours(rule: RuleRef, kinds: RuleKinds = RULES) -> bool:
     """Whether this controller runs a rule.
 
     `pipeline.drift` is the reports worker's, which remembers it by itself; what a rule of a later
@@ -85,7 +78,7 @@ def is_ours(rule: RuleRef) -> bool:
     """
     if rule.kind == RuleType.PIPELINE:
         return rule.id in _CHECKS
-    return rule.kind in _SCOPE_KINDS
+    return rule.kind in kinds.evaluated
 
 
 def put_episode(state: State, scope: str, rule: RuleRef, episode: Episode) -> None:

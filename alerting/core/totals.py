@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from meterline.alerting.core.past_windows import PastWindows, SpendSum, WindowKey
+from meterline.alerting.core.past_windows import PastWindows, WindowKey
+from meterline.alerting.rules.measurement import SpendSum
 from meterline.schemas.periods import DAY_MS, HOUR_MS, MINUTE_MS, WindowKind
 from meterline.schemas.spend import SpendSnapshot, Totals, newer
 

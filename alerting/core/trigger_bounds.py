@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from meterline.alerting.core import breaker as staged
-from meterline.alerting.core import history_rules as look_back
+from meterline.alerting.core import scope_rules
 from meterline.alerting.core.state import State, Watch
 from meterline.alerting.rules import limits, thresholds
 from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement
@@ -68,15 +68,16 @@ def watch(state: State, scope: str, kind: WindowKind) -> None:
     cost = spend.cost_nano_usd if spend is not None and current else 0
     tokens = spend.tokens if spend is not None and current else 0
     low, high = around(edges[0], cost)
-    high = min(high, look_back.edge(state, scope, kind, cost))
+    high = min(high, scope_rules.amount_bound(state, scope, kind, cost))
     state.watches[scope, kind] = Watch(start_ms, low, high, *around(edges[1], tokens))
 
 
 def watch_minute(state: State, scope: str) -> None:
     """The same for rules that look at the last minutes."""
-    rules = state.scope_rules.get(scope)
-    if rules is not None and rules.any_of_minutes:
-        state.minutes[scope] = look_back.minute_edge(state, scope, rules)
+    rules = state.scope_rules.get(scope, ())
+    policy = state.scopes[scope].policy if scope in state.scopes else None
+    if policy is not None and any(kind.reads_minutes(rule) for kind, _, rule in rules):
+        state.minutes[scope] = scope_rules.minute_bound(state, policy, rules)
 
 
 def around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:

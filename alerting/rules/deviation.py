@@ -24,15 +24,33 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import override
 
 from meterline.alerting.rules import seasonal
-from meterline.alerting.rules.history import MINUTES_AHEAD_MAX, Past, Ring
+from meterline.alerting.rules.evaluation import (
+    Evaluation,
+    Subject,
+    amount_text,
+    hundredths_text,
+    percent_of,
+)
+from meterline.alerting.rules.history import MINUTES_AHEAD_MAX, Past, Ring, frozen_hours
+from meterline.alerting.rules.kind import ScopeRuleKind, ScopeView
+from meterline.alerting.rules.measurement import NANO_USD
+from meterline.schemas.alert import Explanation, RuleType, Severity
+from meterline.schemas.money import NanoUsd
 from meterline.schemas.periods import WindowKind
+from meterline.schemas.policy_entry import Duration, Usd
+from meterline.schemas.policy_kinds import FieldFault, RuleEntry
 from meterline.schemas.policy_rules import DeviationMethod, DeviationRule
+from meterline.schemas.rule_ref import RuleRef
 
 # A second level at twice the deviation is told again, louder: the incident has grown.
-LOUDER = 2
+ESCALATION_FACTOR = 2
 # Fewer known hours than a day's give no idea of a day.
 HOURS_MIN = 24
 # A spike's sixty minutes begin in the hour before; the hour after is for work that begins early,
@@ -41,6 +59,42 @@ SPIKE_HOURS_BESIDE = 1
 SPIKE_MINUTES = 60
 # The busiest day is left out, and a deviation needs two others.
 SPIKE_DAYS_MIN = 3
+_HOUR = 3_600
+_DAY = 86_400
+
+
+def read_stddev(value: Any) -> int:
+    """Hundredths of a deviation from a number such as 2.5."""
+    try:
+        hundredths = Decimal(value) * 100
+    except (InvalidOperation, TypeError, ValueError) as error:
+        message = f"must be a number such as 2.5; got {value!r}"
+        raise ValueError(message) from error
+    if not hundredths.is_finite() or not 50 <= hundredths <= 10_000:  # noqa: PLR2004 - as said
+        message = f"must be between 0.5 and 100; got {value}"
+        raise ValueError(message)
+    if hundredths != hundredths.to_integral_value():
+        message = f"has more than two decimal places; got {value}"
+        raise ValueError(message)
+    return int(hundredths)
+
+
+Hundredths = Annotated[int, BeforeValidator(read_stddev)]
+
+
+class DeviationEntry(RuleEntry):
+    """Its fields in the policy file."""
+
+    method: DeviationMethod = DeviationMethod.CUMULATIVE
+    threshold_stddev: Hundredths = 250
+    window: Duration = 7 * _DAY
+    warm_up: Duration = 4 * _DAY
+    floor_percent: Annotated[int, Field(ge=0, le=1000)] = 10
+    floor_usd: Usd = NanoUsd(500_000_000)
+    min_impact_usd: Usd = NanoUsd(10_000_000_000)
+    min_increase_percent: Annotated[int, Field(ge=0, le=10_000)] = 50
+    resolve_after: Duration = 3 * _HOUR
+    freeze_max: Duration = 48 * _HOUR
 
 
 class Baseline(NamedTuple):
@@ -59,7 +113,7 @@ class Baseline(NamedTuple):
     """Whether centre and scale are of log(1 + dollars) instead of nano-USD."""
     samples: int
     """How many past values it was made of."""
-    stays_at: int
+    resolve_below: int
     """The amount below which a firing alert may end."""
     quiet: bool = True
     """Whether the hours just before this one were normal: a firing alert ends only after them."""
@@ -68,6 +122,127 @@ class Baseline(NamedTuple):
         """How far above the expectation, in hundredths of a deviation."""
         value = seasonal.log_usd(observed) if self.log else float(observed)
         return int(100 * (value - self.centre) / self.scale)
+
+
+class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
+    """Spend beyond what the scope's own past lets expect."""
+
+    name = RuleType.DEVIATION.value
+    rule_type = RuleType.DEVIATION
+    published_field = "deviations"
+    published = DeviationRule
+    entry = DeviationEntry
+    default = (DeviationEntry(id="day"),)
+    freezes_learning = True
+
+    @override
+    def check(self, entry: DeviationEntry, /) -> Iterator[FieldFault]:
+        for name, unit, least, most, text in (
+            ("window", _DAY, 2, 7, "whole days, 2d to 7d"),
+            ("warm_up", _DAY, 2, 7, "whole days, 2d to 7d"),
+            ("resolve_after", _HOUR, 1, 24, "whole hours, 1h to 24h"),
+            ("freeze_max", _HOUR, 0, 240, "whole hours, up to 240h"),
+        ):
+            seconds = getattr(entry, name)
+            if seconds % unit or not least <= seconds // unit <= most:
+                yield name, f"must be {text}"
+        if entry.method is DeviationMethod.SPIKE and entry.warm_up < 3 * _DAY:
+            yield "warm_up", "must be at least 3d for a spike, which leaves the busiest day out"
+        if entry.warm_up > entry.window:
+            yield "warm_up", "is longer than the window: the rule would never speak"
+
+    @override
+    def compile(self, entry: DeviationEntry, /) -> DeviationRule:
+        return DeviationRule(
+            id=entry.id,
+            scope_types=entry.scope_types,
+            for_seconds=entry.for_,
+            renotify_seconds=entry.renotify,
+            method=entry.method,
+            threshold_hundredths=entry.threshold_stddev,
+            window_days=entry.window // _DAY,
+            warm_up_days=entry.warm_up // _DAY,
+            floor_percent=entry.floor_percent,
+            floor_nano_usd=entry.floor_usd,
+            min_impact_nano_usd=entry.min_impact_usd,
+            min_increase_percent=entry.min_increase_percent,
+            resolve_after_hours=entry.resolve_after // _HOUR,
+            freeze_hours_max=entry.freeze_max // _HOUR,
+        )
+
+    @override
+    def reads_minutes(self, rule: DeviationRule) -> bool:
+        return rule.method is DeviationMethod.SPIKE
+
+    @override
+    def prepare(self, rule: DeviationRule, past: Past) -> Baseline | None:
+        frozen = frozen_hours(past.incidents, rule.freeze_hours_max)
+        return baseline(rule, past._replace(incidents=frozen))
+
+    @override
+    def amounts(self, prepared: Baseline) -> Iterator[tuple[WindowKind, int]]:
+        for _, least in prepared.levels:
+            yield prepared.kind, least
+
+    @override
+    def headroom(
+        self, rule: DeviationRule, prepared: Baseline | None, view: ScopeView
+    ) -> Iterator[int]:
+        if prepared is not None and prepared.kind is WindowKind.MINUTE:
+            spent = last_hour(view.track.minutes, view.minute)
+            yield from (least - spent for _, least in prepared.levels)
+
+    @override
+    def evaluate(
+        self, rule: DeviationRule, prepared: Baseline | None, view: ScopeView
+    ) -> Evaluation:
+        kind = WindowKind.DAY if rule.method is DeviationMethod.CUMULATIVE else WindowKind.HOUR
+        observed = (
+            last_hour(view.track.minutes, view.minute)
+            if rule.method is DeviationMethod.SPIKE
+            else view.spent(kind)
+        )
+        reached: list[int] = []
+        limit = 0
+        still_active = False
+        explanation = None
+        summary = ""
+        if prepared is not None:
+            reached = [threshold for threshold, least in prepared.levels if observed >= least]
+            limit = prepared.levels[0][1]
+            still_active = observed >= prepared.resolve_below or not prepared.quiet
+            if reached:
+                # Made only where it is read: every scope is evaluated in every hour.
+                explanation = _explanation(rule, prepared, observed)
+                summary = _summary(view.subject, rule.method, observed, explanation)
+        level = max(reached, default=0)
+        escalated = level >= ESCALATION_FACTOR * rule.threshold_hundredths
+        return Evaluation(
+            rule=RuleRef(self.name, rule.id),
+            rule_type=self.rule_type,
+            level=level,
+            still_active=still_active,
+            window=kind,
+            period=view.periods[WindowKind.DAY],
+            reset_at_ms=view.windows[WindowKind.DAY].end_ms,
+            observed=observed,
+            limit=limit,
+            percent=percent_of(observed, limit),
+            unit=NANO_USD,
+            severity=Severity.ERROR if escalated else Severity.WARNING,
+            summary=summary,
+            explanation=explanation,
+            for_seconds=rule.for_seconds,
+            renotify_seconds=rule.renotify_seconds,
+            lower_levels=tuple(reached[:-1]),
+        )
+
+    @override
+    def advice(self, rule: RuleRef, /) -> str:
+        return (
+            "Spend is far above what is usual: ask the owner of the key that drives it; throttle "
+            "it by hand if it is a runaway loop or a stolen key."
+        )
 
 
 def baseline(rule: DeviationRule, past: Past) -> Baseline | None:
@@ -125,7 +300,7 @@ def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
         return None
     ladder = tuple(
         (rule.threshold_hundredths * factor, seasonal.least_amount(rule, found, factor))
-        for factor in (1, LOUDER)
+        for factor in (1, ESCALATION_FACTOR)
     )
     return Baseline(
         kind=WindowKind.HOUR,
@@ -136,7 +311,7 @@ def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
         scale=found.scale,
         log=True,
         samples=found.samples,
-        stays_at=ladder[0][1],
+        resolve_below=ladder[0][1],
         quiet=not any(vote >= rule.threshold_hundredths / 100 for vote in found.recent),
     )
 
@@ -162,12 +337,12 @@ def _spike(rule: DeviationRule, past: Past) -> Baseline | None:
                 1,
             ),
         )
-        for factor in (1, LOUDER)
+        for factor in (1, ESCALATION_FACTOR)
     )
     recent = past.track.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
     return Baseline(
         WindowKind.MINUTE, past.hour, usual, levels, mean, scale, log=False,
-        samples=len(samples), stays_at=levels[0][1], quiet=max(recent) < levels[0][1],
+        samples=len(samples), resolve_below=levels[0][1], quiet=max(recent) < levels[0][1],
     )  # fmt: skip
 
 
@@ -210,11 +385,11 @@ def _from_samples(
             rule.threshold_hundredths * factor,
             max(least, math.ceil(mean + scale * rule.threshold_hundredths * factor / 100)),
         )
-        for factor in (1, LOUDER)
+        for factor in (1, ESCALATION_FACTOR)
     )
     return Baseline(
         kind, past.hour, expected, levels, mean, scale, log=False, samples=len(samples),
-        stays_at=levels[0][1],
+        resolve_below=levels[0][1],
     )  # fmt: skip
 
 
@@ -227,3 +402,30 @@ def _mean_and_scale(rule: DeviationRule, samples: Sequence[int]) -> tuple[float,
     squares = sum(map(operator.mul, samples, samples))
     spread = math.sqrt((count * squares - total * total) / (count * (count - 1)))
     return mean, max(spread, mean * rule.floor_percent / 100, float(rule.floor_nano_usd), 1.0)
+
+
+_SINCE = {
+    DeviationMethod.CUMULATIVE: "so far today",
+    DeviationMethod.HOURLY: "in this hour",
+    DeviationMethod.SEASONAL: "in this hour",
+    DeviationMethod.SPIKE: "in the last 60 minutes",
+}
+
+
+def _explanation(rule: DeviationRule, prepared: Baseline, observed: int) -> Explanation:
+    return Explanation(
+        method=rule.method.value,
+        baseline_nano_usd=prepared.expected_nano_usd,
+        score_hundredths=prepared.score(observed),
+        excess_nano_usd=observed - prepared.expected_nano_usd,
+        samples=prepared.samples,
+    )
+
+
+def _summary(subject: Subject, method: DeviationMethod, observed: int, why: Explanation) -> str:
+    return (
+        f"{subject.text} has spent {amount_text(observed, NANO_USD)} {_SINCE[method]}, where "
+        f"{amount_text(why.baseline_nano_usd, NANO_USD)} is usual: "
+        f"{amount_text(why.excess_nano_usd, NANO_USD)} more, "
+        f"{hundredths_text(why.score_hundredths)} deviations"
+    )

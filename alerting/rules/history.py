@@ -22,6 +22,8 @@ MINUTES_AHEAD_MAX = 6
 # Nine billion dollars in one hour of one scope: beyond it a slot stays at this amount. Slots feed
 # rules only; budgets and limits compare the exact sums.
 AMOUNT_MAX = 2**63 - 1
+OPEN_END = 2**40
+"""The end of an incident that is not over, as a number of an hour."""
 
 
 class Ring:

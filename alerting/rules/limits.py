@@ -8,13 +8,43 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from meterline.alerting.rules.evaluation import Ending, Evaluation, Subject, amount_text
+from meterline.alerting.rules.kind import AlertKind
 from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement
 from meterline.alerting.rules.thresholds import Crossing
 from meterline.schemas.alert import RuleType, Severity
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import Limits
-from meterline.schemas.rule_ref import RuleId, rule_ref
+from meterline.schemas.rule_ref import RuleId, RuleRef, rule_ref
+
+
+class LimitKind(AlertKind):
+    """An absolute limit."""
+
+    name = RuleType.LIMIT.value
+    rule_type = RuleType.LIMIT
+
+    @override
+    def advice(self, rule: RuleRef, /) -> str:
+        return _ADVICE.get(rule.id, "Look at `meterline explain` for the key that spends.")
+
+
+_ADVICE = {
+    RuleId.HOUR_SPEND.value: (
+        "Something spends fast: find the key with `meterline explain`; throttle it by hand if "
+        "it is a runaway loop."
+    ),
+    RuleId.DAY_SPEND.value: (
+        "The day's spend limit is used up: requests are refused until midnight unless the "
+        "limit is raised."
+    ),
+    RuleId.DAY_TOKENS.value: (
+        "The day's token limit is used up: requests are refused until midnight unless the "
+        "limit is raised."
+    ),
+}
 
 
 class LimitRule(NamedTuple):

@@ -6,12 +6,29 @@ All comparisons are of integers: percent is a whole number, amounts are nano-USD
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meterline.schemas.periods import WindowKind
 from meterline.schemas.rule_ref import RuleId
 
 NANO_USD = "nano_usd"
 TOKENS = "tokens"
+
+
+class SpendSum(NamedTuple):
+    """What one scope spent in one window, over all shards."""
+
+    scope: str
+    kind: WindowKind
+    start_ms: int
+    end_ms: int
+    cost_nano_usd: int
+    tokens: int
+    """Input plus output; cached and reasoning tokens are part of these."""
+    source: tuple[tuple[str, int], ...] = ()
+    """(shard, offset) pairs, for the receipt; empty for a window that is over."""
+    last_event_ms: int = 0
+    """Newest event counted in it; 0 where it is not kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from meterline.alerting.rules.evaluation import Ending, Evaluation, Subject, amount_text
+from meterline.alerting.rules.kind import AlertKind
 from meterline.alerting.rules.measurement import Measurement, amount_at, reached
 from meterline.schemas.alert import RuleType, Severity
-from meterline.schemas.rule_ref import rule_ref
+from meterline.schemas.rule_ref import RuleId, RuleRef, rule_ref
 
 # (at least this percentage, severity), loudest first.
 _SEVERITIES = (
@@ -22,6 +25,29 @@ _SEVERITIES = (
     (90, Severity.ERROR),
     (75, Severity.WARNING),
 )
+
+
+class ThresholdKind(AlertKind):
+    """A percentage of a budget."""
+
+    name = RuleType.THRESHOLD.value
+    rule_type = RuleType.THRESHOLD
+
+    @override
+    def advice(self, rule: RuleRef, /) -> str:
+        return _ADVICE.get(rule.id, "Look at `meterline explain` for the key that spends.")
+
+
+_ADVICE = {
+    RuleId.BUDGET_MONTH.value: (
+        "Look at `meterline explain` for the key that spends; raise the month's budget or let "
+        "the breaker slow the scope down until the period ends."
+    ),
+    RuleId.BUDGET_DAY.value: (
+        "Look at `meterline explain` for the key that spends; raise the day's budget or wait "
+        "for midnight in the billing time zone."
+    ),
+}
 
 
 class Crossing(NamedTuple):

@@ -37,9 +37,7 @@ _VERSIONS = frozenset({"version", "budget_version"})
 _SPEND_LIMITS = ("hour_spend_nano_usd", "day_spend_nano_usd", "day_tokens")
 _NANO_SUFFIX = "_nano_usd"
 # Lists of mappings with an id: each item is compared by itself.
-_LISTS = frozenset(
-    {"channels", "routes", "inhibit", "maintenance", "deviations", "burn_rates", "no_data"}
-)
+_LISTS = frozenset({"channels", "routes", "inhibit", "maintenance"})
 
 
 class ChangeAction(StrEnum):
@@ -221,13 +219,22 @@ def _flat(item: PolicyObject) -> Iterable[tuple[str, Any]]:
     for name, value in item.model_dump(mode="json").items():
         if name in _VERSIONS:
             continue
-        if name in _LISTS:
+        if name in _LISTS or (isinstance(item, RuleSet) and _is_rules(name, value)):
             for part in value:
                 yield f"{name}[{part['id']}]", {**part}
         elif isinstance(value, dict):
             yield from ((f"{name}.{inner}", content) for inner, content in value.items())
         else:
             yield name, value
+
+
+def _is_rules(name: str, value: Any) -> bool:
+    """Whether a field of RuleSet is the list of a kind of rule, also of one without a field there."""
+    return (
+        isinstance(value, list)
+        and name != "thresholds_percent"
+        and all(isinstance(part, dict) and "id" in part for part in value)
+    )
 
 
 def _field_name(name: str) -> str:

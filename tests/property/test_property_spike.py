@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meterline.alerting.core.state import PolicyChanged
 from meterline.alerting.rules import burn_rate, deviation
-from meterline.alerting.rules.burn_rate import BudgetLeft, Pace
+from meterline.alerting.rules.burn_rate import BudgetLeft, SpendRate
 from meterline.alerting.rules.history import Past
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.money import NANO_PER_USD
@@ -93,5 +93,5 @@ def test_a_burn_rate_is_told_by_the_event_that_reaches_its_pace(
         )
         total = sum(cost for _, cost in spent)
         left = BudgetLeft(DAY_BUDGET_USD * NANO_PER_USD, total, 86_400)
-        held = held or burn_rate.lacking(BURN, left, Pace(long, short)) <= 0
+        held = held or burn_rate.headroom(BURN, left, SpendRate(long, short)) <= 0
         assert told(story) is held

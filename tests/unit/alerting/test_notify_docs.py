@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from meterline.alerting.notify.channels.registry import CHANNEL_KINDS
-from meterline.alerting.notify.core.advice import ADVICE
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.matchers import LABELS
+from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.templates import ALERT_FIELDS, FILTERS, VARIABLES
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 def test_oncall_page_knows_every_rule_label_and_outcome() -> None:
     """Whoever is woken finds the word of the message on the page."""
     page = (DOCS / "oncall.md").read_text(encoding="utf-8")
-    words = [*ADVICE, *LABELS, *DeliveryOutcome]
+    words = [*RuleId, *LABELS, *DeliveryOutcome]
     assert [word for word in words if f"`{word}`" not in page] == []
 
 

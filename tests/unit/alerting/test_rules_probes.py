@@ -5,11 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from meterline.alerting.core import engine
-from meterline.alerting.core.inspection import inspect
+from meterline.alerting.core.pipeline_alerts import inspect
 from meterline.alerting.core.state import HealthChecksSeen, PublishAlert, State
 from meterline.alerting.core.totals import SpendTotals
-from meterline.alerting.health_checks import LagClock, Round
-from meterline.alerting.rules.pipeline import PIPELINE, HealthCheck, HealthCheckKind
+from meterline.alerting.health_checks import LagClock
+from meterline.alerting.rules.pipeline import (
+    PIPELINE,
+    HealthCheck,
+    HealthCheckKind,
+    HealthCheckRound,
+)
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import DAY_MS, HOUR_MS
 from meterline.schemas.policy import RuleSet
@@ -25,7 +30,7 @@ from meterline.streams.core.ledger import StateRecord, decode_state
 
 NOW_MS = 1_793_000_000_000
 HOUR_START_MS = NOW_MS // HOUR_MS * HOUR_MS
-NOTHING = Round(frozenset(), ())
+NOTHING = HealthCheckRound(frozenset(), ())
 
 
 def counted(
@@ -46,7 +51,9 @@ def add(
     totals.apply(SpendSnapshot(key, value))
 
 
-def seen(totals: SpendTotals, lanes: dict[str, int], found: Round = NOTHING) -> HealthChecksSeen:
+def seen(
+    totals: SpendTotals, lanes: dict[str, int], found: HealthCheckRound = NOTHING
+) -> HealthChecksSeen:
     """One look."""
     return inspect(totals, lanes, found, HOUR_START_MS, NOW_MS)
 
@@ -120,7 +127,7 @@ def test_lag_is_told_above_its_limit() -> None:
 
     def lag(seconds: int) -> HealthChecksSeen:
         probe = HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, "(7 messages)")
-        return seen(SpendTotals(), {}, Round(frozenset({HealthCheckKind.LAG}), (probe,)))
+        return seen(SpendTotals(), {}, HealthCheckRound(frozenset({HealthCheckKind.LAG}), (probe,)))
 
     assert told(state, lag(59)) == []
     (alert,) = told(state, lag(60), 10_000)

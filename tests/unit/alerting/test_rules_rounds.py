@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from meterline.alerting.core import engine
-from meterline.alerting.core.past_windows import SpendSum
 from meterline.alerting.core.state import (
     Effect,
     PolicyChanged,
@@ -12,6 +11,7 @@ from meterline.alerting.core.state import (
     State,
     Tick,
 )
+from meterline.alerting.rules.measurement import SpendSum
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind, parse_rfc3339
 from meterline.schemas.policy import Budget, Limits, RuleSet, ScopePolicy

@@ -1,0 +1,20 @@
+"""Alerts about a breaker. Its stages are `alerting.core.breaker`; today commands alone speak of it."""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+from meterline.alerting.rules.kind import AlertKind
+from meterline.schemas.alert import RuleType
+from meterline.schemas.rule_ref import RuleRef
+
+
+class BreakerKind(AlertKind):
+    """The staged breaker of a budget."""
+
+    name = RuleType.BREAKER.value
+    rule_type = RuleType.BREAKER
+
+    @override
+    def advice(self, rule: RuleRef, /) -> str:
+        return "Requests are being slowed down or refused: see `meterline explain`."
