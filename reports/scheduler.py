@@ -1,14 +1,19 @@
-"""The scheduler: jobs by calendar or interval, whose next times survive a restart.
+"""The scheduler: jobs by calendar or interval, whose next run times survive a restart.
+
+    SchedulerError    another scheduler uses this store
 
 What APScheduler promises is set, not assumed: one thread (jobs never overlap), a missed run is made
-up for once however many were missed (coalesce), if it is not older than the job's own grace. The
-next times stand in a SQLite file, so a run that fell into a stop is found late and made up for.
-A job says by itself what is due: running it once more changes nothing.
+up for once however many were missed (coalesce), if it is not older than the job's misfire grace
+time. Next run times are stored in a SQLite file, so a run that was due while the worker was stopped
+is found at the next start and made up for. A job determines by itself what is due: an additional
+run changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,13 +28,22 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from meterline.reports.errors import SchedulerError
+from meterline.reports.core.job_reference import replace_reference
 from meterline.schemas.clock import Clock
+from meterline.schemas.errors import MeterlineError
 
 MISSED_SECONDS_MAX = 27 * 86_400
-"""Nearly a month: whatever was missed for longer is the next run's business."""
+"""Nearly a month: what was missed for longer is left to the next run."""
+RUN_JOB = "meterline.reports.scheduler:run_job"
+"""The reference that is stored with every job."""
+_RUN_JOB_BEFORE = "reports.scheduler:run_job"
+"""The reference that releases before `meterline.*` stored."""
 
 _log = structlog.get_logger()
+
+
+class SchedulerError(MeterlineError):
+    """Another scheduler uses this store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +57,31 @@ class Monthly:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Again and again; the first time after one interval."""
+    """At a fixed interval; the first run is one interval after the start."""
 
     seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """One job."""
+    """What is run, when, and how late a run may be."""
 
     name: str
     when: Monthly | Every
     run: Callable[[int], object]
-    """Takes the present time, UTC ms. An exception is logged, and the next run comes as planned."""
+    """Takes the current time, UTC ms. An exception is logged; the next run stays as planned."""
     missed_seconds_max: int = MISSED_SECONDS_MAX
-    """A run that is later than this is left out."""
+    """Misfire grace time: a run that is later than this is skipped."""
     at_start: bool = False
-    """Also whenever a scheduler starts: what a killed one began is not left lying."""
+    """Also run whenever a scheduler starts, to finish what a killed one began."""
 
 
-# The store keeps names, not functions; this process knows what they stand for.
+# The store has keys, not functions: the jobs of this process by their key.
 _RUNNING: dict[str, tuple[ScheduledJob, Clock]] = {}
 
 
 def run_job(key: str) -> None:
-    """What the store names: runs the job that this process has under the key."""
+    """Run the job that this process has under a key; what RUN_JOB refers to."""
     found = _RUNNING.get(key)
     if found is None:
         _log.warning("job.unknown", key=key)
@@ -78,17 +92,17 @@ def run_job(key: str) -> None:
 
 
 class Scheduler:
-    """Jobs of one store; one scheduler at a time."""
+    """Runs the jobs of one store; one scheduler at a time."""
 
     def __init__(
         self, store: Path, jobs: Sequence[ScheduledJob], clock: Clock, time_zone: str
     ) -> None:
-        """Nothing runs before `start`.
+        """Create a stopped scheduler.
 
         Args:
-            store: the SQLite file of the next times; made when missing.
+            store: the SQLite file of the next run times; created when missing.
             jobs: with different names. A job of the store that is not among them is removed.
-            clock: the present time, for the jobs.
+            clock: the current time, for the jobs.
             time_zone: of monthly jobs.
         """
         self._store = store
@@ -102,7 +116,7 @@ class Scheduler:
         """Run jobs from a thread of its own.
 
         Raises:
-            SchedulerError: another scheduler works with this store.
+            SchedulerError: another scheduler uses this store.
         """
         self._store.parent.mkdir(parents=True, exist_ok=True)
         lock = self._store.with_suffix(".lock").open("a+", encoding="utf-8")
@@ -113,20 +127,21 @@ class Scheduler:
             message = f"another reports worker runs with {self._store}: one is enough"
             raise SchedulerError(message) from None
         self._lock = lock
+        _update_references(self._store)
         self._scheduler = BackgroundScheduler(
             jobstores={"default": SQLAlchemyJobStore(url=f"sqlite:///{self._store}")},
             executors={"default": ThreadPoolExecutor(1)},
             job_defaults={"coalesce": True, "max_instances": 1},
             timezone=self._time_zone,
         )
-        self._scheduler.add_listener(_tell, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+        self._scheduler.add_listener(_log_event, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
         # Paused until the jobs are known: a run that was missed must find its function.
         self._scheduler.start(paused=True)
         self._plan()
         self._scheduler.resume()
 
     def stop(self) -> None:
-        """Wait for the job that runs, then let go of the store."""
+        """Wait for the running job, then release the store."""
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=True)
             self._scheduler = None
@@ -145,13 +160,13 @@ class Scheduler:
         for key, job in wanted.items():
             trigger = self._trigger(job.when)
             if key in present and str(present[key].trigger) == str(trigger):
-                # Kept with its next time: one that lies in the past is a missed run.
+                # Kept with its next run time: one that lies in the past is a missed run.
                 self._scheduler.modify_job(
                     key, misfire_grace_time=job.missed_seconds_max, **self._first(job)
                 )
                 continue
             self._scheduler.add_job(
-                "meterline.reports.scheduler:run_job",
+                RUN_JOB,
                 trigger,
                 args=[key],
                 id=key,
@@ -177,9 +192,31 @@ class Scheduler:
         return f"{self._store}:{name}"
 
 
-def _tell(event: Any) -> None:
+def _log_event(event: Any) -> None:
     name = event.job_id.rpartition(":")[2]
     if event.code == EVENT_JOB_MISSED:
         _log.warning("job.missed", job=name, planned=str(event.scheduled_run_time))
     else:
         _log.error("job.failed", job=name, reason=f"{event.exception}")
+
+
+def _update_references(store: Path) -> None:
+    """Let the jobs of an earlier release refer to RUN_JOB; all of them in one transaction."""
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        named = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'apscheduler_jobs'"
+        if connection.execute(named).fetchone() is None:
+            return
+        for key, state in connection.execute(
+            "SELECT id, job_state FROM apscheduler_jobs"
+        ).fetchall():
+            try:
+                updated = replace_reference(state, _RUN_JOB_BEFORE, RUN_JOB)
+            except ValueError as error:
+                # Left to APScheduler, which removes a job that it cannot read; it is planned again.
+                _log.warning("job.unreadable", key=key, reason=str(error))
+                continue
+            if updated != state:
+                connection.execute(
+                    "UPDATE apscheduler_jobs SET job_state = ? WHERE id = ?", (updated, key)
+                )
+                _log.info("job.reference_updated", key=key)
