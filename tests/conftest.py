@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from meterline.app.settings import broker_name
@@ -35,3 +37,11 @@ def kafka_kind(request: pytest.FixtureRequest) -> str:
     """The broker that the integration suite was asked to run on."""
     kind: str = request.config.getoption("--kafka")
     return kind
+
+
+@pytest.fixture(autouse=True)
+def default_logging() -> Iterator[None]:
+    """A command that a test runs in this process logs to a stream that is closed after it."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
