@@ -18,7 +18,7 @@ from benchmarks.report import Figure, Target, finish, json_argument
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.embedded.clickhouse import start_clickhouse
-from meterline.operations.event_trace import read_receipt
+from meterline.operations.event_trace import read_event_trace
 from meterline.schemas.periods import Calendar
 from meterline.sinks.migrate import migrate
 
@@ -69,7 +69,7 @@ def lookups(config: ClickHouseConfig, ids: list[str], status: str) -> list[float
     for event_id in ids:
         client = Client(config)
         begun = time.perf_counter()
-        receipt = read_receipt(client, event_id, Calendar("UTC"))
+        receipt = read_event_trace(client, event_id, Calendar("UTC"))
         seconds.append(time.perf_counter() - begun)
         client.close()
         assert receipt.status == status, receipt

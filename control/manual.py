@@ -29,7 +29,7 @@ from meterline.schemas.throttle import ThrottleMode
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ManualOrder:
     """Who orders, why, when, and until when (UTC ms)."""
 
     author: str
@@ -39,7 +39,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ManualChange:
     """One object to publish, and what it replaces."""
 
     action: str
@@ -52,15 +52,17 @@ def set_throttle(
     scope: str,
     admit_percent: int,
     mode: ThrottleMode,
-    order: Order,
-) -> Change:
+    order: ManualOrder,
+) -> ManualChange:
     """Restrict a scope; UserError if the order makes no sense."""
     _check(scope, order, THROTTLE_MS_MAX)
     after = ManualThrottle(scope=scope, admit_percent=admit_percent, mode=mode, **_signed(order))
     return _given(policies, "throttle.set", after)
 
 
-def release_throttle(policies: Mapping[str, PolicyObject], scope: str, order: Order) -> Change:
+def release_throttle(
+    policies: Mapping[str, PolicyObject], scope: str, order: ManualOrder
+) -> ManualChange:
     """End a manual throttle now; UserError if none is in force."""
     return _ended(policies, "throttle.released", THROTTLE_PREFIX, scope, order)
 
@@ -69,8 +71,8 @@ def override_budget(
     policies: Mapping[str, PolicyObject],
     scope: str,
     amounts: Mapping[str, int],
-    order: Order,
-) -> Change:
+    order: ManualOrder,
+) -> ManualChange:
     """Put another budget in place until the order's end.
 
     Args:
@@ -91,17 +93,19 @@ def override_budget(
     return _given(policies, "budget.overridden", after)
 
 
-def revert_budget(policies: Mapping[str, PolicyObject], scope: str, order: Order) -> Change:
+def revert_budget(
+    policies: Mapping[str, PolicyObject], scope: str, order: ManualOrder
+) -> ManualChange:
     """End an override now; UserError if none is in force."""
     return _ended(policies, "budget.reverted", OVERRIDE_PREFIX, scope, order)
 
 
-def publish(config: KafkaConfig, change: Change, order: Order) -> None:
+def publish(config: KafkaConfig, change: ManualChange, order: ManualOrder) -> None:
     """Make a change and its audit entry durable; KafkaClientError: call again with the same."""
     write(config, [(object_id(change.after), change.after)], [change_entry(change, order)])
 
 
-def change_entry(change: Change, order: Order) -> AuditEntry:
+def change_entry(change: ManualChange, order: ManualOrder) -> AuditEntry:
     """Who, what, when, why, before and after; equal arguments give an equal entry."""
     return audit_entry(
         change.action,
@@ -119,7 +123,7 @@ def read(config: KafkaConfig) -> dict[str, PolicyObject]:
     return read_policies(config)
 
 
-def _check(scope: str, order: Order, ms_max: int) -> None:
+def _check(scope: str, order: ManualOrder, ms_max: int) -> None:
     parse_scope(scope)
     if not order.reason.strip():
         message = "--reason must say why: it stands in the audit log and in every answer"
@@ -135,7 +139,7 @@ def _check(scope: str, order: Order, ms_max: int) -> None:
         raise UserError(message)
 
 
-def _signed(order: Order) -> dict[str, Any]:
+def _signed(order: ManualOrder) -> dict[str, Any]:
     """What every order says."""
     return {
         "since_ms": order.at_ms,
@@ -145,22 +149,22 @@ def _signed(order: Order) -> dict[str, Any]:
     }
 
 
-def _given(policies: Mapping[str, PolicyObject], action: str, after: ManualObject) -> Change:
+def _given(policies: Mapping[str, PolicyObject], action: str, after: ManualObject) -> ManualChange:
     before = _known(policies, object_id(after))
     version = before.version + 1 if before is not None else 1
-    return Change(action, before, after.model_copy(update={"version": version}))
+    return ManualChange(action, before, after.model_copy(update={"version": version}))
 
 
 def _ended(
-    policies: Mapping[str, PolicyObject], action: str, prefix: str, scope: str, order: Order
-) -> Change:
+    policies: Mapping[str, PolicyObject], action: str, prefix: str, scope: str, order: ManualOrder
+) -> ManualChange:
     parse_scope(scope)
     before = _known(policies, prefix + scope)
     if before is None or not before.holds(order.at_ms):
         message = f"{scope} has no manual {prefix[:-1]} in force: see `meterline explain {scope}`"
         raise UserError(message)
     # Its version stays: begin and end of one order are told apart by time.
-    return Change(action, before, before.model_copy(update={"until_ms": order.at_ms}))
+    return ManualChange(action, before, before.model_copy(update={"until_ms": order.at_ms}))
 
 
 def _known(policies: Mapping[str, PolicyObject], name: str) -> ManualObject | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from meterline.alerting.core.backtest import Backtest, Slice, begin
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.chart import Mark, Scene
+from meterline.operations.chart import ChartData, ChartMarker
 from meterline.operations.policy import compile_policy, read_policy_file
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.core.spend_slices import SliceQuery
@@ -120,7 +120,7 @@ def _of_file(
                     yield Slice(event.time_ms, scope, cost_nano_usd, tokens)
 
 
-def answer(run: Backtest) -> dict[str, Any]:
+def backtest_json(run: Backtest) -> dict[str, Any]:
     """The run for machines: money as decimal strings of dollars, times in UTC."""
     return {
         "alerts": [
@@ -165,7 +165,7 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None: whatever threshold."""
 
 
-def compare(run: Backtest, expected: Iterable[Expected]) -> list[str]:
+def check_expected(run: Backtest, expected: Iterable[Expected]) -> list[str]:
     """What is missing and what is too much; nothing if the rules said what was expected."""
     wanted = list(expected)
     fired = [told.alert for told in run.told if told.alert.status is AlertStatus.FIRING]
@@ -197,15 +197,15 @@ def read_expected(path: Path) -> list[Expected]:
         raise UserError(message) from error
 
 
-def scene(run: Backtest, scope: str, end_ms: int) -> Scene:
-    """What a picture of one scope shows; UserError if the scope spent nothing."""
+def chart_data(run: Backtest, scope: str, end_ms: int) -> ChartData:
+    """What the chart of one scope shows; UserError if the scope spent nothing."""
     if not scope:
         scope = max(run.spent_nano_usd, key=lambda each: run.spent_nano_usd[each], default="")
     if scope not in run.curves:
         message = f"{scope or 'nobody'} spent nothing in this time: there is nothing to draw"
         raise UserError(message)
-    marks = [
-        Mark(
+    markers = [
+        ChartMarker(
             told.at_ms,
             told.alert.severity,
             told.alert.status,
@@ -224,4 +224,4 @@ def scene(run: Backtest, scope: str, end_ms: int) -> Scene:
             states.append((each.at_ms, until_ms, each.command.state))
     # Dollars for the eye: the exact amounts stand in the answer.
     curve = [(at_ms, spent / NANO_PER_USD) for at_ms, spent in run.curves[scope]]
-    return Scene(f"{scope}: back-test", curve, marks, states)
+    return ChartData(f"{scope}: back-test", curve, markers, states)

@@ -1,4 +1,4 @@
-"""The picture of a back-test: spend of one scope, its budget's thresholds, firings and throttles."""
+"""The chart of a back-test: spend of one scope, its alerts and its throttles."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _STATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A firing or a resolution."""
+class ChartMarker:
+    """A vertical line: an alert that fired or was resolved."""
 
     at_ms: int
     severity: Severity
@@ -37,26 +37,26 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class ChartData:
     """Everything that is drawn; amounts in dollars, for the eye only."""
 
     title: str
     spend: Sequence[tuple[int, float]]
     """(time, spent since the start), in the order of time."""
-    marks: Sequence[Mark]
+    markers: Sequence[ChartMarker]
     states: Sequence[tuple[int, int, BreakerState]]
     """(from, to, state) while a throttle is in force."""
 
 
 def check_format(path: Path) -> None:
-    """UserError unless the name ends as a picture's."""
+    """Raise UserError unless the file name ends in a format that can be written."""
     if path.suffix not in FORMATS:
         message = f"{path}: the picture's name must end in {' or '.join(sorted(FORMATS))}"
         raise UserError(message)
 
 
-def draw(scene: Scene, path: Path) -> None:
-    """Write the picture; UserError if the library for it is not installed."""
+def draw(data: ChartData, path: Path) -> None:
+    """Write the chart; UserError if matplotlib is not installed."""
     check_format(path)
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to load
@@ -67,27 +67,27 @@ def draw(scene: Scene, path: Path) -> None:
     axes: Any
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
-    for begin_ms, end_ms, state in scene.states:
+    for begin_ms, end_ms, state in data.states:
         colour = _STATES.get(state, "#eeeeee")
         axes.axvspan(_time(begin_ms), _time(end_ms), color=colour, lw=0, label=state.value)
-    times = [_time(at_ms) for at_ms, _ in scene.spend]
-    axes.step(times, [usd for _, usd in scene.spend], where="post", color="#222222", label="spent")
-    for mark in scene.marks:
-        line = "-" if mark.status is AlertStatus.FIRING else ":"
-        axes.axvline(_time(mark.at_ms), color=_COLOURS[mark.severity], ls=line, lw=1)
-        if mark.status is AlertStatus.FIRING:
-            where = (_time(mark.at_ms), 1.0)
+    times = [_time(at_ms) for at_ms, _ in data.spend]
+    axes.step(times, [usd for _, usd in data.spend], where="post", color="#222222", label="spent")
+    for marker in data.markers:
+        line = "-" if marker.status is AlertStatus.FIRING else ":"
+        axes.axvline(_time(marker.at_ms), color=_COLOURS[marker.severity], ls=line, lw=1)
+        if marker.status is AlertStatus.FIRING:
+            where = (_time(marker.at_ms), 1.0)
             axes.annotate(
-                mark.label,
+                marker.label,
                 where,
                 xycoords=("data", "axes fraction"),
                 rotation=90,
                 va="top",
                 ha="right",
                 fontsize=7,
-                color=_COLOURS[mark.severity],
+                color=_COLOURS[marker.severity],
             )
-    axes.set_title(scene.title)
+    axes.set_title(data.title)
     axes.set_ylabel("US dollars since the start")
     axes.set_xlabel("UTC")
     axes.set_ylim(bottom=0)

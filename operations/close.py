@@ -38,7 +38,7 @@ def close_dependencies(
             root=pipeline.closes,
             time_zone=pipeline.time_zone,
             policies=lambda: read_policies(kafka),
-            lag=lambda: lag(kafka),
+            lag=lambda: lag_in_words(kafka),
             audit=lambda entry: write_audit(kafka, entry),
             contracted=load_catalogue(pipeline.catalogues),
             listed=load_catalogue(()),
@@ -46,7 +46,7 @@ def close_dependencies(
         )
 
 
-def lag(config: KafkaConfig) -> Sequence[str]:
+def lag_in_words(config: KafkaConfig) -> Sequence[str]:
     """Workers that have not consumed everything that is in usage.events now, in words.
 
     Raises:

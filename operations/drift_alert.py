@@ -16,7 +16,7 @@ from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.publish import OutgoingRecord, publish_records
 from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.operations.pipeline import Pipeline
-from meterline.operations.reconcile import ReconcileReport, month_of, reconcile
+from meterline.operations.reconcile import ReconcileReport, month_window, reconcile
 from meterline.schemas.alert import (
     Alert,
     AlertError,
@@ -55,7 +55,7 @@ class DriftWatch:
         A pipeline that is too far behind to be compared is logged, and looked at the next time:
         lag has its own metrics.
         """
-        month = month_of(self.pipeline.calendar, "", now_ms)
+        month = month_window(self.pipeline.calendar, "", now_ms)
         try:
             report = reconcile(self.pipeline, month, now_ms, wait_seconds=WAIT_SECONDS)
         except UserError as error:

@@ -48,7 +48,7 @@ class AlertLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class EventTrace:
     """All that is known of one event id."""
 
     event_id: str
@@ -86,7 +86,7 @@ class Receipt:
         }
 
 
-def read_receipt(client: Client, event_id: str, calendar: Calendar) -> Receipt:
+def read_event_trace(client: Client, event_id: str, calendar: Calendar) -> EventTrace:
     """Look an event up.
 
     Raises:
@@ -100,7 +100,7 @@ def read_receipt(client: Client, event_id: str, calendar: Calendar) -> Receipt:
     counted = next((one for one in came if one.outcome is ArrivalOutcome.COUNTED), None)
     if counted is None:
         status = "refused" if came else "unknown"
-        return Receipt(event_id, status, came, seconds=round(time.monotonic() - begun, 3))
+        return EventTrace(event_id, status, came, seconds=round(time.monotonic() - begun, 3))
     row = next(
         row for row in rows if (row.partition, row.place) == (counted.partition, counted.place)
     )
@@ -113,7 +113,7 @@ def read_receipt(client: Client, event_id: str, calendar: Calendar) -> Receipt:
     totals = read_shard_totals(client, keys)
     periods = {window.kind: calendar.period(window) for window in windows}
     fired = read_fired(client, row.scopes, list(periods.values()), row.received_ms)
-    return Receipt(
+    return EventTrace(
         event_id,
         "counted",
         came,

@@ -26,7 +26,7 @@ PARENTS_MAX = 5
 _MANUAL = "manual"
 
 
-class Explained(NamedTuple):
+class Explanation(NamedTuple):
     """One scope at one time; times in UTC ms, 0 for none."""
 
     scope: str
@@ -81,7 +81,7 @@ def explain_scope(
     commands: Sequence[StoredCommand],
     policies: Mapping[str, PolicyObject],
     at_ms: int,
-) -> Explained:
+) -> Explanation:
     """Explain one scope.
 
     Args:
@@ -95,11 +95,11 @@ def explain_scope(
         reason = commands[0].reason if commands else "no rule has ever restricted it"
         since_ms = commands[0].issued_at_ms if commands else 0
         version = commands[0].version if commands else ""
-        return Explained(
+        return Explanation(
             scope, BreakerState.CLOSED, "", reason, {}, since_ms, 0, "", orders, version
         )
     newest = commands[0]
-    return Explained(
+    return Explanation(
         scope,
         BreakerState(newest.state),
         newest.reason_code,
@@ -150,8 +150,8 @@ def _orders(scope: str, policies: Mapping[str, PolicyObject], at_ms: int) -> tup
     return tuple(found)
 
 
-def answer(
-    at_ms: int, explained: Sequence[Explained], alerts: Sequence[StoredAlert]
+def explanation_json(
+    at_ms: int, explained: Sequence[Explanation], alerts: Sequence[StoredAlert]
 ) -> dict[str, Any]:
     """All of it for machines; times in UTC, empty for none."""
     return {

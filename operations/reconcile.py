@@ -229,7 +229,7 @@ def reconcile(
     )
 
 
-def month_of(calendar: Calendar, name: str, now_ms: int) -> Window:
+def month_window(calendar: Calendar, name: str, now_ms: int) -> Window:
     """The month that `2026-10` names; the present one without a name.
 
     Raises:

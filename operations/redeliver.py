@@ -28,7 +28,7 @@ ANSWER_SECONDS_MAX = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RedeliveryTarget:
     """Another receiver than the channel's."""
 
     url: str
@@ -42,7 +42,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class Redelivery:
     """What became of one message."""
 
     message_id: str
@@ -51,9 +51,9 @@ class Replayed:
     error: str = ""
 
 
-def ask_again(
+def request_redelivery(
     config: KafkaConfig, rows: Sequence[DeliveryRow], actor: str, now_ms: int
-) -> list[Replayed]:
+) -> list[Redelivery]:
     """Ask the notify worker to send messages again, each to its own channel.
 
     Returns when the wishes are durable. The id of a message stays what it was.
@@ -63,16 +63,16 @@ def ask_again(
         for row in rows
     ]
     _publish(config, wishes, actor, now_ms)
-    return [Replayed(one.message_id, one.channel, one.outcome.value) for one in wishes]
+    return [Redelivery(one.message_id, one.channel, one.outcome.value) for one in wishes]
 
 
-def send_to(
+def deliver_to(
     config: KafkaConfig,
     rows: Sequence[DeliveryRow],
-    target: Target,
+    target: RedeliveryTarget,
     actor: str,
     clock: Callable[[], int],
-) -> list[Replayed]:
+) -> list[Redelivery]:
     """Send messages to a URL, signed if the target has a secret, and log the attempts.
 
     A group's message goes as one request per alert: receivers of webhooks know no groups.
@@ -105,7 +105,7 @@ def send_to(
         door.close()
     _publish(config, deliveries, actor, clock())
     return [
-        Replayed(one.message_id, one.channel, one.outcome.value, one.error) for one in deliveries
+        Redelivery(one.message_id, one.channel, one.outcome.value, one.error) for one in deliveries
     ]
 
 
@@ -117,7 +117,7 @@ def alerts_of(row: DeliveryRow) -> list[Alert]:
     return [decode_alert(text.encode()) for text in row.alerts]
 
 
-def _attempt(door: WebhookClient, alert: Alert, target: Target, now_ms: int) -> Attempt:
+def _attempt(door: WebhookClient, alert: Alert, target: RedeliveryTarget, now_ms: int) -> Attempt:
     request = WebhookRequest(
         url=target.url,
         message_id=message_id([alert]),

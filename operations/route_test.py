@@ -18,7 +18,7 @@ from meterline.schemas.throttle import ThrottleCommand, ThrottleError, decode_co
 from meterline.schemas.topics import Topic
 
 
-def question(scope: str, rule: str, severity: Severity, window: str, at_ms: int) -> Alert:
+def sample_alert(scope: str, rule: str, severity: Severity, window: str, at_ms: int) -> Alert:
     """An alert to ask about.
 
     Raises:

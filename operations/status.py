@@ -64,7 +64,7 @@ class BudgetLine:
 
 
 @dataclass(slots=True)
-class Overview:
+class PipelineStatus:
     """All of it."""
 
     workers: list[WorkerLine] = field(default_factory=list)
@@ -108,7 +108,7 @@ def gather(
     workers: Sequence[WorkerLine],
     now_ms: int,
     groups: Sequence[GroupSpec] = GROUPS,
-) -> Overview:
+) -> PipelineStatus:
     """Read everything that can be read now.
 
     Args:
@@ -117,7 +117,7 @@ def gather(
         now_ms: the time of the question, UTC ms.
         groups: consumer groups of the workers whose lag is read.
     """
-    found = Overview(workers=list(workers))
+    found = PipelineStatus(workers=list(workers))
     month = pipeline.calendar.window(WindowKind.MONTH, now_ms)
     found.period = pipeline.calendar.period(month)
     policies: dict[str, ScopePolicy] = {}

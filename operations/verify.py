@@ -119,7 +119,7 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class ObservedTotals:
     """What the pipeline says at one moment."""
 
     own: Totaled
@@ -154,7 +154,7 @@ def run_verify(
         while True:
             asked_at = time.monotonic()
             observed = _observe(truth, reader, client)
-            report = compare(truth, observed, clock(), waited_seconds=asked_at - begun)
+            report = compare_totals(truth, observed, clock(), waited_seconds=asked_at - begun)
             if report.equal or time.monotonic() - begun >= options.wait_seconds:
                 return report
             if on_poll is not None:
@@ -165,8 +165,8 @@ def run_verify(
         client.close()
 
 
-def compare(
-    truth: Truth, observed: Observed, now_ms: int, waited_seconds: float = 0.0
+def compare_totals(
+    truth: Truth, observed: ObservedTotals, now_ms: int, waited_seconds: float = 0.0
 ) -> VerifyReport:
     """Add up the differences; pure."""
     expected = dict(truth.windows())
@@ -300,7 +300,7 @@ class SnapshotReader:
         return WindowKey(key.scope, WindowKind(key.kind), key.start_ms)
 
 
-def _observe(truth: Truth, snapshots: SnapshotReader, client: Client) -> Observed:
+def _observe(truth: Truth, snapshots: SnapshotReader, client: Client) -> ObservedTotals:
     own: defaultdict[WindowKey, TruthSums] = defaultdict(TruthSums)
     others: defaultdict[WindowKey, TruthSums] = defaultdict(TruthSums)
     windows: dict[WindowKey, TruthSums] = {}
@@ -313,7 +313,7 @@ def _observe(truth: Truth, snapshots: SnapshotReader, client: Client) -> Observe
                 others[key] = others[key].plus(sums)
         windows.update(_window_sums(truth, organisation, client))
     missing, extra = _identity(truth, client)
-    return Observed(own, others, snapshots.totals(), windows, missing, extra)
+    return ObservedTotals(own, others, snapshots.totals(), windows, missing, extra)
 
 
 def _event_sums(

@@ -25,12 +25,12 @@ from meterline.app.commands import (
 )
 from meterline.app.commands.tables import TerminalTable, labelled_lines
 from meterline.control.policy.plan import ChangeAction, FieldChange, PolicyChange
-from meterline.operations.event_trace import Receipt, WindowLine
-from meterline.operations.explain import Explained
+from meterline.operations.event_trace import EventTrace, WindowLine
+from meterline.operations.explain import Explanation
 from meterline.operations.rebuild import RebuildReport
 from meterline.operations.reconcile import Difference as ReconcileDifference
 from meterline.operations.reconcile import ReconcileReport
-from meterline.operations.status import BudgetLine, Overview, WorkerLine
+from meterline.operations.status import BudgetLine, PipelineStatus, WorkerLine
 from meterline.operations.verify import Difference as VerifyDifference
 from meterline.operations.verify import VerifyReport
 from meterline.pricing.show import PriceRow, RateCardView
@@ -119,7 +119,7 @@ def _department(names: Names, number: int) -> str:
 
 
 def _operator_tables(names: Names) -> Iterator[tuple[str, TerminalTable]]:
-    overview = Overview(
+    overview = PipelineStatus(
         workers=[
             WorkerLine("streams-1", "running", 41_231, 0, 312_000_000),
             WorkerLine("sink", "restarting", None, 12, None),
@@ -162,8 +162,8 @@ def _operator_tables(names: Names) -> Iterator[tuple[str, TerminalTable]]:
     yield "policy-plan", policy.changes_table(_changes(names))
 
 
-def _receipt(names: Names) -> Receipt:
-    return Receipt(
+def _receipt(names: Names) -> EventTrace:
+    return EventTrace(
         "r-7:1831",
         "counted",
         (
@@ -465,7 +465,7 @@ def _alert_tables(names: Names) -> Iterator[tuple[str, TerminalTable]]:
         reason=names.reason,
     )
     yield "silence-list", silences.silences_table([silence], AT_MS)
-    explained = Explained(
+    explained = Explanation(
         _department(names, 0),
         BreakerState.OPEN,
         "budget_month",

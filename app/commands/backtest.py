@@ -19,8 +19,7 @@ from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
-from meterline.operations import backtest
-from meterline.operations import chart as picture
+from meterline.operations import backtest, chart
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display
@@ -54,7 +53,7 @@ def alerts_backtest(
 ) -> None:
     """Back-test a policy file on stored spend: alerts, throttles, and the spend they had refused."""
     if picture_file is not None:
-        picture.check_format(picture_file)
+        chart.check_format(picture_file)
     start_ms, end_ms = time_ms(start), time_ms(end)
     if end_ms <= start_ms:
         message = "--to must be after --from"
@@ -67,7 +66,7 @@ def alerts_backtest(
         client.close()
     _show(done, json_output=json_output)
     if picture_file is not None:
-        picture.draw(backtest.scene(done, scope, end_ms), picture_file)
+        chart.draw(backtest.chart_data(done, scope, end_ms), picture_file)
 
 
 def alerts_test(
@@ -95,7 +94,7 @@ def alerts_test(
     _show(done, json_output=json_output)
     if expected is None:
         return
-    faults = backtest.compare(done, expected)
+    faults = backtest.check_expected(done, expected)
     for fault in faults:
         text = markup("[red]✗[/] {fault}", fault=fault)
         Console(stderr=True, highlight=False).print(text, soft_wrap=True)
@@ -107,7 +106,7 @@ def alerts_test(
 
 def _show(done: Backtest, *, json_output: bool) -> None:
     if json_output:
-        print_json(backtest.answer(done))
+        print_json(backtest.backtest_json(done))
         return
     firings = [each for each in done.told if each.alert.status is AlertStatus.FIRING]
     if firings:

@@ -21,7 +21,13 @@ from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.redeliver import Replayed, Target, alerts_of, ask_again, send_to
+from meterline.operations.redeliver import (
+    Redelivery,
+    RedeliveryTarget,
+    alerts_of,
+    deliver_to,
+    request_redelivery,
+)
 from meterline.reports.core.deliveries import (
     FAILED,
     DeliveryHistory,
@@ -185,10 +191,10 @@ def deliveries_replay(
     config = kafka_config(settings, "replay")
     actor = getpass.getuser()
     if to:
-        target = Target(to, _secret(secret_env), allow_private_address)
-        replayed = send_to(config, rows, target, actor, now_ms)
+        target = RedeliveryTarget(to, _secret(secret_env), allow_private_address)
+        replayed = deliver_to(config, rows, target, actor, now_ms)
     else:
-        replayed = ask_again(config, rows, actor, now_ms())
+        replayed = request_redelivery(config, rows, actor, now_ms())
     _print_replayed(replayed, json_output=json_output, requested=not to)
 
 
@@ -215,7 +221,7 @@ def _chosen(
     return rows
 
 
-def _print_replayed(replayed: list[Replayed], *, json_output: bool, requested: bool) -> None:
+def _print_replayed(replayed: list[Redelivery], *, json_output: bool, requested: bool) -> None:
     bad = [one for one in replayed if not requested and one.outcome != DeliveryOutcome.DELIVERED]
     if json_output:
         keys = ("message_id", "channel", "outcome", "error")

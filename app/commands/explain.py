@@ -19,7 +19,13 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control import manual as manual_control
-from meterline.operations.explain import Explained, answer, chain_of, explain_scope, past_objects
+from meterline.operations.explain import (
+    Explanation,
+    chain_of,
+    explain_scope,
+    explanation_json,
+    past_objects,
+)
 from meterline.reports.decisions import StoredAlert, read_alerts, read_commands, read_objects
 
 _out = Console(highlight=False)
@@ -52,7 +58,7 @@ def explain(
     finally:
         client.close()
     if json_output:
-        print_json(answer(at_ms, explained, alerts))
+        print_json(explanation_json(at_ms, explained, alerts))
         return
     for one in explained:
         show(_out, one)
@@ -61,13 +67,13 @@ def explain(
         _out.print(alerts_table(alerts))
 
 
-def show(out: Console, one: Explained) -> None:
+def show(out: Console, one: Explanation) -> None:
     """Print one scope for an operator."""
     out.print(markup("[bold]{scope}[/]  {state}", scope=one.scope, state=one.state.value))
     out.print(scope_table(one))
 
 
-def scope_table(one: Explained) -> TerminalTable:
+def scope_table(one: Explanation) -> TerminalTable:
     """Why a scope is in its state."""
     lines = [
         ("rule", one.rule),

@@ -17,7 +17,7 @@ from meterline.app.commands.output import print_json
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control import manual as manual_control
-from meterline.control.manual import Change, Order
+from meterline.control.manual import ManualChange, ManualOrder
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import MoneyError, nano_from_usd, usd_display
 from meterline.schemas.periods import parse_rfc3339, rfc3339
@@ -64,16 +64,16 @@ def read_until(text: str, at_ms: int) -> int:
         raise UserError(message) from None
 
 
-def _order(actor: str, reason: str, until: str = "") -> Order:
+def _order(actor: str, reason: str, until: str = "") -> ManualOrder:
     at_ms = now_ms()
     until_ms = read_until(until, at_ms) if until else 0
-    return Order(actor or getpass.getuser(), reason, at_ms, until_ms)
+    return ManualOrder(actor or getpass.getuser(), reason, at_ms, until_ms)
 
 
 def _carry_out(
     data: Path,
-    order: Order,
-    decide: Callable[[Mapping[str, PolicyObject]], Change],
+    order: ManualOrder,
+    decide: Callable[[Mapping[str, PolicyObject]], ManualChange],
     text: str,
     *,
     json_output: bool,

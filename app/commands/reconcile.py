@@ -16,7 +16,7 @@ from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import pipeline
 from meterline.operations.drift_alert import publish_drift_alert
-from meterline.operations.reconcile import ReconcileReport, month_of
+from meterline.operations.reconcile import ReconcileReport, month_window
 from meterline.operations.reconcile import reconcile as run
 
 _out = Console(highlight=False)
@@ -43,7 +43,7 @@ def reconcile(
     """Compare stream totals, stored totals and raw events; find lost batches. Exit code 1 on drift."""
     compared = pipeline(load_settings(data))
     at_ms = now_ms()
-    month = month_of(compared.calendar, period, at_ms)
+    month = month_window(compared.calendar, period, at_ms)
     report = run(compared, month, at_ms, wait_seconds=wait, repair=repair)
     if alert:
         publish_drift_alert(compared.kafka("drift"), report, at_ms)

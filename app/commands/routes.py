@@ -19,7 +19,7 @@ from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.operations.policy import compile_policy, read_policy_file
-from meterline.operations.route_test import published_routing_context, question, routing_context
+from meterline.operations.route_test import published_routing_context, routing_context, sample_alert
 from meterline.schemas.alert import Severity
 
 _out = Console(highlight=False)
@@ -47,7 +47,7 @@ def alerts_route(
 ) -> None:
     """Show which channels an alert would reach, and why; send nothing."""
     at_ms = time_ms(at) if at else now_ms()
-    alert = question(scope, rule, severity, window, at_ms)
+    alert = sample_alert(scope, rule, severity, window, at_ms)
     if file is not None:
         objects = compile_policy(read_policy_file(file))
         context = routing_context(objects, at_ms)

@@ -17,7 +17,7 @@ from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import pipeline
 from meterline.app.workers import WORKERS, groups_of
-from meterline.operations.status import BudgetLine, Overview, gather
+from meterline.operations.status import BudgetLine, PipelineStatus, gather
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339
 from meterline.schemas.throttle import BreakerState
@@ -47,7 +47,7 @@ def status(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> No
     raise typer.Exit(1 if overview.faults else 0)
 
 
-def show(out: Console, overview: Overview, at_ms: int) -> None:
+def show(out: Console, overview: PipelineStatus, at_ms: int) -> None:
     """Print an overview for an operator."""
     if overview.workers:
         out.print(workers_table(overview))
@@ -66,7 +66,7 @@ def show(out: Console, overview: Overview, at_ms: int) -> None:
         out.print(markup("[red]✗[/] {fault}", fault=fault), soft_wrap=True)
 
 
-def workers_table(overview: Overview) -> TerminalTable:
+def workers_table(overview: PipelineStatus) -> TerminalTable:
     """The processes that `meterline up` watches."""
     table = TerminalTable(
         [
@@ -90,7 +90,7 @@ def workers_table(overview: Overview) -> TerminalTable:
     return table
 
 
-def departments_table(overview: Overview) -> TerminalTable:
+def departments_table(overview: PipelineStatus) -> TerminalTable:
     """Spend against budget, fullest first."""
     table = TerminalTable(
         [

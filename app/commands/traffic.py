@@ -19,8 +19,13 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
 from meterline.operations.replay.engine import run_replay
-from meterline.operations.replay.options import Progress as ReplayProgress
-from meterline.operations.replay.options import ReplayHooks, ReplayOptions, TimeUnit, TraceFormat
+from meterline.operations.replay.options import (
+    ReplayHooks,
+    ReplayOptions,
+    ReplayProgress,
+    TimeUnit,
+    TraceFormat,
+)
 from meterline.operations.verify import VerifyOptions, VerifyReport, run_verify
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import usd_display

@@ -16,7 +16,7 @@ from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
-from meterline.operations.event_trace import Receipt, read_receipt
+from meterline.operations.event_trace import EventTrace, read_event_trace
 from meterline.reports.core.arrivals import ArrivalOutcome
 from meterline.schemas.periods import Calendar, rfc3339
 
@@ -40,7 +40,7 @@ def where(
     settings = load_settings(data)
     client = Client(clickhouse_config(settings))
     try:
-        receipt = read_receipt(client, event_id, Calendar(settings.time_zone))
+        receipt = read_event_trace(client, event_id, Calendar(settings.time_zone))
     finally:
         client.close()
     if json_output:
@@ -50,7 +50,7 @@ def where(
     raise typer.Exit(1 if receipt.status == "unknown" else 0)
 
 
-def show(out: Console, receipt: Receipt) -> None:
+def show(out: Console, receipt: EventTrace) -> None:
     """Print the trace of an event for an operator."""
     if receipt.status == "unknown":
         out.print(
@@ -81,7 +81,7 @@ def show(out: Console, receipt: Receipt) -> None:
         )
 
 
-def arrivals_table(receipt: Receipt) -> TerminalTable:
+def arrivals_table(receipt: EventTrace) -> TerminalTable:
     """Every time the event arrived, and what became of it."""
     table = TerminalTable(
         [
@@ -105,7 +105,7 @@ def arrivals_table(receipt: Receipt) -> TerminalTable:
     return table
 
 
-def windows_table(receipt: Receipt) -> TerminalTable:
+def windows_table(receipt: EventTrace) -> TerminalTable:
     """The totals that the event belongs to."""
     table = TerminalTable(
         [

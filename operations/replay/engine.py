@@ -30,10 +30,10 @@ from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.malformed import broken_message
 from meterline.operations.replay.options import (
     LATE_HOURS,
-    Progress,
     ReplayError,
     ReplayHooks,
     ReplayOptions,
+    ReplayProgress,
     ReplayResult,
     TraceFormat,
 )
@@ -266,9 +266,9 @@ class _Sender:
         self.ended_ms = self._clock()
         self._hooks.on_progress(self.progress())
 
-    def progress(self) -> Progress:
+    def progress(self) -> ReplayProgress:
         counts = self._counts
-        return Progress(
+        return ReplayProgress(
             sent=counts.sent,
             total=self._total,
             duplicates=counts.duplicates,

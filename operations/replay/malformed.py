@@ -34,7 +34,7 @@ def _without(name: str) -> Callable[[_Body], bytes | None]:
     return lambda body: msgspec.json.encode({k: v for k, v in body.items() if k != name})
 
 
-BREAKERS: dict[RejectReason, Callable[[_Body], bytes | None]] = {
+CORRUPTIONS: dict[RejectReason, Callable[[_Body], bytes | None]] = {
     RejectReason.MALFORMED_JSON: lambda body: msgspec.json.encode(body)[:-2],
     RejectReason.WRONG_TYPE: _with(input_tokens="many"),
     RejectReason.MISSING_FIELD: _without("organisation"),
@@ -59,5 +59,5 @@ def broken_message(
     draw: random.Random, event_id: str, time_ms: int, organisation: str
 ) -> tuple[RejectReason, bytes | None]:
     """One record value that must become a dead letter, and the reason it must get."""
-    reason = draw.choice(tuple(BREAKERS))
-    return reason, BREAKERS[reason](_event(event_id, time_ms, organisation))
+    reason = draw.choice(tuple(CORRUPTIONS))
+    return reason, CORRUPTIONS[reason](_event(event_id, time_ms, organisation))

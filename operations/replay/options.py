@@ -105,7 +105,7 @@ class ReplayOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReplayProgress:
     """How far a replay is."""
 
     sent: int
@@ -126,7 +126,7 @@ class ReplayResult:
     """What was done."""
 
     run_id: str
-    progress: Progress
+    progress: ReplayProgress
     malformed: int
     started_ms: int
     ended_ms: int
@@ -135,7 +135,7 @@ class ReplayResult:
     truth_written: Path | None = None
 
 
-def _nothing(_progress: Progress) -> None:
+def _nothing(_progress: ReplayProgress) -> None:
     """Report to nobody."""
 
 
@@ -148,7 +148,7 @@ def _admit(_event: UsageEvent) -> bool:
 class ReplayHooks:
     """Where a replay reports to, and who may stop or refuse."""
 
-    on_progress: Callable[[Progress], None] = _nothing
+    on_progress: Callable[[ReplayProgress], None] = _nothing
     stop: Event = field(default_factory=Event)
     admit: Callable[[UsageEvent], bool] = _admit
     """Asked before each request, as a relay asks its gate; False: the request is not made."""

@@ -19,12 +19,12 @@ from meterline.backends.kafka.config import KafkaConfig, Record, embedded_kafka
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.operations.replay.engine import run_replay
-from meterline.operations.replay.malformed import BREAKERS
+from meterline.operations.replay.malformed import CORRUPTIONS
 from meterline.operations.replay.options import (
-    Progress,
     ReplayError,
     ReplayHooks,
     ReplayOptions,
+    ReplayProgress,
     ReplayResult,
     TraceFormat,
 )
@@ -149,7 +149,7 @@ def test_duplicates_late_and_broken_are_really_sent(
         for reject in decode_usage(record.value, record.timestamp_ms).rejects
     ]
     assert len(rejects) == truth.malformed > 5
-    assert {reject.reason for reject in rejects} <= BREAKERS.keys()
+    assert {reject.reason for reject in rejects} <= CORRUPTIONS.keys()
 
 
 def store(
@@ -260,9 +260,9 @@ def test_verify_is_equal_only_when_all_is_there(
 def test_a_stopped_replay_tells_what_it_sent(kafka: KafkaConfig, tmp_path: Path) -> None:
     """A stop in mid-trace delivers what was sent, and the truth says so."""
     stop = Event()
-    seen: list[Progress] = []
+    seen: list[ReplayProgress] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: ReplayProgress) -> None:
         seen.append(progress)
         stop.set()
 

@@ -8,7 +8,7 @@ import pytest
 
 from meterline.app.commands.manual import read_until
 from meterline.control.manual import (
-    Order,
+    ManualOrder,
     change_entry,
     override_budget,
     release_throttle,
@@ -30,8 +30,8 @@ POLICIES: dict[str, PolicyObject] = {
 }
 
 
-def order(hours: int, reason: str = "a loop") -> Order:
-    return Order("ann", reason, NOW_MS, NOW_MS + hours * HOUR_MS)
+def order(hours: int, reason: str = "a loop") -> ManualOrder:
+    return ManualOrder("ann", reason, NOW_MS, NOW_MS + hours * HOUR_MS)
 
 
 def test_a_throttle_names_who_why_and_until_when() -> None:
@@ -48,7 +48,7 @@ def test_a_throttle_names_who_why_and_until_when() -> None:
     ("given", "word"),
     [(order(25), "24 hours"), (order(0), "future"), (order(1, " "), "--reason")],
 )
-def test_an_order_without_sense_is_refused(given: Order, word: str) -> None:
+def test_an_order_without_sense_is_refused(given: ManualOrder, word: str) -> None:
     """More than a day, an end in the past, and no reason are told plainly."""
     with pytest.raises(UserError, match=word):
         set_throttle({}, KEY, 0, ThrottleMode.REJECT, given)
@@ -63,7 +63,7 @@ def test_a_scope_must_be_one() -> None:
 def test_release_ends_what_is_in_force() -> None:
     """A release keeps the object with its end now; a second one has nothing to do."""
     first = set_throttle({}, KEY, 0, ThrottleMode.REJECT, order(2)).after
-    later = Order("bob", "fixed", NOW_MS + HOUR_MS)
+    later = ManualOrder("bob", "fixed", NOW_MS + HOUR_MS)
     change = release_throttle({object_id(first): first}, KEY, later)
     assert not change.after.holds(later.at_ms)
     with pytest.raises(UserError, match="no manual throttle"):

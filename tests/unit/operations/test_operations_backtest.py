@@ -10,12 +10,12 @@ import pytest
 from meterline.alerting.core.backtest import Slice, begin
 from meterline.operations.backtest import (
     Expected,
-    answer,
-    compare,
+    backtest_json,
+    chart_data,
+    check_expected,
     read_expected,
     read_rules,
     run_file,
-    scene,
 )
 from meterline.operations.chart import draw
 from meterline.pricing.catalogue import load_catalogue
@@ -45,7 +45,7 @@ def spend(minute: int, usd: int) -> Slice:
 
 
 def thresholds(run: object) -> list[int]:
-    return [one["threshold"] for one in answer(run)["alerts"] if one["status"] == "firing"]  # type: ignore[arg-type]
+    return [one["threshold"] for one in backtest_json(run)["alerts"] if one["status"] == "firing"]  # type: ignore[arg-type]
 
 
 def test_each_threshold_fires_once_at_its_minute() -> None:
@@ -117,8 +117,8 @@ def test_owners_test_their_rules_with_a_file_of_events(tmp_path: Path) -> None:
     run = run_file(events_file(tmp_path, 5), given, load_catalogue())
     assert run.spent_nano_usd[RESEARCH] == NANO_PER_USD
     wanted = [Expected("budget_month", RESEARCH, percent) for percent in (50, 80, 100)]
-    assert compare(run, wanted) == []
-    faults = compare(run, [*wanted[1:], Expected("hour_spend", RESEARCH)])
+    assert check_expected(run, wanted) == []
+    faults = check_expected(run, [*wanted[1:], Expected("hour_spend", RESEARCH)])
     assert faults == [
         f"not expected: budget_month 50 {RESEARCH}",
         f"did not fire: hour_spend  {RESEARCH}",
@@ -147,7 +147,7 @@ def test_the_picture_is_drawn(tmp_path: Path, name: str) -> None:
     """Spend, firings and throttles of the scope that spent most, in both formats."""
     run = begin(RULES, POLICIES, (), START_MS)
     run.take([spend(0, 40), spend(5, 40), spend(9, 40)])
-    drawn = scene(run, "", START_MS + HOUR_MS)
+    drawn = chart_data(run, "", START_MS + HOUR_MS)
     assert [state.value for _, _, state in drawn.states] == ["throttled", "open"]
     assert drawn.spend[-1] == (START_MS + 9 * MINUTE_MS, 120.0)
     file = tmp_path / name

@@ -6,7 +6,7 @@ import random
 from collections import Counter, defaultdict
 
 from meterline.operations.replay.assign import MODELS, Assigner, department_names
-from meterline.operations.replay.malformed import BREAKERS, broken_message
+from meterline.operations.replay.malformed import CORRUPTIONS, broken_message
 from meterline.operations.replay.traces import TraceRow
 from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.codec import decode_usage, fault
@@ -88,4 +88,4 @@ def test_broken_messages_get_their_reasons() -> None:
         assert not decoded.events
         assert [reject.reason for reject in decoded.rejects] == [reason]
         seen.add(reason)
-    assert seen == BREAKERS.keys()
+    assert seen == CORRUPTIONS.keys()

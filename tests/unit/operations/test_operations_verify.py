@@ -14,7 +14,7 @@ from meterline.operations.replay.truth import (
     WindowKey,
     event_id,
 )
-from meterline.operations.verify import Observed, VerifyReport, compare
+from meterline.operations.verify import ObservedTotals, VerifyReport, compare_totals
 from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.periods import Calendar, WindowKind, parse_rfc3339
 from meterline.schemas.usage import UsageEvent
@@ -46,13 +46,13 @@ def truth() -> Truth:
     return builder.truth(facts)
 
 
-def seen(told: Truth) -> Observed:
+def seen(told: Truth) -> ObservedTotals:
     totals = dict(told.windows())
-    return Observed(totals, {}, totals, totals, missing=0, extra=0)
+    return ObservedTotals(totals, {}, totals, totals, missing=0, extra=0)
 
 
-def report(observed: Observed, told: Truth | None = None) -> VerifyReport:
-    return compare(told or truth(), observed, NOON)
+def report(observed: ObservedTotals, told: Truth | None = None) -> VerifyReport:
+    return compare_totals(told or truth(), observed, NOON)
 
 
 A_MONTH = next(
@@ -157,7 +157,7 @@ def test_missing_and_extra_ids_are_not_equal() -> None:
 def test_an_empty_truth_is_equal_to_nothing() -> None:
     """A replay stopped before its first event verifies."""
     empty = msgspec.structs.replace(truth(), events=0, numbers=(), ids_xor=0, totals={})
-    assert report(Observed({}, {}, {}, {}, 0, 0), empty).equal
+    assert report(ObservedTotals({}, {}, {}, {}, 0, 0), empty).equal
 
 
 def test_differences_are_described_and_bounded() -> None:
