@@ -10,7 +10,7 @@ alerts of one message. A name that does not exist is an error when the policy is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -100,12 +100,16 @@ def check_template(source: str) -> None:
         render(source, sample)
 
 
-def render(source: str, variables: Mapping[str, Any]) -> str:
+def render(
+    source: str, variables: Mapping[str, Any], escape: Callable[[str], str] | None = None
+) -> str:
     """Fill in a template.
 
     Args:
         source: the template's text.
         variables: all of VARIABLES.
+        escape: applied to every value where it is written out; comparisons see the value itself,
+            and the template's own text stays as it is.
 
     Returns:
         The text, cut at OUTPUT_LENGTH_MAX.
@@ -114,7 +118,7 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
         TemplateError: a name that does not exist.
     """
     try:
-        return _compiled(source).render(variables)[:OUTPUT_LENGTH_MAX].strip()
+        return _compiled(source, escape).render(variables)[:OUTPUT_LENGTH_MAX].strip()
     except (JinjaError, TypeError, ValueError) as error:
         message = f"cannot be filled in: {error}"
         raise TemplateError(message) from error
@@ -122,8 +126,10 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
 
 # More templates than a policy has channels.
 @lru_cache(maxsize=1_000)
-def _compiled(source: str) -> Template:
-    return _environment.from_string(source)
+def _compiled(source: str, escape: Callable[[str], str] | None) -> Template:
+    if escape is None:
+        return _environment.from_string(source)
+    return _environment.overlay(finalize=lambda value: escape(str(value))).from_string(source)
 
 
 def _faults(tree: nodes.Template) -> Iterator[str]:

@@ -33,6 +33,8 @@ RESPONSE_BYTES_MAX = 64 * 1024
 # More than all channels' in-flight bounds together on a small installation.
 CONNECTIONS_MAX = 100
 CODE_LENGTH_MAX = 40
+# Enough for the status that the connector of Teams writes into its sentence.
+BODY_START_BYTES_MAX = 200
 USER_AGENT = "meterline"
 _HTTPS_PORT = 443
 _CODE = re.compile(rb"[a-z]+(_[a-z]+)+")
@@ -92,8 +94,13 @@ class WebhookClient:
             # The driver's text may quote the URL: its class says what happened.
             message = f"no answer from {url.host}: {type(error).__name__}"
             raise WebhookUnreachableError(message) from error
-        code = head.decode("ascii", "ignore") if _CODE.fullmatch(head) else ""
-        return WebhookAnswer(response.status_code, _retry_after(response, request.at_ms), code)
+        text = head.decode("ascii", "ignore")
+        return WebhookAnswer(
+            response.status_code,
+            _retry_after(response, request.at_ms),
+            text if len(head) <= CODE_LENGTH_MAX and _CODE.fullmatch(head) else "",
+            text,
+        )
 
     def _client(self, *, guarded: bool) -> httpx.AsyncClient:
         """One client per kind, made on the loop that uses it."""
@@ -124,7 +131,7 @@ async def _drain(response: httpx.Response) -> bytes:
     read, head = 0, b""
     async for chunk in response.aiter_raw():
         read += len(chunk)
-        head += chunk[: CODE_LENGTH_MAX + 1 - len(head)]
+        head += chunk[: BODY_START_BYTES_MAX - len(head)]
         if read > RESPONSE_BYTES_MAX:
             break
     return head

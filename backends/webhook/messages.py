@@ -60,7 +60,9 @@ class WebhookAnswer:
     retry_after_seconds: int | None = None
     code: str = ""
     """An error code such as Slack's `channel_is_archived`: the body, where it is one plain word.
-    Anything else of a body is dropped, because it may quote what we sent."""
+    Anything else of a body stays out of messages, because it may quote what was sent."""
+    body_start: str = field(default="", repr=False)
+    """The beginning of the body, for receivers that answer failures with 200; never shown."""
 
 
 def signing_secret(text: str) -> str:

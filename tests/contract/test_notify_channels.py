@@ -175,6 +175,18 @@ def test_slack_shows_no_mention_that_a_name_smuggles_in(
     assert shown.startswith("<!here> "), "the template's own mention stays"
 
 
+def test_slack_escapes_every_value_of_a_template(
+    receiver: Receiver, sender: Sender, story: Story
+) -> None:
+    """A key's name that comes by another field than the summary pings nobody either."""
+    story.spend(RESEARCH, "92")
+    alert = story.alerts[0].model_copy(update={"dedup_key": "<!channel>"})
+    template = "{% if alert.dedup_key == '<!channel>' %}{{ alert.dedup_key }}{% endif %}"
+    send(slack_at(slack(receiver, "/mention-3"), sender, text=template), alert)
+    (document,) = documents(receiver, "/mention-3")
+    assert document["blocks"][1]["text"]["text"] == "&lt;!channel&gt;"
+
+
 @pytest.mark.parametrize(
     ("answer", "outcome", "said"),
     [

@@ -54,8 +54,8 @@ def slack_body(alerts: Sequence[Alert], channel: str, title: str = "", text: str
         {"type": "header", "text": _plain(cut(heading, HEADER_LENGTH_MAX))}
     ]
     if text:
-        # The template's own marks stay; what alerts say in it cannot mention or link anybody.
-        body = filled(text, "{{ alert.summary }}", [_escaped(one) for one in ordered], channel)
+        # The template's own marks stay; the values in it can mention and link nothing.
+        body = filled(text, "{{ alert.summary }}", ordered, channel, escaped)
         blocks.append(_section(cut(body, SECTION_LENGTH_MAX) or "-"))
     else:
         for alert in ordered[:ALERTS_SHOWN_MAX]:
@@ -92,12 +92,6 @@ def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
         facts.append("throttled")
     context = {"type": "mrkdwn", "text": escaped(" · ".join(facts))}
     return [_section("\n".join(lines)), {"type": "context", "elements": [context]}]
-
-
-def _escaped(alert: Alert) -> Alert:
-    return alert.model_copy(
-        update={"summary": escaped(alert.summary), "scope": escaped(alert.scope)}
-    )
 
 
 def _section(text: str) -> dict[str, Any]:

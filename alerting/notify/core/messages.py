@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from meterline.alerting.notify.core.advice import advice
@@ -77,19 +77,32 @@ def variables(alerts: Sequence[Alert], channel: str) -> dict[str, Any]:
     }
 
 
-def filled(template: str, built_in: str, alerts: Sequence[Alert], channel: str) -> str:
+def filled(
+    template: str,
+    built_in: str,
+    alerts: Sequence[Alert],
+    channel: str,
+    escape: Callable[[str], str] | None = None,
+) -> str:
     """A template's text for a message.
 
-    A template that fails on real data must not keep an alert from anybody: the built-in one
+    A template that fails on real data must not keep an alert from its receivers: the built-in one
     stands in for it.
+
+    Args:
+        template: the channel's own; empty for the built-in one.
+        built_in: the template of the channel's kind.
+        alerts: of the message, at least one.
+        channel: the channel's id.
+        escape: makes text of a value that the receiver would read as markup; None for plain text.
     """
     values = variables(alerts, channel)
     if template:
         try:
-            return render(template, values)
+            return render(template, values, escape)
         except TemplateError:
-            return render(built_in, values)
-    return render(built_in, values)
+            return render(built_in, values, escape)
+    return render(built_in, values, escape)
 
 
 def alert_view(alert: Alert) -> dict[str, Any]:
