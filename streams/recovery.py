@@ -32,8 +32,8 @@ RECORDS_PER_POLL_MAX = 5_000
 POLL_TIMEOUT_MS = 50
 FETCH_BYTES_MAX = 4 * 1024 * 1024
 STEP_SECONDS_MAX = 900.0
-"""The longest step of a recovery. Ten million entries load in less on a quiet machine; a broker that
-sends nothing ends it sooner, by the stall. Beyond it the worker ends, and its successor tries."""
+"""The longest step of a recovery. Ten million entries load in less on a quiet machine; a broker
+that sends nothing ends it sooner, by the stall. Beyond it the worker ends, its successor tries."""
 
 
 class RecoveryStalledError(MeterlineError, RuntimeError):

@@ -46,7 +46,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         """Fetch; without the records that overtook an append, which are then read again."""
         if self._gaps is None:
             return await super()._fetch_records(consumer, active_partitions, *args, **options)
-        # What is missing can only be determined from the position before the fetch: a partition whose
+        # What is missing follows only from the position before the fetch: a partition whose
         # position is not known yet is left to a later fetch.
         positions = _positions(consumer)
         known = active_partitions & positions.keys()

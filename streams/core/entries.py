@@ -132,8 +132,8 @@ def decode_entry(value: bytes) -> LedgerEntry:
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long an entry is kept after its window's end or its last addition, per kind, in ms.
 
-    An event that arrives later than that is counted in the wider windows only: its entry was dropped
-    and must not start again from zero.
+    An event that arrives later is counted in the wider windows only: its entry was dropped and must
+    not start again from zero.
     """
 
     # Burn-rate rules look back minutes; 500 keys make 90,000 minute entries in three hours.

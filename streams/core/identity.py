@@ -41,7 +41,7 @@ def digests(event: UsageEvent) -> tuple[bytes, bytes]:
     """The index key of an event's id, and the fingerprint of its body.
 
     The body is every field of the schema, in a fixed order: 0.6 us for an event of 250 bytes. To
-    name the department `unassigned` and to name none is the same: both are counted and stored alike.
+    name the department `unassigned` is the same as to name none: both are stored alike.
     """
     if event.department == UNASSIGNED:
         event = msgspec.structs.replace(event, department="")
@@ -204,8 +204,8 @@ class IdIndex:
         """
         ordered = list(rows)
         total = sum(row.count for row in ordered)
-        # Older rows first: an id may be in one that was evicted, and again in a later one. The lanes'
-        # state record holds these evictions already.
+        # Older rows first: an id may be in one that was evicted, and again in a later one. The state
+        # record's lanes know of these evictions already.
         self._rows = deque(ordered)
         while self._rows and total - self._rows[0].count >= self._horizon:
             total -= self._rows.popleft().count

@@ -77,7 +77,7 @@ class LedgerPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateRecord(msgspec.Struct, array_like=True):
-    """The last record of every flush: the durable offset, and the state that decisions depend on."""
+    """The last record of every flush: the durable offset, and the state of decisions."""
 
     epoch: int
     offset: int
@@ -331,7 +331,7 @@ class PartitionLedger:
         notices: list[tuple[Notice, int]],
         dead_letters: list[DeadLetter],
     ) -> None:
-        """A batch whose sequence number was seen before: count nothing, reject what is new in it."""
+        """A batch whose number was seen before: count nothing, reject what is new in it."""
         message = source.message
         restarted = 0
         for position, event in enumerate(message.events):
@@ -368,7 +368,7 @@ class PartitionLedger:
             self._add(window, sums)
 
     def _by_window(self, minutes: dict[int, dict[str, Cell]]) -> dict[Range, dict[str, Cell]]:
-        """Sum minutes up to their windows: each entry is changed once per offset, as its tag demands."""
+        """Sum minutes up to their windows: a roll-up changes an entry once, as its tag demands."""
         windows: dict[Range, dict[str, Cell]] = {}
         copied: set[Range] = set()
         for minute, scopes in minutes.items():

@@ -94,7 +94,7 @@ def _last_record_wins(patch: Patch) -> None:
 
 def _nothing_healed(patch: Patch) -> None:
     """What recovery found out of order, or had not flushed, is not written again."""
-    patch.setattr(PartitionLedger, "heal", lambda *_: None)
+    patch.setattr(PartitionLedger, "rewrite", lambda *_: None)
 
 
 def _future_ids_believed(patch: Patch) -> None:
