@@ -38,21 +38,21 @@ from meterline.sinks.writer import BatchWriter
 
 _log = structlog.get_logger("sink")
 
-# A sink that waits for its writer asks the group for news this often; well below every session
-# time-out, and longer than an insert usually takes.
+# A sink that waits for its writer polls the group this often; well below every session time-out,
+# and longer than an insert usually takes.
 HOLD_POLL_SECONDS = 0.2
-# Two batches are some 100,000 lists and texts, none of them in a cycle: looking at them every 700
+# Two batches are some 100,000 lists and texts, none of them in a cycle: scanning them every 700
 # new ones (the default) would take a fifth of the decoding's time.
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
 class StoppedError(MeterlineError):
-    """A stop was asked for while waiting for a server; what is unwritten is read again."""
+    """A stop was requested while waiting for a server; unwritten records are read again."""
 
 
 @dataclass(frozen=True, slots=True)
-class SinkParts:
-    """What the composition root gives the sink."""
+class SinkDependencies:
+    """The dependencies of a sink."""
 
     client: Client
     rate: Rate
@@ -61,7 +61,7 @@ class SinkParts:
 
 
 class _Writing(NamedTuple):
-    """The batch that is being written."""
+    """The batch that the writer thread is storing."""
 
     topic: Topic
     batch: SinkBatch
@@ -73,7 +73,11 @@ class Sink:
     """One member of the sink's group."""
 
     def __init__(
-        self, settings: SinkSettings, kafka: KafkaConfig, parts: SinkParts, stop: threading.Event
+        self,
+        settings: SinkSettings,
+        kafka: KafkaConfig,
+        dependencies: SinkDependencies,
+        stop: threading.Event,
     ) -> None:
         """Subscribe.
 
@@ -81,10 +85,10 @@ class Sink:
             KafkaClientError: no broker answers, or the settings cannot work.
         """
         self._settings = settings
-        self._parts = parts
+        self._dependencies = dependencies
         self._stop = stop
         self._failpoints = Failpoints(settings.crash_at, SinkFailpoint)
-        self._shapes = topic_handlers(settings.epoch, parts.rate)
+        self._handlers = topic_handlers(settings.epoch, dependencies.rate)
         self._batches = {topic: SinkBatch(topic.value) for topic in settings.policies}
         # Polled and not yet in a batch: one poll's records, and at most one poll's more that a
         # rebalance brought while the sink waited for its writer.
@@ -92,9 +96,9 @@ class Sink:
         self._uncommitted: dict[TopicPartition, int] = {}
         self._writer = BatchWriter(
             settings,
-            parts.client,
+            dependencies.client,
             lambda: Producer(kafka),
-            parts.meter,
+            dependencies.meter,
             self._failpoints,
         )
         self._thread = ThreadPoolExecutor(1, "sink-writer")
@@ -107,7 +111,7 @@ class Sink:
         )
 
     def run(self) -> None:
-        """Until `stop` is set; then what has been read is written and committed."""
+        """Run until `stop` is set; then write and commit what has been read."""
         try:
             while not self._stop.is_set():
                 self._poll(self._due_seconds())
@@ -120,15 +124,15 @@ class Sink:
             _log.info("sink.stopped_unwritten")
 
     def close(self) -> None:
-        """Leave the group and let the connections go."""
+        """Leave the group and close the connections."""
         self._consumer.close()
-        # A writer that waits for a server has heard of the stop; one at work ends its statement.
+        # A writer that waits for a server sees the stop; one at work ends its statement.
         self._stop.set()
         self._thread.shutdown()
         self._writer.close()
 
     def _due_seconds(self) -> float:
-        """How long a poll may wait for records without making a batch late."""
+        """Seconds that a poll may wait for records without making a batch late."""
         timeout_ms = self._settings.poll_ms_max
         now_ms = _monotonic_ms()
         for topic, batch in self._batches.items():
@@ -141,7 +145,7 @@ class Sink:
         try:
             self._polled += self._consumer.poll(timeout_seconds, self._settings.poll_records_max)
         except RebalancedError as error:
-            # What is lost for us, `_forget` has been told.
+            # `_forget` was called for the partitions that were revoked.
             _log.info("sink.rebalanced", reason=str(error))
         except BrokerUnavailableError as error:
             _log.warning("sink.broker_away", reason=str(error))
@@ -154,8 +158,8 @@ class Sink:
             topic = Topic(record.topic)
             batch = self._batches[topic]
             batch.read(record, _monotonic_ms())
-            self._shapes[topic].take(batch, record)
-            # Age is judged between polls; here only size counts.
+            self._handlers[topic].take(batch, record)
+            # Age is checked between polls; here only the size.
             reason = flush_reason(self._settings.policies[topic], batch, batch.began_ms)
             if reason is not FlushReason.NONE:
                 self._flush(topic, reason)
@@ -173,7 +177,7 @@ class Sink:
     def _flush(self, topic: Topic, reason: FlushReason) -> None:
         """Hand one batch to the writer, after the one before it.
 
-        1. and 2. `Writer.write`: rows in ClickHouse, dead letters in Kafka. Both may happen again.
+        1. and 2. `BatchWriter.write`: rows in ClickHouse, dead letters in Kafka. Both may repeat.
         3. `_settle`: commit the offsets.
         """
         batch = self._batches[topic]
@@ -182,7 +186,7 @@ class Sink:
         # A new batch first: a rebalance from here on must not change what is written.
         self._batches[topic] = SinkBatch(topic.value)
         self._settle()
-        done = self._thread.submit(self._writer.write, batch, self._shapes[topic], self._hold)
+        done = self._thread.submit(self._writer.write, batch, self._handlers[topic], self._hold)
         self._writing = _Writing(topic, batch, reason, done)
 
     def _settle(self) -> None:
@@ -200,12 +204,12 @@ class Sink:
         self._commit(writing.batch.offsets)
         self._failpoints.hit(SinkFailpoint.AFTER_COMMIT)
         topic, batch = writing.topic, writing.batch
-        self._parts.meter.count(Metric.MESSAGES, len(batch.entries), reason=topic.value)
-        self._parts.meter.gauge(Metric.LAST_FLUSH_MS, self._parts.clock())
+        self._dependencies.meter.count(Metric.MESSAGES, len(batch.entries), reason=topic.value)
+        self._dependencies.meter.gauge(Metric.LAST_FLUSH_MS, self._dependencies.clock())
         _log.debug("sink.flushed", topic=topic.value, rows=batch.rows, reason=writing.reason.value)
 
     def _stay_until(self, done: Future[None]) -> None:
-        """Wait without reading on, but as a live member: a silent one loses its partitions."""
+        """Wait without reading, but poll: a member that does not loses its partitions."""
         wait((done,), HOLD_POLL_SECONDS)
         if done.done():
             return
@@ -226,20 +230,20 @@ class Sink:
         try:
             self._consumer.commit(wanted)
         except (BrokerUnavailableError, RebalancedError) as error:
-            # Kept and committed with the next batch, unless `_forget` hears that the partitions
-            # went away: until then a crash repeats, and loses nothing.
+            # Kept and committed with the next batch, unless `_forget` is called for the
+            # partitions: until then a crash repeats, and loses nothing.
             _log.warning("sink.commit_waits", reason=str(error))
             self._uncommitted = wanted
         else:
             self._uncommitted = {}
 
     def _hold(self, seconds: float) -> None:
-        """The writer waits for a server; in its own thread."""
+        """Wait for a server, in the writer's thread."""
         if self._stop.wait(seconds):
             raise StoppedError
 
     def _forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Drop what was read of partitions that go away: their next owner reads it again.
+        """Drop what was read of revoked partitions: their next owner reads it again.
 
         Writing it here first would save a repetition, but would let a slow ClickHouse hold up the
         whole group's rebalance.
@@ -274,17 +278,17 @@ def run_sink(  # noqa: PLR0913, PLR0917 - what the composition root has to give
     Args:
         settings: bounds, waits and the log's generation.
         kafka: the broker.
-        client_factory: makes the connection to ClickHouse.
+        client_factory: connects to ClickHouse.
         rate: prices an event.
         clock: UTC milliseconds, for metrics only.
-        meter: where rows, retries and refusals are counted.
-        stop: asks for a clean end.
+        meter: counts rows, retries and refusals.
+        stop: requests a clean end.
 
     Raises:
-        SinkError, ClickHouseError, KafkaClientError: the sink cannot go on; the message says why.
+        SinkError, ClickHouseError, KafkaClientError: it cannot continue; the message says why.
     """
     gc.set_threshold(*GC_THRESHOLDS)
-    sink = Sink(settings, kafka, SinkParts(client_factory(), rate, clock, meter), stop)
+    sink = Sink(settings, kafka, SinkDependencies(client_factory(), rate, clock, meter), stop)
     try:
         _log.info("sink.started", group=settings.group, epoch=settings.epoch)
         # ClickHouse answered and the group is joined in the first poll: nothing else to wait for.

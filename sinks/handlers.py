@@ -1,4 +1,4 @@
-"""How each topic's messages become entries of a batch, and a batch's entries become blocks."""
+"""Topic handlers: how each topic's messages become batch entries, and those become inserts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TableBlock(NamedTuple):
 
 
 class TopicHandler(Protocol):
-    """What a topic's messages are to the sink."""
+    """Turns the messages of one topic into inserts."""
 
     def take(self, batch: SinkBatch, record: Record) -> None:
         """Add a message's entry, or its poison, to the batch."""
@@ -60,7 +60,7 @@ class TopicHandler(Protocol):
         """The inserts that store the entries, in order."""
 
 
-def _place(record: Record) -> Hashable:
+def _position(record: Record) -> Hashable:
     return record.partition, record.offset
 
 
@@ -76,7 +76,7 @@ class UsageHandler:
     rate: Rate
 
     def take(self, batch: SinkBatch, record: Record) -> None:
-        """Decode, check and rate."""
+        """Decode, check and rate the events of one message."""
         rows = usage_rows(
             record.value,
             record.timestamp_ms,
@@ -91,16 +91,16 @@ class UsageHandler:
             detail = "its cost does not fit into the table"
             batch.refuse(Poison(record, each.index, detail, each.event_id, each.original))
         if rows.rows:
-            batch.add(SinkBatchEntry(record, rows, rows.rows), _place(record))
+            batch.add(SinkBatchEntry(record, rows, rows.rows), _position(record))
 
     def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
-        """Persons, the events, the marks of what they touched, then the batches.
+        """Personal data, the events, the roll-up invalidations, then the batches.
 
-        A batch that is there has all its events, and a roll-up that saw a mark has seen the rows.
-        A crash in between commits nothing, so all are written again.
+        A stored batch has all its events, and a roll-up that has read an invalidation has read the
+        rows. A crash in between commits nothing, so all are written again.
         """
         messages: list[UsageRows] = [entry.item for entry in entries]
-        marks = invalidations_block(
+        invalidations = invalidations_block(
             self.epoch,
             (
                 RollupInvalidation(
@@ -111,12 +111,14 @@ class UsageHandler:
         )
         blocks = [
             TableBlock(TableName.USAGE_EVENTS, usage_block(messages)),
-            TableBlock(TableName.USAGE_CHANGES, marks),
+            TableBlock(TableName.USAGE_CHANGES, invalidations),
         ]
-        persons = frozenset[PersonalData]().union(*(message.persons for message in messages))
-        if persons:
+        personal_data = frozenset[PersonalData]().union(
+            *(message.personal_data for message in messages)
+        )
+        if personal_data:
             seen_ms = max(max(message.columns["event_time"]) for message in messages)
-            rows = personal_data_rows(persons, seen_ms)
+            rows = personal_data_rows(personal_data, seen_ms)
             blocks.insert(0, TableBlock(TableName.PERSONS, rows_block(PERSONS, rows)))
         batches = [batch_row(entry, self.epoch) for entry in entries if entry.item.lane]
         if batches:
@@ -126,7 +128,7 @@ class UsageHandler:
 
 @dataclass(frozen=True, slots=True)
 class SpendHandler:
-    """spend.snapshots: absolute totals, of which only the newest of a key is worth a row."""
+    """spend.snapshots: absolute totals, of which only the newest of a key is stored."""
 
     def take(self, batch: SinkBatch, record: Record) -> None:
         """Keep the newest per key."""
@@ -138,7 +140,7 @@ class SpendHandler:
         if window is None:
             return
         old = batch.entries.get(window.key)
-        # A stopped worker's late write may come after the newer value.
+        # A stopped worker's late write may follow the newer value.
         if old is None or newer(window.totals, old.item.totals):
             batch.add(SinkBatchEntry(record, window, 1), window.key)
 
@@ -156,14 +158,14 @@ class RowHandler:
     epoch: int
 
     def take(self, batch: SinkBatch, record: Record) -> None:
-        """Decode."""
+        """Decode a record; one that cannot be decoded is poison."""
         try:
             row = record_row(self.topic, record.value, TopicPosition(self.epoch, record.offset))
         except RecordError as error:
             batch.refuse(Poison(record, -1, str(error)))
             return
         if row is not None:
-            batch.add(SinkBatchEntry(record, row, 1), _place(record))
+            batch.add(SinkBatchEntry(record, row, 1), _position(record))
 
     def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """One block of the topic's table, and the records themselves if they are kept."""
@@ -183,11 +185,11 @@ class CompactedTopicHandler:
     epoch: int
 
     def take(self, batch: SinkBatch, record: Record) -> None:
-        """Anything but a record without a key, tombstones included."""
+        """Keep every record that has a key, tombstones included."""
         if record.key is None:
             batch.refuse(Poison(record, -1, "a record without a key"))
             return
-        batch.add(SinkBatchEntry(record, None, 1), _place(record))
+        batch.add(SinkBatchEntry(record, None, 1), _position(record))
 
     def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
         """One block of control_records."""
@@ -197,7 +199,7 @@ class CompactedTopicHandler:
 def control_records_block(
     topic: Topic, entries: Sequence[SinkBatchEntry], epoch: int
 ) -> TableBlock:
-    """The records as they came, to be published again if the log is lost."""
+    """The records byte for byte, to be published again if the log is lost."""
     rows: list[Row] = [
         (
             topic.value,
@@ -227,32 +229,32 @@ def batch_row(entry: SinkBatchEntry, epoch: int) -> Row:
 
 @dataclass(slots=True)
 class DeadLetterHandler:
-    """usage.dead-letter: a row for people, and for some reasons rows taken back."""
+    """usage.dead-letter: a row for operators, and for some reasons rows retracted."""
 
     epoch: int
     unreadable: list[str] = field(default_factory=list)
-    """Source places whose rows could not be taken back; for the log, emptied by the writer."""
+    """Source positions whose rows could not be retracted; the writer logs and removes them."""
 
     def take(self, batch: SinkBatch, record: Record) -> None:
-        """Decode the letter, and of some the original."""
+        """Decode the dead letter, and the original where rows must be retracted."""
         try:
-            letter = dead_letter(record.value, TopicPosition(self.epoch, record.offset))
+            rows = dead_letter(record.value, TopicPosition(self.epoch, record.offset))
         except RecordError as error:
             batch.refuse(Poison(record, -1, str(error)))
             return
-        if letter is None:
+        if rows is None:
             return
-        if letter.unreadable:
+        if rows.unreadable:
             self.unreadable.append((record.key or b"").decode(errors="replace"))
-        batch.add(SinkBatchEntry(record, letter, 1 + len(letter.retracted)), _place(record))
+        batch.add(SinkBatchEntry(record, rows, 1 + len(rows.retracted)), _position(record))
 
     def blocks(self, entries: Sequence[SinkBatchEntry]) -> list[TableBlock]:
-        """Retractions and their marks first: a letter that is shown has taken effect."""
-        letters: list[DeadLetterRows] = [entry.item for entry in entries]
-        identities = [each for letter in letters for each in letter.retracted]
+        """Retractions and their invalidations first: a stored dead letter has taken effect."""
+        dead_letters: list[DeadLetterRows] = [entry.item for entry in entries]
+        identities = [each for rows in dead_letters for each in rows.retracted]
         blocks = []
         if identities:
-            marks = invalidations_block(
+            invalidations = invalidations_block(
                 self.epoch,
                 (
                     RollupInvalidation(
@@ -265,12 +267,12 @@ class DeadLetterHandler:
                 ),
             )
             blocks.append(TableBlock(TableName.USAGE_EVENTS, retraction_block(identities)))
-            blocks.append(TableBlock(TableName.USAGE_CHANGES, marks))
-        return [*blocks, TableBlock(TableName.DEAD_LETTERS, dead_letters_block(letters))]
+            blocks.append(TableBlock(TableName.USAGE_CHANGES, invalidations))
+        return [*blocks, TableBlock(TableName.DEAD_LETTERS, dead_letters_block(dead_letters))]
 
 
 def topic_handlers(epoch: int, rate: Rate) -> Mapping[Topic, TopicHandler]:
-    """The shape of every topic the sink reads."""
+    """The handler of every topic that the sink reads."""
     return {
         Topic.USAGE_EVENTS: UsageHandler(epoch, rate),
         Topic.SPEND_SNAPSHOTS: SpendHandler(),

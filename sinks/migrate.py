@@ -35,18 +35,18 @@ _PLACEHOLDER = re.compile(
     r"\{(local|on_cluster|replacing|distributed)(?::([^:}]+))?(?::([^}]+))?\}"
 )
 _CLUSTER_NAME = re.compile(r"^[A-Za-z0-9_-]{1,62}$")
-# Whole lines only, and ends of lines only: both may stand inside a quoted column comment.
+# Whole lines only, and ends of lines only: both may occur inside a quoted column comment.
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 _END = re.compile(r";\s*$", re.MULTILINE)
 
 
 class MigrationError(MeterlineError):
-    """The tables cannot be brought up to date; the message says what to do."""
+    """The tables cannot be migrated; the message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """Makes tables Replicated and Distributed."""
+    """A cluster: its tables are Replicated and Distributed."""
 
     name: str
     keeper_path: str = "/clickhouse/tables/{shard}/{database}/{table}"
@@ -119,7 +119,7 @@ def shipped() -> list[Migration]:
         if name is not None:
             found.append(Migration(int(name[1]), entry.name, entry.read_text(encoding="utf-8")))
     found.sort()
-    # Gaps are fine: numbers are given out before the files are written, and a file that comes
+    # Gaps are fine: numbers are assigned before the files are written, and a file that is added
     # later is applied later. Two files of one number would hide each other in the record.
     if not found or len({migration.number for migration in found}) != len(found):
         message = "migrations are missing or numbered twice: the installation is damaged"
@@ -137,7 +137,7 @@ CREATE TABLE IF NOT EXISTS {local:schema_migrations} {on_cluster}
     applied_at DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'When'
 )
 ENGINE = {replacing:applied_at}
--- One row per file, for ever.
+-- One row per file, kept indefinitely.
 ORDER BY number
 COMMENT 'Applied migrations';
 {distributed:schema_migrations:number}
@@ -156,16 +156,19 @@ def migrate(
     cluster: ClusterOptions | None = None,
     migrations: Sequence[Migration] | None = None,
 ) -> list[str]:
-    """Apply what is missing; the names of the files applied.
+    """Apply the missing migrations.
 
     Args:
         client: the server; on a cluster any of its nodes.
         cluster: None for a single server.
         migrations: other files than the shipped ones.
 
+    Returns:
+        The names of the files applied.
+
     Raises:
         MigrationError: an applied file was edited, or is newer than this installation.
-        ClickHouseError: as the door says.
+        ClickHouseError: the server is unavailable, or refuses a statement.
     """
     wanted = list(shipped() if migrations is None else migrations)
     # 1. The record exists. Safe to repeat.
@@ -178,7 +181,7 @@ def migrate(
     for migration in wanted:
         if migration.number in applied:
             continue
-        # 2. Its statements; each may run twice, so a crash here is mended by the next run.
+        # 2. Its statements; each may run twice, so a crash here is repaired by the next run.
         for statement in migration.statements(cluster):
             client.command(statement)
         # 3. Only now is it recorded.
@@ -200,7 +203,7 @@ def check(wanted: Sequence[Migration], applied: dict[int, Applied], cluster: str
     """Refuse a history that is not the one of this installation.
 
     Raises:
-        MigrationError: as its message says.
+        MigrationError: an applied migration is unknown, was edited, or is another cluster's.
     """
     known = {migration.number: migration for migration in wanted}
     for number, record in sorted(applied.items()):

@@ -1,14 +1,16 @@
-"""Keeps usage_days up to date: counts again the cells that were touched since they were counted.
+"""Keeps usage_days up to date: counts the dirty buckets again.
 
-A count of cells takes four steps:
+A bucket is a department's UTC day (`cell` in table and column names); it is dirty while it has
+invalidations that were not counted. A count of buckets takes four steps:
 
-    1. Read the cells' marks (usage_changes). Rows of a mark are in usage_events before the mark.
-    2. Count the cells from usage_events FINAL into rows of a new attempt. A crash leaves rows
-       that no cell names: nobody reads them, and step 4 of a later round removes them.
-    3. Name the attempt and the marks of step 1 in usage_day_cells: from here on reports read the
-       new rows, all of a cell at once. Marks that came after step 1 make the cell stale again.
-    4. Now and then remove the rows of earlier attempts, an hour after they were replaced, so that
-       a report that is running still finds them.
+    1. Read the invalidations (usage_changes). Their rows are in usage_events before them.
+    2. Count the buckets from usage_events FINAL into rows of a new attempt. A crash leaves rows
+       that no bucket names: no report reads them, and step 4 of a later round removes them.
+    3. Name the attempt and the invalidations of step 1 in usage_day_cells: from here on reports
+       read the new rows, all of a bucket at once. Invalidations that arrive after step 1 make the
+       bucket dirty again.
+    4. Every hour remove the rows of earlier attempts, an hour after they were replaced, so that a
+       report that is running still finds them.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ from meterline.schemas.periods import DAY_MS, HOUR_MS
 
 _log = structlog.get_logger("rollup")
 
-# Cells of one statement: 60 KB of parameters, and some million events at most.
+# Buckets of one statement: 60 KB of parameters, and some million events at most.
 BUCKETS_PER_COUNT = 500
-# Cells of one round: 20 s of work, after which what is stale is read anew.
+# Buckets of one round: 20 s of work, after which the dirty ones are read again.
 BUCKETS_PER_ROUND = 20_000
-# Cells of the present UTC day change all the time: counted again this often at most.
+# Buckets of the current UTC day change all the time: counted again this often at most.
 HOT_SECONDS = 600
 ROUND_SECONDS = 30.0
-# No report runs as long; see STATEMENT_SECONDS_MAX of the door.
+# No report runs as long: STATEMENT_SECONDS_MAX of the client bounds it.
 KEEP_REPLACED_MS = HOUR_MS
 REMOVE_EVERY_SECONDS = 3_600.0
 # An attempt is a time and random bits: no two counts share one, and later ones are greater.
@@ -46,7 +48,7 @@ _EPOCH = date(1970, 1, 1)
 
 
 class DirtyBucket(NamedTuple):
-    """A cell to count, with its marks."""
+    """A bucket to count, with the version of its invalidations."""
 
     organisation: str
     department: str
@@ -114,16 +116,20 @@ def attempt_at(now_ms: int) -> int:
 
 
 def refresh(client: Client, time_zone: str, now_ms: int, *, hot_seconds: int = HOT_SECONDS) -> int:
-    """Count what is stale; how many cells.
+    """Count the dirty buckets.
 
     Args:
         client: the store.
         time_zone: of the billing days.
         now_ms: now, UTC ms.
-        hot_seconds: cells of the present day are left alone for so long after a count.
+        hot_seconds: after a count, buckets of the current day are not counted again within this.
+
+    Returns:
+        Number of buckets counted.
 
     Raises:
-        ClickHouseError: as the door says; what was counted stays, the rest is still stale.
+        ClickHouseError: the store is unavailable or refuses; what was counted is kept, the other
+            buckets are still dirty.
     """
     rows = client.query(
         _STALE,
@@ -134,17 +140,17 @@ def refresh(client: Client, time_zone: str, now_ms: int, *, hot_seconds: int = H
             "cells_max": BUCKETS_PER_ROUND,
         },
     )
-    cells = [DirtyBucket(*row) for row in rows]
-    for first in range(0, len(cells), BUCKETS_PER_COUNT):
-        _count(client, time_zone, now_ms, cells[first : first + BUCKETS_PER_COUNT])
-    return len(cells)
+    buckets = [DirtyBucket(*row) for row in rows]
+    for first in range(0, len(buckets), BUCKETS_PER_COUNT):
+        _count(client, time_zone, now_ms, buckets[first : first + BUCKETS_PER_COUNT])
+    return len(buckets)
 
 
-def _count(client: Client, time_zone: str, now_ms: int, cells: Sequence[DirtyBucket]) -> None:
+def _count(client: Client, time_zone: str, now_ms: int, buckets: Sequence[DirtyBucket]) -> None:
     parameters: dict[str, object] = {
-        "organisations": [cell.organisation for cell in cells],
-        "departments": [cell.department for cell in cells],
-        "days": [cell.day for cell in cells],
+        "organisations": [bucket.organisation for bucket in buckets],
+        "departments": [bucket.department for bucket in buckets],
+        "days": [bucket.day for bucket in buckets],
         "time_zone": time_zone,
         "attempt": attempt_at(now_ms),
     }
@@ -153,19 +159,19 @@ def _count(client: Client, time_zone: str, now_ms: int, cells: Sequence[DirtyBuc
         _COUNT,
         parameters
         | {
-            "first": min(cell.day for cell in cells),
-            "after": max(cell.day for cell in cells) + timedelta(days=1),
+            "first": min(bucket.day for bucket in buckets),
+            "after": max(bucket.day for bucket in buckets) + timedelta(days=1),
         },
     )
-    # 3. Only now do they stand.
-    client.command(_NAME, parameters | {"versions": [cell.version for cell in cells]})
+    # 3. Only now are they read.
+    client.command(_NAME, parameters | {"versions": [bucket.version for bucket in buckets]})
 
 
 def remove_replaced(client: Client, now_ms: int, cluster: str = "") -> None:
-    """Remove the rows of attempts that no cell names, once no report can be reading them.
+    """Remove the rows of attempts that no bucket names, once no report can be reading them.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store is unavailable, or refuses the statement.
     """
     suffix = "_local" if cluster else ""
     on_cluster = f" ON CLUSTER '{cluster}'" if cluster else ""
@@ -188,8 +194,9 @@ def run_rollup(
 ) -> None:
     """Refresh every ROUND_SECONDS until `stop` is set; a failed round is logged and repeated.
 
-    `also` is run in every round: other work on the stored rows that may be repeated.
-    It runs beside a sink. Several sinks may run it at once: they count some cells twice and agree.
+    `also` is called in every round: other work on the stored rows that may be repeated.
+    It runs beside a sink. Several sinks may run it at once: some buckets are counted
+    twice, alike.
     """
     store = client()
     removed_at = time.monotonic()
@@ -204,6 +211,6 @@ def run_rollup(
             except ClickHouseError as error:
                 _log.warning("rollup.waiting", reason=str(error))
             else:
-                _log.debug("rollup.counted", cells=counted)
+                _log.debug("rollup.counted", buckets=counted)
     finally:
         store.close()

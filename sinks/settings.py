@@ -1,4 +1,4 @@
-"""What the sink may hold, how long it may wait, and when it writes."""
+"""Settings of the sink: bounds of memory, waits, and when a batch is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USAGE_POLICY = FlushPolicy(rows_max=100_000, bytes_max=40_000_000, age_ms_max=40
 # Snapshots are replaced many times a second; within the age only the newest of a key is kept, so
 # a longer one saves inserts. 20,000 keys are more than 4,000 active API keys have windows.
 SPEND_POLICY = FlushPolicy(rows_max=20_000, bytes_max=8_000_000, age_ms_max=1_000)
-# Alerts, commands, letters and audits are few and people wait for them.
+# Alerts, commands, dead letters and audits are few, and operators wait for them.
 CONTROL_POLICY = FlushPolicy(rows_max=5_000, bytes_max=8_000_000, age_ms_max=400)
 
 
@@ -38,15 +38,15 @@ class SinkSettings:
     """Consumer group: more processes of the same group share the partitions."""
     policies: Mapping[Topic, FlushPolicy] = field(default_factory=_policies)
     poll_records_max: int = 100
-    """Messages taken at once: with 500 events each, 50,000 events and 20 MB at most."""
+    """Messages per poll: with 500 events each, 50,000 events and 20 MB at most."""
     poll_ms_max: int = 100
     """How long a poll waits for messages; a stop is noticed within this."""
     retry_ms_min: int = 200
     """First wait when ClickHouse or the broker is away; doubles up to the greatest."""
     retry_ms_max: int = 5_000
-    """Short enough that a restarted server is found again while people look."""
+    """Short enough that a restarted server is used again within seconds."""
     refused_messages_max: int = 20
-    """Messages ClickHouse may refuse in one batch; more means that not the messages are wrong but
-    the tables, and the sink stops rather than making dead letters of everything."""
+    """Messages that ClickHouse may refuse in one batch; more means that the tables are wrong, not
+    the messages, and the sink stops rather than making dead letters of everything."""
     crash_at: str = ""
     """Test only: the effect at which the process kills itself, `NAME` or `NAME:N` for the Nth."""

@@ -1,4 +1,4 @@
-"""Writes one batch: ClickHouse first, then dead letters. Never gives up, never loses."""
+"""Writes one batch: ClickHouse first, then dead letters; retries until both have it."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from meterline.sinks.settings import SinkSettings
 _log = structlog.get_logger("sink")
 
 Hold: TypeAlias = Callable[[float], None]
-"""Wait so many seconds; raises StoppedError when the sink is asked to stop."""
+"""Wait for that many seconds; raises StoppedError when the sink is asked to stop."""
 
 # A dead letter's acknowledgement by a live broker takes milliseconds.
 DEAD_LETTER_FLUSH_SECONDS_MAX = 10.0
 
 
 class SinkError(MeterlineError):
-    """The sink cannot go on; the message says what to do."""
+    """The sink cannot continue; the message names the remedy."""
 
 
 class Backoff:
     """Waits that double between two bounds."""
 
     def __init__(self, settings: SinkSettings) -> None:
-        """Begin with the least."""
+        """Start with the shortest wait."""
         self._settings = settings
         self._next_ms = settings.retry_ms_min
 
     def next_seconds(self) -> float:
-        """How long to wait now."""
+        """Seconds to wait before the next attempt."""
         wait_ms = self._next_ms
         self._next_ms = min(wait_ms * 2, self._settings.retry_ms_max)
         return wait_ms / 1000
@@ -69,7 +69,7 @@ class BatchWriter:
         meter: Meter,
         failpoints: Failpoints[SinkFailpoint],
     ) -> None:
-        """Connect to nothing yet.
+        """Create a writer; the broker is connected when the first dead letter needs it.
 
         Args:
             settings: bounds and waits.
@@ -85,7 +85,7 @@ class BatchWriter:
         self._meter = meter
         self._failpoints = failpoints
 
-    def write(self, batch: SinkBatch, shape: TopicHandler, hold: Hold) -> None:
+    def write(self, batch: SinkBatch, handler: TopicHandler, hold: Hold) -> None:
         """Store a batch; when it returns, its offsets may be committed.
 
         Steps, each repeated until it succeeds:
@@ -97,34 +97,34 @@ class BatchWriter:
            source position, so a repeat is recognisable.
 
         Raises:
-            SinkError: more is refused than bad messages explain.
-            ClickHouseError, KafkaClientError: Stop only.
+            SinkError: ClickHouse refuses more messages than `refused_messages_max`.
+            ClickHouseError, KafkaClientError: an error that no retry helps against.
         """
         self._failpoints.hit(SinkFailpoint.BEFORE_INSERT)
         entries = list(batch.entries.values())
         poison = list(batch.poison)
         if entries:
-            poison += self._insert(entries, shape, hold)
-        if isinstance(shape, DeadLetterHandler):
-            self._tell_unreadable(shape)
+            poison += self._insert(entries, handler, hold)
+        if isinstance(handler, DeadLetterHandler):
+            self._log_unreadable(handler)
         self._failpoints.hit(SinkFailpoint.AFTER_INSERT)
         if poison:
-            self._send_letters(poison, hold)
+            self._send_dead_letters(poison, hold)
             self._failpoints.hit(SinkFailpoint.AFTER_DEAD_LETTERS)
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         self._client.close()
         if self._producer is not None:
             self._producer.close()
 
     def _insert(
-        self, entries: Sequence[SinkBatchEntry], shape: TopicHandler, hold: Hold
+        self, entries: Sequence[SinkBatchEntry], handler: TopicHandler, hold: Hold
     ) -> list[Poison]:
         try:
             refusals = insert_bisecting(
                 entries,
-                lambda part: self._insert_part(part, shape, hold),
+                lambda part: self._insert_part(part, handler, hold),
                 self._settings.refused_messages_max,
             )
         except TooManyRefusedError as error:
@@ -136,11 +136,11 @@ class BatchWriter:
         return [Poison(each.entry.record, -1, each.detail) for each in refusals]
 
     def _insert_part(
-        self, part: Sequence[SinkBatchEntry], shape: TopicHandler, hold: Hold
+        self, part: Sequence[SinkBatchEntry], handler: TopicHandler, hold: Hold
     ) -> str | None:
         token = dedup_token(self._settings.epoch, part)
         try:
-            blocks = shape.blocks(part)
+            blocks = handler.blocks(part)
             for table, block in blocks:
                 columns = [InsertColumn(*column) for column in block.columns]
 
@@ -171,10 +171,10 @@ class BatchWriter:
                 hold(backoff.next_seconds())
             else:
                 if waited:
-                    _log.info("sink.going_on")
+                    _log.info("sink.resumed")
                 return
 
-    def _send_letters(self, poison: Sequence[Poison], hold: Hold) -> None:
+    def _send_dead_letters(self, poison: Sequence[Poison], hold: Hold) -> None:
         def send() -> None:
             if self._producer is None:
                 self._producer = self._open_producer()
@@ -184,8 +184,8 @@ class BatchWriter:
 
         self._until_available(send, hold)
         for each in poison:
-            place = f"{each.record.topic}-{each.record.partition}-{each.record.offset}"
-            _log.error("sink.refused", place=place, index=each.index, detail=each.detail)
+            position = f"{each.record.topic}-{each.record.partition}-{each.record.offset}"
+            _log.error("sink.refused", position=position, index=each.index, detail=each.detail)
         self._meter.count(Metric.REJECTS, len(poison), reason=RejectReason.NOT_STORABLE.value)
 
     def _send(self, producer: Producer, letter: DeadLetter) -> None:
@@ -194,14 +194,14 @@ class BatchWriter:
                 Topic.DEAD_LETTERS.value, letter.key().encode(), encode_dead_letter(letter)
             )
         except MessageRefusedError as error:
-            # ORIGINAL_BYTES_MAX keeps letters far below the broker's limit.
+            # ORIGINAL_BYTES_MAX keeps dead letters far below the broker's limit.
             message = f"the broker refuses a dead letter: {error}; run `meterline topics apply`"
             raise SinkError(message) from error
 
-    def _tell_unreadable(self, shape: DeadLetterHandler) -> None:
+    def _log_unreadable(self, handler: DeadLetterHandler) -> None:
         # One by one: the sink's thread adds to it meanwhile.
-        while shape.unreadable:
-            _log.error("sink.retraction_unreadable", letter=shape.unreadable.pop())
+        while handler.unreadable:
+            _log.error("sink.retraction_unreadable", dead_letter=handler.unreadable.pop())
 
 
 def dead_letter_of(poison: Poison) -> DeadLetter:

@@ -1,4 +1,4 @@
-"""Decisions of storing, as pure functions.
+"""Storage decisions, as pure functions.
 
 Owns: state and the functions from state to state.
 Reads: its arguments.

@@ -1,4 +1,4 @@
-"""Pure: what has been read and not yet written, and when it is time to write.
+"""Pure: what has been read and not yet written, and when a batch is due.
 
 A batch holds whole Kafka messages of one topic. The offsets it covers may be committed when all of
 its entries are in ClickHouse.
@@ -37,11 +37,11 @@ class FlushReason(StrEnum):
 
 
 class SinkBatchEntry(NamedTuple):
-    """One Kafka message, prepared."""
+    """One Kafka message, decoded."""
 
     record: Record
     item: Any
-    """What the topic's shape makes blocks of."""
+    """The value that the topic's handler makes inserts of."""
     rows: int
 
 
@@ -62,7 +62,7 @@ class SinkBatch:
     """Entries of one topic, with the offsets they cover."""
 
     def __init__(self, topic: str) -> None:
-        """Begin empty."""
+        """Create an empty batch."""
         self.topic = topic
         self.entries: dict[Hashable, SinkBatchEntry] = {}
         self.poison: list[Poison] = []
@@ -76,13 +76,13 @@ class SinkBatch:
         return bool(self._next)
 
     def read(self, record: Record, now_ms: int) -> None:
-        """Note that a message was read, whatever becomes of it."""
+        """Note that a message was read, whether it is stored or not."""
         if not self._next:
             self.began_ms = now_ms
         self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
     def add(self, entry: SinkBatchEntry, key: Hashable) -> None:
-        """Take an entry; one with the same key is replaced by it."""
+        """Add an entry; it replaces one with the same key."""
         old = self.entries.get(key)
         if old is not None:
             self.rows -= old.rows
@@ -92,7 +92,7 @@ class SinkBatch:
         self.bytes += _size(entry.record)
 
     def refuse(self, poison: Poison) -> None:
-        """Take what cannot be stored."""
+        """Add a message that cannot be stored."""
         self.poison.append(poison)
         self.bytes += _size(poison.record)
 
@@ -102,13 +102,15 @@ class SinkBatch:
         return dict(self._next)
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Drop what came from partitions that are another member's now."""
-        gone = {each for each in partitions if each.topic == self.topic}
-        if not gone & self._next.keys():
+        """Drop the messages of partitions that another member owns now."""
+        revoked = {each for each in partitions if each.topic == self.topic}
+        if not revoked & self._next.keys():
             return
-        self._next = {each: offset for each, offset in self._next.items() if each not in gone}
-        kept = {key: entry for key, entry in self.entries.items() if _partition(entry) not in gone}
-        self.poison = [each for each in self.poison if _partition(each) not in gone]
+        self._next = {each: offset for each, offset in self._next.items() if each not in revoked}
+        kept = {
+            key: entry for key, entry in self.entries.items() if _partition(entry) not in revoked
+        }
+        self.poison = [each for each in self.poison if _partition(each) not in revoked]
         self.entries, self.rows, self.bytes = {}, 0, sum(_size(e.record) for e in self.poison)
         for key, entry in kept.items():
             self.add(entry, key)
@@ -145,7 +147,7 @@ def dedup_token(epoch: int, entries: Sequence[SinkBatchEntry]) -> str:
 
 
 class Refusal(NamedTuple):
-    """What bisecting found: an entry that is refused even alone."""
+    """An entry that is refused even alone."""
 
     entry: SinkBatchEntry
     detail: str
@@ -154,7 +156,7 @@ class Refusal(NamedTuple):
 def halves(
     entries: Sequence[SinkBatchEntry],
 ) -> tuple[Sequence[SinkBatchEntry], Sequence[SinkBatchEntry]]:
-    """Split a refused batch to find the entry that spoils it."""
+    """Split a refused batch to find the entry that is refused."""
     middle = len(entries) // 2
     return entries[:middle], entries[middle:]
 
@@ -164,7 +166,7 @@ Insert = Callable[[Sequence[SinkBatchEntry]], str | None]
 
 
 class TooManyRefusedError(MeterlineError):
-    """More messages refused than bad messages explain: something else is wrong."""
+    """More messages are refused than poison messages explain: the tables are wrong."""
 
 
 def insert_bisecting(
@@ -191,7 +193,7 @@ def insert_bisecting(
                 raise TooManyRefusedError(detail)
             continue
         left, right = halves(part)
-        # The left half first, so that messages go in as they came.
+        # The left half first, so that messages are inserted in their order.
         waiting += [right, left]
     return refusals
 

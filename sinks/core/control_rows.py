@@ -37,22 +37,22 @@ Row: TypeAlias = tuple[Any, ...]
 
 
 class RecordError(MeterlineError, ValueError):
-    """A record that nobody of ours wrote; the text says what is wrong with it."""
+    """A record that Meterline did not write; the message says what is wrong with it."""
 
 
 class TopicPosition(NamedTuple):
-    """Where a record stands in its topic."""
+    """Position of a record in its topic."""
 
     epoch: int
     offset: int
 
     @property
     def version(self) -> int:
-        """The last record of a key stands."""
+        """The version that lets the last record of a key win."""
         return totals_version(self.epoch, self.offset)
 
 
-def alert_row(value: bytes, place: TopicPosition) -> Row:
+def alert_row(value: bytes, source: TopicPosition) -> Row:
     """A row of alerts; AlertError if the record is no alert."""
     alert = decode_alert(value)
     return (
@@ -77,11 +77,11 @@ def alert_row(value: bytes, place: TopicPosition) -> Row:
         alert.ends_at_ms,
         alert.reset_at_ms,
         list(alert.commands),
-        place.version,
+        source.version,
     )
 
 
-def command_row(value: bytes, place: TopicPosition) -> Row:
+def command_row(value: bytes, source: TopicPosition) -> Row:
     """A row of throttle_commands; ThrottleError if the record is no command."""
     command = decode_command(value)
     return (
@@ -104,17 +104,17 @@ def command_row(value: bytes, place: TopicPosition) -> Row:
         command.degrade_percent,
         command.degrade_nano_usd_per_hour,
         command.issuer,
-        place.version,
+        source.version,
     )
 
 
-def ack_row(value: bytes, place: TopicPosition) -> Row:
+def ack_row(value: bytes, source: TopicPosition) -> Row:
     """A row of throttle_acks; ThrottleError if the record is no acknowledgement."""
     ack = decode_ack(value)
-    return (ack.relay, ack.scope, ack.epoch, ack.seq, ack.applied.value, ack.at_ms, place.version)
+    return (ack.relay, ack.scope, ack.epoch, ack.seq, ack.applied.value, ack.at_ms, source.version)
 
 
-def audit_row(value: bytes, place: TopicPosition) -> Row:
+def audit_row(value: bytes, source: TopicPosition) -> Row:
     """A row of audit_log; pydantic's ValidationError if the record is no entry."""
     entry = decode_audit(value)
     return (
@@ -126,11 +126,11 @@ def audit_row(value: bytes, place: TopicPosition) -> Row:
         entry.reason,
         entry.before,
         entry.after,
-        place.version,
+        source.version,
     )
 
 
-def delivery_row(value: bytes, place: TopicPosition) -> Row:
+def delivery_row(value: bytes, source: TopicPosition) -> Row:
     """A row of deliveries; MsgspecError if the record is no delivery."""
     delivery = decode_delivery(value)
     return (
@@ -145,7 +145,7 @@ def delivery_row(value: bytes, place: TopicPosition) -> Row:
         delivery.error,
         delivery.next_attempt_ms,
         delivery.duration_ms,
-        place.version,
+        source.version,
         [bytes(alert).decode() for alert in delivery.alerts],
         list(delivery.alert_ids),
         delivery.route,
@@ -171,7 +171,7 @@ ROW_TOPICS: Mapping[Topic, RowTopic] = MappingProxyType(
 )
 
 
-def record_row(topic: Topic, value: bytes | None, place: TopicPosition) -> Row | None:
+def record_row(topic: Topic, value: bytes | None, source: TopicPosition) -> Row | None:
     """The row of one record; None for a tombstone, which ends a state and deletes no history.
 
     Raises:
@@ -180,7 +180,7 @@ def record_row(topic: Topic, value: bytes | None, place: TopicPosition) -> Row |
     if value is None:
         return None
     try:
-        return ROW_TOPICS[topic].row(value, place)
+        return ROW_TOPICS[topic].row(value, source)
     except (
         AlertError,
         ThrottleError,
@@ -192,12 +192,12 @@ def record_row(topic: Topic, value: bytes | None, place: TopicPosition) -> Row |
 
 
 def rows_block(table: Table, rows: Sequence[Row]) -> Block:
-    """The columns of many rows."""
+    """The columns of a block of rows."""
     return Block(table.columns, list(zip(*rows, strict=True)), len(rows))
 
 
 class SpendWindow(NamedTuple):
-    """One spend window: what is coalesced, and what it is now."""
+    """One snapshot of a spend window: its key, by which it is coalesced, and its totals."""
 
     key: SnapshotKey
     totals: Totals
@@ -244,15 +244,15 @@ def _spend_row(key: SnapshotKey, totals: Totals) -> Row:
 
 
 class DeadLetterRows(NamedTuple):
-    """One dead letter: its row, and the rows of usage_events that it takes back."""
+    """One dead letter: its row, and the rows of usage_events that it retracts."""
 
     row: Row
     retracted: tuple[RowIdentity, ...]
     unreadable: bool
-    """It should take rows back, but its original does not say whose."""
+    """It should retract rows, but its original does not identify them."""
 
 
-def dead_letter(value: bytes | None, place: TopicPosition) -> DeadLetterRows | None:
+def dead_letter(value: bytes | None, source: TopicPosition) -> DeadLetterRows | None:
     """Read one dead letter; None for a tombstone.
 
     Raises:
@@ -268,7 +268,7 @@ def dead_letter(value: bytes | None, place: TopicPosition) -> DeadLetterRows | N
         raise RecordError(message) from error
     row = (
         letter.topic,
-        place.epoch,
+        source.epoch,
         letter.partition,
         letter.offset,
         letter.index,
@@ -279,11 +279,11 @@ def dead_letter(value: bytes | None, place: TopicPosition) -> DeadLetterRows | N
         letter.seq,
         letter.timestamp_ms,
         original,
-        place.version,
+        source.version,
     )
     if letter.reason not in RETRACTED or letter.topic != Topic.USAGE_EVENTS.value:
         return DeadLetterRows(row, (), unreadable=False)
-    retracted = _retracted(letter, original, place.epoch)
+    retracted = _retracted(letter, original, source.epoch)
     return DeadLetterRows(row, retracted, unreadable=not retracted)
 
 
@@ -307,7 +307,7 @@ _IDENTITY_FIELDS: Final = ("id", "time_ms", "organisation", "key", "department")
 def _retracted_from_part(
     letter: DeadLetter, original: bytes, epoch: int
 ) -> tuple[RowIdentity, ...]:
-    """An original that was cut: the fields of the sorting key come first in our relays' events."""
+    """An original that was cut: the fields of the sorting key come first in a relay's events."""
     try:
         part = pydantic_core.from_json(original, allow_partial=True)
     except ValueError:
@@ -329,9 +329,9 @@ def _retracted_from_part(
     )
 
 
-def dead_letters_block(letters: Sequence[DeadLetterRows]) -> Block:
+def dead_letters_block(dead_letters: Sequence[DeadLetterRows]) -> Block:
     """The columns of many dead letters."""
-    return rows_block(DEAD_LETTERS, [letter.row for letter in letters])
+    return rows_block(DEAD_LETTERS, [each.row for each in dead_letters])
 
 
 def _first_line(error: Exception) -> str:

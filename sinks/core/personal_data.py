@@ -1,8 +1,8 @@
 """Personal data kept apart: e-mail, address and software of a caller become one number.
 
 The number is a keyed hash whose key this process makes at its start and forgets at its end: the
-same person has another number after a restart, and once the row in `persons` is deleted nobody,
-the operator included, can tell whose the number was.
+same person has another number after a restart, and once the row in `persons` is deleted, not even
+the operator can tell whose the number was.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class PersonalData(NamedTuple):
     user_agent: str
 
 
-# Callers of an hour; a miss costs 2 us.
+# The callers of an hour; a miss costs 2 us.
 @lru_cache(maxsize=65_536)
 def personal_data_of(
     organisation: str, user: str, email: str, address: str, agent: str
 ) -> PersonalData:
-    """The person with a number, 0 where nothing personal was sent."""
+    """Personal data with its number, 0 where nothing personal was sent."""
     number = 0
     if email or address or agent:
         parts = (organisation, user, email, address, agent)
@@ -47,9 +47,12 @@ def personal_data_of(
 
 
 def take_personal_data(columns: dict[str, Sequence[Any]]) -> frozenset[PersonalData]:
-    """Take the personal columns out and put `person` in; who they are.
+    """Replace the personal columns by `person`, a number per row.
 
-    A column in which nobody has anything may be missing.
+    A column that is empty in every row may be missing.
+
+    Returns:
+        The personal data that the numbers stand for.
     """
     personal = [columns.pop(name, None) for name in _COLUMNS]
     if not any(personal):
@@ -63,8 +66,10 @@ def take_personal_data(columns: dict[str, Sequence[Any]]) -> frozenset[PersonalD
     return frozenset(each for each in found if each.person)
 
 
-def personal_data_rows(persons: Iterable[PersonalData], seen_ms: int) -> list[tuple[Any, ...]]:
+def personal_data_rows(
+    personal_data: Iterable[PersonalData], seen_ms: int
+) -> list[tuple[Any, ...]]:
     """Rows in the column order of the table."""
-    rows = [(*each, seen_ms) for each in persons]
+    rows = [(*each, seen_ms) for each in personal_data]
     assert all(len(row) == len(PERSONS.columns) for row in rows)
     return rows

@@ -1,4 +1,8 @@
-"""Pure: which cells (departments' UTC days) a batch of stored rows touched: rows of usage_changes."""
+"""Pure: roll-up invalidations, rows of usage_changes.
+
+A bucket is what the roll-up counts and replaces at once, a department's UTC day. Storing rows of a
+bucket makes it dirty: an invalidation with a greater version than the roll-up has counted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from meterline.sinks.core.versions import invalidation_version
 
 
 class RollupBucket(NamedTuple):
-    """What the roll-up counts at once."""
+    """A department's UTC day."""
 
     organisation: str
     department: str
@@ -21,36 +25,36 @@ class RollupBucket(NamedTuple):
 
 
 class RollupInvalidation(NamedTuple):
-    """What one record touched, and where it stands."""
+    """The buckets that one record makes dirty, and the record's position."""
 
-    cells: frozenset[RollupBucket]
+    buckets: frozenset[RollupBucket]
     shard: str
     offset: int
 
 
 def buckets_of(rows: UsageRows) -> frozenset[RollupBucket]:
-    """The cells of one message's rows."""
+    """The buckets of one message's rows."""
     columns = rows.columns
     days = [time_ms // DAY_MS for time_ms in columns["event_time"]]
-    touched = set(zip(columns["organisation"], columns["department"], days, strict=True))
-    return frozenset(RollupBucket(*each) for each in touched)
+    dirty = set(zip(columns["organisation"], columns["department"], days, strict=True))
+    return frozenset(RollupBucket(*each) for each in dirty)
 
 
 def buckets_of_identities(identities: Iterable[RowIdentity]) -> frozenset[RollupBucket]:
-    """The cells of rows that are taken back."""
+    """The buckets of rows that are retracted."""
     return frozenset(
         RollupBucket(each.organisation, each.department, each.event_time // DAY_MS)
         for each in identities
     )
 
 
-def invalidations_block(epoch: int, touched: Iterable[RollupInvalidation]) -> Block:
-    """One row per cell and shard, with the greatest version; at least one record."""
+def invalidations_block(epoch: int, invalidations: Iterable[RollupInvalidation]) -> Block:
+    """One row per bucket and shard, with the greatest version; of at least one record."""
     newest: dict[tuple[RollupBucket, str], int] = {}
-    for cells, shard, offset in touched:
+    for buckets, shard, offset in invalidations:
         version = invalidation_version(epoch, offset)
-        for cell in cells:
-            place = (cell, shard)
-            newest[place] = max(version, newest.get(place, 0))
-    rows = [(*cell, shard, version) for (cell, shard), version in newest.items()]
+        for bucket in buckets:
+            key = (bucket, shard)
+            newest[key] = max(version, newest.get(key, 0))
+    rows = [(*bucket, shard, version) for (bucket, shard), version in newest.items()]
     return Block(USAGE_CHANGES.columns, list(zip(*rows, strict=True)), len(rows))

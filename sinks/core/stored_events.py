@@ -42,7 +42,7 @@ def stored_event(row: Sequence[Any]) -> UsageEvent:
 
 
 def _clamped(extra: str) -> dict[str, int]:
-    """What was stored clamped, as it was sent."""
+    """The values that were stored clamped, as they were sent."""
     noted = orjson.loads(extra)
     return {
         field: int(noted[column])

@@ -33,7 +33,7 @@ from meterline.sinks.core.versions import first_version
 
 
 class RatedEvent(Protocol):
-    """What rating says of an event."""
+    """The price of an event."""
 
     @property
     def cost_nano_usd(self) -> int:
@@ -63,8 +63,7 @@ class _StrictBatch(UsageBatch, frozen=True, kw_only=True, gc=False):
     events: tuple[_StrictEvent, ...]
 
 
-# Tells whether a batch has any unknown field, while it decodes it; looking for them in every event
-# would cost 2 us.
+# Detects an unknown field while it decodes a batch; a search of every event would cost 2 us.
 _strict_decoder = msgspec.json.Decoder(_StrictBatch)
 _FIELDS: Final = UsageEvent.__struct_fields__
 _KNOWN: Final = frozenset(_FIELDS)
@@ -90,7 +89,7 @@ _COLUMNS: Final = {column.name: column for column in USAGE_EVENTS.columns}
 
 
 def default_of(column: Column) -> Any:
-    """What ClickHouse fills in, as the driver takes it."""
+    """The value that ClickHouse fills in, as the driver takes it."""
     if column.type.startswith("Nullable"):
         return None
     if column.type == TAGS:
@@ -107,7 +106,7 @@ def _default(column_name: str) -> Any:
 _EVENT_COLUMNS: Final = tuple(
     (name, _default(name)) for name in (COLUMN_OF.get(each, each) for each in _FIELDS)
 )
-# Texts that come again and again, and those that are only one row's.
+# Texts that repeat from row to row, as opposed to those of one row.
 _REPEATED: Final = frozenset(
     {column.name for column in USAGE_EVENTS.columns if column.type == LABEL}
     | {"user", "key", "key_name"}
@@ -127,26 +126,26 @@ _CODE_OF: Final = {
     for column in USAGE_EVENTS.columns
     if column.type in _ARRAY_CODES
 }
-# More labels, keys and users than one batch has; 8 MB. Beginning again costs 0.1 us a text.
+# More labels, keys and users than one batch has; 8 MB. Starting again costs 0.1 us a text.
 REPEATED_TEXTS_MAX: Final = 65_536
 
 
-class _OneOfEach(dict[str, str]):
-    """Gives equal texts one object.
+class _Interned(dict[str, str]):
+    """Interns texts: equal texts become one object.
 
     The decoder makes a new text for every field of every row. A batch of them does not
     fit into the processor's cache, and each is hashed again when the driver builds a dictionary.
     """
 
     def __missing__(self, text: str) -> str:
-        """Take in a text that is new."""
+        """Keep a text that is new."""
         if len(self) >= REPEATED_TEXTS_MAX:
             self.clear()
         self[text] = text
         return text
 
 
-_one_of = _OneOfEach().__getitem__
+_one_of = _Interned().__getitem__
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +168,8 @@ class UsageRows:
     lane: str = ""
     """Of the batch; empty for a single event."""
     seq: int = 0
-    persons: frozenset[PersonalData] = frozenset()
-    """Whom the numbers in the column `person` stand for."""
+    personal_data: frozenset[PersonalData] = frozenset()
+    """What the numbers in the column `person` stand for."""
 
 
 class Block(NamedTuple):
@@ -216,9 +215,9 @@ def usage_rows(
         if not events:
             return UsageRows({}, 0, unstorable, message.lane, message.seq)
     columns = _event_columns(events)
-    persons = take_personal_data(columns)
+    personal_data = take_personal_data(columns)
     first = first_version(epoch, offset)
-    ours: dict[str, Sequence[Any]] = {
+    computed: dict[str, Sequence[Any]] = {
         "cost_usd": [each.cost_nano_usd for each in rated],
         "priced": [each.priced for each in rated],
         "model": [each.model for each in rated],
@@ -228,16 +227,16 @@ def usage_rows(
         "version": [first - 2 * position for position in positions],
     }
     if not isinstance(events[0], _StrictEvent):
-        ours["extra"] = _extra_texts(value, positions)
-    columns |= {name: values for name, values in ours.items() if any(values)}
+        computed["extra"] = _extra_texts(value, positions)
+    columns |= {name: values for name, values in computed.items() if any(values)}
     _clamp(columns)
     for name in columns.keys() & _CODE_OF.keys():
         columns[name] = array(_CODE_OF[name], columns[name])
-    return UsageRows(columns, len(events), unstorable, message.lane, message.seq, persons)
+    return UsageRows(columns, len(events), unstorable, message.lane, message.seq, personal_data)
 
 
 def _event_columns(events: tuple[UsageEvent, ...]) -> dict[str, Sequence[Any]]:
-    """The columns of what the events say, without those in which all have the default."""
+    """The columns of the events' own fields, without those in which all have the default."""
     transposed = zip(*map(msgspec.structs.astuple, events), strict=True)
     columns: dict[str, Sequence[Any]] = {}
     for (name, default), values in zip(_EVENT_COLUMNS, transposed, strict=True):
@@ -252,7 +251,7 @@ def _event_columns(events: tuple[UsageEvent, ...]) -> dict[str, Sequence[Any]]:
 
 
 def _extra_texts(value: bytes, positions: Sequence[int]) -> list[str]:
-    """What the decoder did not take, as JSON per event; `value` is known to be a JSON object."""
+    """The fields that the decoder does not know, as JSON per event; `value` is a JSON object."""
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
@@ -338,7 +337,7 @@ RETRACTION_COLUMNS: Final = (
 
 
 def retraction_block(identities: Sequence[RowIdentity]) -> Block:
-    """The rows that take others back."""
+    """The rows that retract others."""
     data: list[Sequence[Any]] = [list(values) for values in zip(*identities, strict=True)]
     return Block(RETRACTION_COLUMNS, [*data, [1] * len(identities)], len(identities))
 

@@ -1,4 +1,4 @@
-"""Which row of one event stands: the version of a row, made of its place in the log.
+"""Which row of one event wins: the version of a row, made of its position in the log.
 
 ClickHouse keeps, per sorting key, the row with the greatest version. The streams count the first
 occurrence of an event, so the version falls with the source position:
@@ -10,12 +10,12 @@ occurrence of an event, so the version falls with the source position:
   arrival, however often each is inserted.
 - The streams refuse a row after the sink stored it (conflict, restarted lane): the retraction has
   the refused row's version + 1 and is_deleted = 1. That is above the refused row and still below
-  every earlier row, because versions of different positions differ by 2 at least. So it takes the
-  refused row back, never an original before it, and may come before the row itself.
-- A log that was lost begins again at offset 0 with a raised epoch: its positions are all later, so
-  an event that is sent again in it loses to the row that is there.
-- A retraction also hides later rows of its own sorting key: whoever refuses an event of that
-  identity at one position refuses it at all later ones (its id belongs to another body).
+  every earlier row, because versions of different positions differ by 2 at least. So it retracts
+  the refused row, never an original before it, and may arrive before the row itself.
+- A log that was lost starts again at offset 0 with a raised epoch: its positions are all later, so
+  an event that is sent again in it loses to the stored row.
+- A retraction also hides later rows of its own sorting key: streams that refuse an event of that
+  identity at one position refuse it at all later ones (its id belongs to another body).
 
 Limits: offsets below 2**44 (560 years of 1,000 messages a second in one partition), epochs below
 1,024, 512 events a message.
@@ -35,17 +35,17 @@ EPOCH_MAX: Final = 2**EPOCH_BITS - 1
 OFFSET_MAX: Final = 2**OFFSET_BITS - 1
 POSITION_MAX: Final = 2 ** (INDEX_BITS + OFFSET_BITS + EPOCH_BITS) - 1
 _TOTALS_OFFSET_BITS: Final = 48
-_MARK_OFFSET_BITS: Final = 40
+_INVALIDATION_OFFSET_BITS: Final = 40
 
 assert EVENTS_PER_BATCH_MAX <= 2**INDEX_BITS
 
 
 class PositionError(MeterlineError, ValueError):
-    """A place in the log that no version can be made of."""
+    """A position in the log that is beyond the bits of a version."""
 
 
 class Position(NamedTuple):
-    """Where an event came from, within its partition."""
+    """Position of an event within its partition."""
 
     epoch: int
     offset: int
@@ -72,12 +72,12 @@ def row_version(position: Position) -> int:
 
 
 def retraction_version(position: Position) -> int:
-    """The version of the row that takes the event's row back."""
+    """The version of the row that retracts the event's row."""
     return row_version(position) + 1
 
 
 def position_of(version: int) -> Position:
-    """The place a version was made of; a row and its retraction have the same."""
+    """The position that a version was made of; a row and its retraction have the same."""
     position = POSITION_MAX - version // 2
     return Position(
         position >> (OFFSET_BITS + INDEX_BITS),
@@ -87,17 +87,17 @@ def position_of(version: int) -> Position:
 
 
 def totals_version(epoch: int, offset: int) -> int:
-    """The version of a spend window: the newest (epoch, offset) wins; offset -1 is an opening.
+    """The version of a spend window: the newest (epoch, offset) wins; offset -1 is a bootstrap.
 
-    Also the version of records of topics in which the last one of a key stands.
+    Also the version of records of topics of which the last one of a key is valid.
     """
     return (epoch << _TOTALS_OFFSET_BITS) + offset + 1
 
 
 def invalidation_version(epoch: int, offset: int) -> int:
-    """The version of a mark of usage_changes; rises with (epoch, offset) of its shard.
+    """The version of a roll-up invalidation; rises with (epoch, offset) of its shard.
 
     Offsets below 2**40 (35 years of 1,000 messages a second), so that the sum over 16,384 shards
     of any epoch still fits into 64 bits.
     """
-    return (epoch << _MARK_OFFSET_BITS) + offset + 1
+    return (epoch << _INVALIDATION_OFFSET_BITS) + offset + 1

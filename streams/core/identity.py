@@ -204,8 +204,8 @@ class IdIndex:
         """
         ordered = list(rows)
         total = sum(row.count for row in ordered)
-        # Older rows first: an id may be in one that was evicted, and again in a later one. The state
-        # record's lanes know of these evictions already.
+        # Older rows first: an id may be in one that was evicted, and again in a later one. The lanes
+        # of the state record know of these evictions already.
         self._rows = deque(ordered)
         while self._rows and total - self._rows[0].count >= self._horizon:
             total -= self._rows.popleft().count

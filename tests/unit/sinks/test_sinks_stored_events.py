@@ -46,7 +46,7 @@ def as_read(event: UsageEvent) -> tuple[Any, ...]:
     defaults |= dict.fromkeys(("user_email", "client_ip", "user_agent"), "")
     values = {name: column[0] for name, column in rows.columns.items()}
     # As the question joins them.
-    for person in rows.persons:
+    for person in rows.personal_data:
         values |= {
             "user_email": person.user_email,
             "client_ip": person.client_ip,

@@ -93,7 +93,7 @@ def test_personal_data_is_apart() -> None:
     assert third == 0
     assert fourth not in {0, first}
     assert not message.columns.keys() & ana.keys()
-    assert {each.person: each.user_email for each in message.persons} == {
+    assert {each.person: each.user_email for each in message.personal_data} == {
         first: "ana@acme.test",
         fourth: "",
     }
