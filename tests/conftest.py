@@ -32,6 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command run inside a test sets up logging to that test's own, soon closed, output."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
 @pytest.fixture(scope="session")
 def kafka_kind(request: pytest.FixtureRequest) -> str:
     """The broker that the integration suite was asked to run on."""
