@@ -49,7 +49,7 @@ from meterline.alerting.core.totals import WindowKey
 from meterline.alerting.health_checks import HealthCheckThread
 from meterline.alerting.rules.registry import RULES
 from meterline.alerting.settings import AlertingSettings
-from meterline.alerting.top_contributors import Store, explained
+from meterline.alerting.top_contributors import ContributorStore, explained
 from meterline.backends.kafka.config import KafkaConfig, Record
 from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaClientError
 from meterline.backends.kafka.producer import Producer
@@ -87,21 +87,21 @@ class _ReplacedError(MeterlineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Dependencies:
     """What the worker touches outside itself."""
 
     producer: Producer
     clock: Clock
     meter: Meter
     failpoints: Failpoints[AlertingFailpoint]
-    store: Store | None = None
+    store: ContributorStore | None = None
     """ClickHouse, for who drove an alert; without it that is not told."""
 
 
 class _Outside(NamedTuple):
     clock: Clock
     meter: Meter
-    store: Store | None
+    store: ContributorStore | None
 
 
 def run_alerts(
@@ -110,7 +110,7 @@ def run_alerts(
     clock: Clock,
     meter: Meter,
     stop: threading.Event,
-    store: Store | None = None,
+    store: ContributorStore | None = None,
 ) -> int:
     """Run until `stop` is set.
 
@@ -141,7 +141,7 @@ def _run(
     # A command must not wait for company: the linger of a throttle is somebody's money.
     producer = Producer(kafka, linger_ms=0)
     failpoints = Failpoints(settings.crash_at, AlertingFailpoint)
-    doors = Doors(producer, clock, meter, failpoints, store)
+    doors = Dependencies(producer, clock, meter, failpoints, store)
     probes = HealthCheckThread(kafka, settings.streams_group, clock)
     try:
         reader = TopicReader(kafka, _FOLLOWED)
@@ -197,7 +197,7 @@ def _remember(memory: RestoredState, record: Record, meter: Meter) -> None:
 
 def _follow(
     settings: AlertingSettings,
-    doors: Doors,
+    doors: Dependencies,
     reader: TopicReader,
     known: _Known,
     stop: threading.Event,
@@ -256,7 +256,7 @@ def _observations(
     records: Iterable[Record],
     reader: TopicReader,
     known: _Known,
-    doors: Doors,
+    doors: Dependencies,
 ) -> Iterator[Observation]:
     """Decode one round; commands first (am I still in charge?), then policy, alerts, spend.
 
@@ -320,7 +320,7 @@ class _Round:
 
 
 def _carry_out(
-    settings: AlertingSettings, doors: Doors, heard: ForeignAlerts, effects: Sequence[Effect]
+    settings: AlertingSettings, doors: Dependencies, heard: ForeignAlerts, effects: Sequence[Effect]
 ) -> None:
     """Make the effects durable, in the order of the module's docstring."""
     commands: list[tuple[bytes, bytes]] = []
@@ -351,7 +351,10 @@ def _carry_out(
 
 
 def _publish(
-    settings: AlertingSettings, doors: Doors, topic: Topic, records: list[tuple[bytes, bytes]]
+    settings: AlertingSettings,
+    doors: Dependencies,
+    topic: Topic,
+    records: list[tuple[bytes, bytes]],
 ) -> None:
     """Send and flush; the same records again if the broker was away, a bounded number of times."""
     is_commands = topic is Topic.THROTTLE_COMMANDS
@@ -373,7 +376,7 @@ def _publish(
     doors.failpoints.hit(durable)
 
 
-def _report(doors: Doors, effects: Sequence[Effect]) -> None:
+def _report(doors: Dependencies, effects: Sequence[Effect]) -> None:
     for effect in effects:
         match effect:
             case PublishThrottle(command):

@@ -34,7 +34,7 @@ from meterline.schemas.clock import Clock
 from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.topics import Topic
 
-PROBE_SECONDS = 10.0
+CHECK_SECONDS = 10.0
 # Six hours of samples, one per round: a lag older than that is told as six hours.
 SAMPLES_MAX = 2_160
 _READ_SECONDS = 0.5
@@ -81,7 +81,7 @@ class HealthCheckThread:
         self._rounds: queue.Queue[HealthCheckRound] = queue.Queue(maxsize=1)
         self._letters: dict[int, int] = {}
         self._lag = LagClock()
-        self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="health-checks", daemon=True)
 
     def start(self) -> None:
         """Begin to look."""
@@ -90,7 +90,7 @@ class HealthCheckThread:
     def stop(self) -> None:
         """End; waits no longer than one request takes."""
         self._stop.set()
-        self._thread.join(PROBE_SECONDS)
+        self._thread.join(CHECK_SECONDS)
 
     def take(self) -> HealthCheckRound | None:
         """The newest round, once."""
@@ -104,8 +104,8 @@ class HealthCheckThread:
             try:
                 self._look()
             except KafkaClientError as error:
-                _log.info("probes.unavailable", reason=str(error))
-            self._stop.wait(PROBE_SECONDS)
+                _log.info("checks.unavailable", reason=str(error))
+            self._stop.wait(CHECK_SECONDS)
 
     def _look(self) -> None:
         admin = Admin(self._kafka)
@@ -114,7 +114,7 @@ class HealthCheckThread:
             while not self._stop.is_set():
                 begun = time.monotonic()
                 self._offer(self._round(admin, letters))
-                self._stop.wait(max(0.0, PROBE_SECONDS - (time.monotonic() - begun)))
+                self._stop.wait(max(0.0, CHECK_SECONDS - (time.monotonic() - begun)))
         finally:
             letters.close()
             admin.close()
@@ -126,15 +126,15 @@ class HealthCheckThread:
     def _round(self, admin: Admin, letters: TopicReader) -> HealthCheckRound:
         now_ms = self._clock()
         kinds = {HealthCheckKind.DEAD_LETTERS}
-        probes = [self._dead_letters(letters, now_ms)]
+        checks = [self._dead_letters(letters, now_ms)]
         behind = admin.group_lag(self._group, Topic.USAGE_EVENTS)
         if behind is not None:
             kinds.add(HealthCheckKind.LAG)
             ends = admin.ends(Topic.USAGE_EVENTS)
             seconds = self._lag.seconds(behind, ends, now_ms)
             detail = f"({sum(behind.values()):,} messages)"
-            probes.append(HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, detail))
-        return HealthCheckRound(frozenset(kinds), tuple(probes))
+            checks.append(HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, detail))
+        return HealthCheckRound(frozenset(kinds), tuple(checks))
 
     def _dead_letters(self, letters: TopicReader, now_ms: int) -> HealthCheck:
         while records := letters.poll(_READ_SECONDS):

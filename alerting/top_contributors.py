@@ -19,12 +19,12 @@ from typing import Protocol
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.errors import ClickHouseError
-from meterline.schemas.alert import Alert, AlertStatus, Driver
+from meterline.schemas.alert import Alert, AlertStatus, TopContributor
 from meterline.schemas.money import divide_half_even, nano_from_usd
 from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.scopes import ScopeError, ScopeType, parse_scope
 
-DRIVERS_MAX = 3
+CONTRIBUTORS_MAX = 3
 DAYS = 7
 # The last answer to "how many alerts at once are worth a query each"; the others say so.
 ALERTS_EXPLAINED_MAX = 5
@@ -42,10 +42,10 @@ _DAY_MS = 24 * HOUR_MS
 _UNKNOWN = "not known"
 
 
-class Store(Protocol):
+class ContributorStore(Protocol):
     """What alerting asks of the stored events."""
 
-    def drivers(self, scope: str, start_ms: int, end_ms: int) -> tuple[Driver, ...]:
+    def contributors(self, scope: str, start_ms: int, end_ms: int) -> tuple[TopContributor, ...]:
         """Keys and models of a scope, the greatest excess first."""
 
 
@@ -57,9 +57,9 @@ class ClickHouseStore:
         self._client = client
         # A client waits and tries again for longer than the loop may stand still.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="drivers")
-        self._asking: Future[tuple[Driver, ...]] | None = None
+        self._asking: Future[tuple[TopContributor, ...]] | None = None
 
-    def drivers(self, scope: str, start_ms: int, end_ms: int) -> tuple[Driver, ...]:
+    def contributors(self, scope: str, start_ms: int, end_ms: int) -> tuple[TopContributor, ...]:
         """Keys and models of a scope, the greatest excess first.
 
         Raises:
@@ -68,7 +68,7 @@ class ClickHouseStore:
         """
         if self._asking is not None and not self._asking.done():
             raise TimeoutError
-        self._asking = self._thread.submit(self._drivers, scope, start_ms, end_ms)
+        self._asking = self._thread.submit(self._contributors, scope, start_ms, end_ms)
         return self._asking.result(STORE_SECONDS_MAX)
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class ClickHouseStore:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def _drivers(self, scope: str, start_ms: int, end_ms: int) -> tuple[Driver, ...]:
+    def _contributors(self, scope: str, start_ms: int, end_ms: int) -> tuple[TopContributor, ...]:
         kind, organisation, identifier = parse_scope(scope)
         column = _COLUMNS[kind]
         where = f"AND `{column}` = {{identifier:String}}" if column else ""
@@ -102,7 +102,7 @@ GROUP BY key, model"""  # noqa: S608 - a column of a closed list; values are bou
             },
         )
         found = [
-            Driver(
+            TopContributor(
                 key=str(key),
                 model=str(model),
                 spent_nano_usd=nano_from_usd(spent),
@@ -111,15 +111,15 @@ GROUP BY key, model"""  # noqa: S608 - a column of a closed list; values are bou
             for key, model, spent, before in rows
         ]
         found.sort(key=lambda each: (-each.excess_nano_usd, each.key, each.model))
-        return tuple(each for each in found if each.excess_nano_usd > 0)[:DRIVERS_MAX]
+        return tuple(each for each in found if each.excess_nano_usd > 0)[:CONTRIBUTORS_MAX]
 
 
-def explained(alerts: Iterable[Alert], store: Store | None) -> list[Alert]:
+def explained(alerts: Iterable[Alert], store: ContributorStore | None) -> list[Alert]:
     """The alerts, those that were just told with who drove them."""
     asked = 0
     answer = []
     for alert in alerts:
-        if _has_drivers(alert):
+        if _has_contributors(alert):
             asked += 1
             told = _explain(alert, store if asked <= ALERTS_EXPLAINED_MAX else None)
             if told.explanation is not None and told.explanation.drivers_note.startswith(_UNKNOWN):
@@ -130,15 +130,15 @@ def explained(alerts: Iterable[Alert], store: Store | None) -> list[Alert]:
     return answer
 
 
-def _has_drivers(alert: Alert) -> bool:
+def _has_contributors(alert: Alert) -> bool:
     fresh = alert.status is AlertStatus.FIRING and not alert.reminder
     return fresh and alert.explanation is not None
 
 
-def _explain(alert: Alert, store: Store | None) -> Alert:
+def _explain(alert: Alert, store: ContributorStore | None) -> Alert:
     explanation = alert.explanation
     assert explanation is not None
-    drivers: tuple[Driver, ...] = ()
+    drivers: tuple[TopContributor, ...] = ()
     note = "not asked: no store, or too many alerts at once"
     if store is not None:
         # The window began a day, or an hour, before it ends; a burn rate looks at its last hour.
@@ -147,7 +147,7 @@ def _explain(alert: Alert, store: Store | None) -> Alert:
         if alert.window == "day" and explanation.samples:
             start_ms = min(start_ms, alert.reset_at_ms - _DAY_MS)
         try:
-            drivers = store.drivers(alert.scope, start_ms, end_ms)
+            drivers = store.contributors(alert.scope, start_ms, end_ms)
             note = "" if drivers else "nothing stored yet is above the usual"
         except (ClickHouseError, ScopeError, TimeoutError) as error:
             note = f"{_UNKNOWN}: {str(error) or 'no answer in time'}"

@@ -126,8 +126,8 @@ def measure(client: Client, server_pid: int, events: int) -> list[Figure]:
         Figure("clickhouse_cpu_seconds", [_cpu_seconds(server) - server_begun], "s"),
         Figure("events", [int(counted)], "events"),
         Figure("window_rows", [int(rows)], "rows"),
-        Figure("alerts", [len(done.told)], "alerts"),
-        Figure("throttle_changes", [len(done.commanded)], "changes"),
+        Figure("alerts", [len(done.alerts)], "alerts"),
+        Figure("throttle_changes", [len(done.commands)], "changes"),
         Figure(
             "unequal_nano_usd",
             [abs(sum(done.spent_nano_usd.values()) - nano_from_usd(str(expected)))],

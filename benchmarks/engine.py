@@ -162,7 +162,7 @@ def weigh() -> float:
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(state.tracks) == SCOPES_WEIGHED
+    assert len(state.histories) == SCOPES_WEIGHED
     return held / SCOPES_WEIGHED
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from meterline.alerting.core.backtest import Backtest, Slice, begin
+from meterline.alerting.core.backtest import Backtest, SpendSlice, begin
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.chart import ChartData, ChartMarker
 from meterline.operations.policy import compile_policy, read_policy_file
@@ -72,8 +72,8 @@ def run_stored(
     return run
 
 
-def _slices(client: Client, question: SliceQuery) -> Iterator[Slice]:
-    return (Slice(*each) for each in read_spend_slices(client, question))
+def _slices(client: Client, question: SliceQuery) -> Iterator[SpendSlice]:
+    return (SpendSlice(*each) for each in read_spend_slices(client, question))
 
 
 def run_file(path: Path, given: RulesFile, catalogue: Catalogue) -> Backtest:
@@ -96,7 +96,7 @@ def run_file(path: Path, given: RulesFile, catalogue: Catalogue) -> Backtest:
 
 def _of_file(
     path: Path, policies: Mapping[str, ScopePolicy], catalogue: Catalogue
-) -> Iterator[Slice]:
+) -> Iterator[SpendSlice]:
     lines = [line for line in path.read_bytes().splitlines() if line.strip()]
     if len(lines) > EVENTS_MAX:
         message = f"{path}: {len(lines):,} events, at most {EVENTS_MAX:,}: use `alerts backtest`"
@@ -117,7 +117,7 @@ def _of_file(
             names = (event.organisation, event.department, event.project, event.user, event.key)
             for scope in scopes_of(*names):
                 if scope in policies:
-                    yield Slice(event.time_ms, scope, cost_nano_usd, tokens)
+                    yield SpendSlice(event.time_ms, scope, cost_nano_usd, tokens)
 
 
 def backtest_json(run: Backtest) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def backtest_json(run: Backtest) -> dict[str, Any]:
                 "period": told.alert.period,
                 "summary": told.alert.summary,
             }
-            for told in run.told
+            for told in run.alerts
         ],
         "commands": [
             {
@@ -143,7 +143,7 @@ def backtest_json(run: Backtest) -> dict[str, Any]:
                 "state": each.command.state.value,
                 "reason": each.command.reason,
             }
-            for each in run.commanded
+            for each in run.commands
         ],
         "scopes": [
             {
@@ -168,7 +168,7 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def check_expected(run: Backtest, expected: Iterable[Expected]) -> list[str]:
     """What is missing and what is too much; nothing if the rules said what was expected."""
     wanted = list(expected)
-    fired = [told.alert for told in run.told if told.alert.status is AlertStatus.FIRING]
+    fired = [told.alert for told in run.alerts if told.alert.status is AlertStatus.FIRING]
     faults = []
     for alert in fired:
         match = next(
@@ -213,11 +213,11 @@ def chart_data(run: Backtest, scope: str, end_ms: int) -> ChartData:
             if told.alert.unit == "percent"
             else told.alert.rule_id,
         )
-        for told in run.told
+        for told in run.alerts
         if told.alert.scope == scope
     ]
     states: list[tuple[int, int, BreakerState]] = []
-    changes = [each for each in run.commanded if each.command.scope == scope]
+    changes = [each for each in run.commands if each.command.scope == scope]
     for each, after in zip(changes, [*changes[1:], None], strict=True):
         until_ms = end_ms if after is None else after.at_ms
         if each.command.state is not BreakerState.CLOSED:

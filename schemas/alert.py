@@ -45,7 +45,7 @@ NOTIFIABLE = frozenset({AlertStatus.FIRING, AlertStatus.RESOLVED})
 """What receivers hear of."""
 
 
-class Driver(BaseModel):
+class TopContributor(BaseModel):
     """A key and model that spent more than they usually do."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -79,7 +79,7 @@ class Explanation(BaseModel):
     """Past values that the expectation was made of."""
     seconds_left: int = -1
     """Until the budget ends at this pace; -1 where that means nothing."""
-    drivers: tuple[Driver, ...] = ()
+    drivers: tuple[TopContributor, ...] = ()
     """Who drove it, the greatest excess first; empty where it is not known."""
     drivers_note: str = ""
     """Why there are no drivers."""

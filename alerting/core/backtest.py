@@ -31,7 +31,7 @@ from meterline.schemas.policy import RuleSet, ScopePolicy
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
 
 
-class Slice(NamedTuple):
+class SpendSlice(NamedTuple):
     """What one scope spent in one minute, or with one event."""
 
     time_ms: int
@@ -41,14 +41,14 @@ class Slice(NamedTuple):
     tokens: int
 
 
-class Told(NamedTuple):
+class BacktestAlert(NamedTuple):
     """An alert that would have been told."""
 
     at_ms: int
     alert: Alert
 
 
-class Commanded(NamedTuple):
+class BacktestCommand(NamedTuple):
     """A change of a scope's throttle that would have been commanded."""
 
     at_ms: int
@@ -68,8 +68,8 @@ class Backtest:
 
     state: State
     calendar: Calendar
-    told: list[Told] = field(default_factory=list)
-    commanded: list[Commanded] = field(default_factory=list)
+    alerts: list[BacktestAlert] = field(default_factory=list)
+    commands: list[BacktestCommand] = field(default_factory=list)
     """Changes only: renewals of a lease are left out."""
     refused_nano_usd: dict[str, int] = field(default_factory=dict)
     """Per scope: of the spend after a throttle, the share that it would have refused. Scopes
@@ -80,7 +80,7 @@ class Backtest:
     _sums: dict[tuple[str, WindowKind], _Sum] = field(default_factory=dict)
     _inforce: dict[str, ThrottleCommand] = field(default_factory=dict)
 
-    def take(self, slices: Iterable[Slice]) -> None:
+    def take(self, slices: Iterable[SpendSlice]) -> None:
         """Spend of one time, all scopes of it; later than what was taken before."""
         for each in slices:
             self._run_timers(each.time_ms)
@@ -90,7 +90,7 @@ class Backtest:
         """Time passes to the end: leases and periods end, alerts are resolved."""
         self._run_timers(end_ms)
 
-    def _count(self, each: Slice) -> None:
+    def _count(self, each: SpendSlice) -> None:
         spent = self.spent_nano_usd
         spent[each.scope] = spent.get(each.scope, 0) + each.cost_nano_usd
         self.curves.setdefault(each.scope, []).append((each.time_ms, spent[each.scope]))
@@ -109,7 +109,7 @@ class Backtest:
             )
             self._step(observed, each.time_ms)
 
-    def _count_refused(self, each: Slice) -> None:
+    def _count_refused(self, each: SpendSlice) -> None:
         command = self._inforce.get(each.scope)
         if command is None:
             return
@@ -127,7 +127,7 @@ class Backtest:
         for effect in effects:
             match effect:
                 case PublishAlert(alert):
-                    self.told.append(Told(self.state.now_ms, alert))
+                    self.alerts.append(BacktestAlert(self.state.now_ms, alert))
                 case PublishThrottle(command):
                     self._command(command)
                 case _:
@@ -140,10 +140,10 @@ class Backtest:
         else:
             self._inforce[command.scope] = command
         if before is None or before.state is not command.state:
-            self.commanded.append(Commanded(self.state.now_ms, command))
+            self.commands.append(BacktestCommand(self.state.now_ms, command))
 
 
-def add(sums: dict[tuple[str, WindowKind], _Sum], window: Window, each: Slice) -> _Sum:
+def add(sums: dict[tuple[str, WindowKind], _Sum], window: Window, each: SpendSlice) -> _Sum:
     """Add a slice to the sum of one of its windows; a new window begins at zero."""
     total = sums.get((each.scope, window.kind))
     if total is None or total.window.start_ms != window.start_ms:
@@ -156,7 +156,7 @@ def add(sums: dict[tuple[str, WindowKind], _Sum], window: Window, each: Slice) -
 def begin(
     rules: RuleSet,
     policies: Mapping[str, ScopePolicy],
-    history: Iterable[Slice],
+    history: Iterable[SpendSlice],
     start_ms: int,
 ) -> Backtest:
     """An engine that knows the past.

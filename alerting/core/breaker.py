@@ -83,33 +83,40 @@ def admitted_percent(policy: BreakerPolicy, state: BreakerState) -> int:
 
 
 def advance(
-    policy: BreakerPolicy, breaker: Breaker, reading: Measurement, now_ms: int, *, may_trip: bool
+    policy: BreakerPolicy,
+    breaker: Breaker,
+    measurement: Measurement,
+    now_ms: int,
+    *,
+    may_trip: bool,
 ) -> Step:
     """One step of the state machine.
 
     Args:
         policy: the bounds.
         breaker: where it stands.
-        reading: spend against the budget, in the current window.
+        measurement: spend against the budget, in the current window.
         now_ms: the present.
         may_trip: False in the grace at a month's start while the state is not known complete.
     """
-    fresh = Breaker(BreakerState.CLOSED, now_ms, reading.period, reading.budget_version)
+    fresh = Breaker(BreakerState.CLOSED, now_ms, measurement.period, measurement.budget_version)
     if not policy.enabled:
         return Step(fresh, TripReason.DISABLED)
-    if breaker.period != reading.period or breaker.budget_version != reading.budget_version:
-        return _set_anew(policy, breaker, fresh, reading, may_trip=may_trip)
-    target = _stage(policy, reading)
+    if breaker.period != measurement.period or breaker.budget_version != measurement.budget_version:
+        return _set_anew(policy, breaker, fresh, measurement, may_trip=may_trip)
+    target = _stage(policy, measurement)
     if level(target) < level(breaker.state):
-        return _fall(policy, breaker, target, reading, now_ms)
+        return _fall(policy, breaker, target, measurement, now_ms)
     if target is breaker.state:
         return Step(breaker, TripReason.STEADY)
     if may_trip:
         return Step(replace(breaker, state=target, since_ms=now_ms), TripReason.LIMIT_REACHED)
-    return Step(breaker, TripReason.HELD_BY_GRACE, _grace_end(policy, reading))
+    return Step(breaker, TripReason.HELD_BY_GRACE, _grace_end(policy, measurement))
 
 
-def may_trip(policy: BreakerPolicy, reading: Measurement, now_ms: int, *, complete: bool) -> bool:
+def may_trip(
+    policy: BreakerPolicy, measurement: Measurement, now_ms: int, *, complete: bool
+) -> bool:
     """Whether a month's breaker may rise: not in the grace, unless the state is known complete.
 
     At a month's start totals are small and mostly history being replayed: a stage reached on half
@@ -118,10 +125,10 @@ def may_trip(policy: BreakerPolicy, reading: Measurement, now_ms: int, *, comple
         month   [ start ........ start + grace ) ....................... end )
                   only if complete               always
     """
-    return complete or now_ms >= _grace_end(policy, reading)
+    return complete or now_ms >= _grace_end(policy, measurement)
 
 
-def edges(policy: BreakerPolicy, limit: int) -> set[int]:
+def breakpoints(policy: BreakerPolicy, limit: int) -> set[int]:
     """Amounts at which `advance` may answer otherwise than just below them."""
     if limit == 0 or not policy.enabled:
         return set()
@@ -131,25 +138,34 @@ def edges(policy: BreakerPolicy, limit: int) -> set[int]:
 
 
 def _set_anew(
-    policy: BreakerPolicy, before: Breaker, fresh: Breaker, reading: Measurement, *, may_trip: bool
+    policy: BreakerPolicy,
+    before: Breaker,
+    fresh: Breaker,
+    measurement: Measurement,
+    *,
+    may_trip: bool,
 ) -> Step:
     """Begin a period or a budget version: whatever stage spend asks for, without the walk down."""
-    new_period = before.period != reading.period
+    new_period = before.period != measurement.period
     # Without the right to trip, a change of the budget may ease but not tighten.
     ceiling = before.state if not new_period else BreakerState.CLOSED
-    target = _stage(policy, reading)
+    target = _stage(policy, measurement)
     if not may_trip and level(target) > level(ceiling):
         held = replace(fresh, state=ceiling)
-        return Step(held, TripReason.HELD_BY_GRACE, _grace_end(policy, reading))
+        return Step(held, TripReason.HELD_BY_GRACE, _grace_end(policy, measurement))
     reason = TripReason.NEW_PERIOD if new_period else TripReason.BUDGET_CHANGED
     return Step(replace(fresh, state=target), reason)
 
 
 def _fall(
-    policy: BreakerPolicy, breaker: Breaker, target: BreakerState, reading: Measurement, now_ms: int
+    policy: BreakerPolicy,
+    breaker: Breaker,
+    target: BreakerState,
+    measurement: Measurement,
+    now_ms: int,
 ) -> Step:
     release_percent = _bound(policy, breaker.state) - policy.hysteresis_points
-    if reached(reading.observed, reading.limit, release_percent):
+    if reached(measurement.observed, measurement.limit, release_percent):
         return Step(breaker, TripReason.HELD_BY_HYSTERESIS)
     dwell_ms = policy.dwell_seconds * 1000
     if now_ms - breaker.since_ms < dwell_ms:
@@ -160,10 +176,10 @@ def _fall(
     return Step(lower, TripReason.STEPPED_DOWN, recheck_ms)
 
 
-def _stage(policy: BreakerPolicy, reading: Measurement) -> BreakerState:
+def _stage(policy: BreakerPolicy, measurement: Measurement) -> BreakerState:
     """The stage that spend alone asks for."""
     for state in (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.THROTTLED):
-        if reached(reading.observed, reading.limit, _bound(policy, state)):
+        if reached(measurement.observed, measurement.limit, _bound(policy, state)):
             return state
     return BreakerState.CLOSED
 
@@ -181,5 +197,5 @@ def _bound(policy: BreakerPolicy, state: BreakerState) -> int:
             return policy.open_at_percent
 
 
-def _grace_end(policy: BreakerPolicy, reading: Measurement) -> int:
-    return reading.start_ms + policy.grace_seconds * 1000
+def _grace_end(policy: BreakerPolicy, measurement: Measurement) -> int:
+    return measurement.start_ms + policy.grace_seconds * 1000

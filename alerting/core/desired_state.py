@@ -41,7 +41,7 @@ class Cause(NamedTuple):
     """One reason to restrict a scope."""
 
     state: BreakerState
-    reading: Measurement
+    measurement: Measurement
 
 
 class Stamp(NamedTuple):
@@ -57,16 +57,16 @@ def most_restrictive(causes: Iterable[Cause]) -> Cause | None:
     restricting = [cause for cause in causes if cause.state is not BreakerState.CLOSED]
     if not restricting:
         return None
-    return max(restricting, key=lambda cause: (level(cause.state), cause.reading.end_ms))
+    return max(restricting, key=lambda cause: (level(cause.state), cause.measurement.end_ms))
 
 
 def restriction(
     policy: ScopePolicy, breaker: BreakerPolicy, cause: Cause, stamp: Stamp
 ) -> ThrottleCommand:
     """The command that puts a cause into force."""
-    state, reading = cause
+    state, measurement = cause
     is_open = state is BreakerState.OPEN
-    is_budget = reading.rule_id in BUDGET_RULES
+    is_budget = measurement.rule_id in BUDGET_RULES
     percent = admitted_percent(breaker, state)
     limits = ThrottleLimits() if is_open else reduced(policy, percent)
     unlimited = limits.requests_per_minute is None and limits.tokens_per_minute is None
@@ -84,13 +84,13 @@ def restriction(
         reason=_reason(cause, percent),
         reason_code=_reason_code(cause),
         http_status=breaker.http_status if is_open and is_budget else 429,
-        evidence=_evidence(reading),
+        evidence=_evidence(measurement),
         issued_at_ms=stamp.now_ms,
-        expires_at_ms=min(expires_at_ms, reading.end_ms + EXPIRY_SLACK_MS),
-        reset_at_ms=reading.end_ms,
+        expires_at_ms=min(expires_at_ms, measurement.end_ms + EXPIRY_SLACK_MS),
+        reset_at_ms=measurement.end_ms,
         on_expiry=OnExpiry.DEGRADE if is_open else OnExpiry.RELEASE,
         degrade_percent=_DEGRADE_PERCENT,
-        degrade_nano_usd_per_hour=_degraded_per_hour(reading) if is_open else 0,
+        degrade_nano_usd_per_hour=_degraded_per_hour(measurement) if is_open else 0,
     )
 
 
@@ -157,43 +157,43 @@ def _share(base: int | None, percent: int) -> int | None:
     return max(1, base * percent // 100) if base and percent else 0
 
 
-def _degraded_per_hour(reading: Measurement) -> int:
+def _degraded_per_hour(measurement: Measurement) -> int:
     """A tenth of an hour's even share of the budget: what a dead controller still lets through."""
-    if reading.unit != NANO_USD:
+    if measurement.unit != NANO_USD:
         return 0
-    hours = max(1, (reading.end_ms - reading.start_ms) // HOUR_MS)
-    return divide_half_even(reading.limit * _DEGRADE_PERCENT, 100 * hours)
+    hours = max(1, (measurement.end_ms - measurement.start_ms) // HOUR_MS)
+    return divide_half_even(measurement.limit * _DEGRADE_PERCENT, 100 * hours)
 
 
 def _reason_code(cause: Cause) -> str:
-    if cause.reading.rule_id not in BUDGET_RULES:
-        return cause.reading.rule_id.value
+    if cause.measurement.rule_id not in BUDGET_RULES:
+        return cause.measurement.rule_id.value
     return BUDGET_EXHAUSTED if cause.state is BreakerState.OPEN else BUDGET_THROTTLED
 
 
 def _reason(cause: Cause, percent: int) -> str:
-    reading = cause.reading
-    what = "budget" if reading.rule_id in BUDGET_RULES else "limit"
-    spent = amount_text(reading.observed, reading.unit)
-    limit = amount_text(reading.limit, reading.unit)
+    measurement = cause.measurement
+    what = "budget" if measurement.rule_id in BUDGET_RULES else "limit"
+    spent = amount_text(measurement.observed, measurement.unit)
+    limit = amount_text(measurement.limit, measurement.unit)
     effect = "requests are refused" if percent == 0 else f"limits are at {percent} %"
     return (
-        f"{spent} of the {reading.kind} {what} of {limit} used ({reading.percent} %) "
-        f"in {reading.period}: {effect}"
+        f"{spent} of the {measurement.kind} {what} of {limit} used ({measurement.percent} %) "
+        f"in {measurement.period}: {effect}"
     )
 
 
-def _evidence(reading: Measurement) -> Evidence:
+def _evidence(measurement: Measurement) -> Evidence:
     return Evidence(
-        rule_id=reading.rule_id,
-        window=reading.kind,
-        period=reading.period,
-        observed=reading.observed,
-        limit=reading.limit,
-        unit=reading.unit,
-        percent=reading.percent,
-        budget_version=reading.budget_version,
-        source_offset=",".join(f"{shard}:{offset}" for shard, offset in reading.source),
+        rule_id=measurement.rule_id,
+        window=measurement.kind,
+        period=measurement.period,
+        observed=measurement.observed,
+        limit=measurement.limit,
+        unit=measurement.unit,
+        percent=measurement.percent,
+        budget_version=measurement.budget_version,
+        source_offset=",".join(f"{shard}:{offset}" for shard, offset in measurement.source),
     )
 
 

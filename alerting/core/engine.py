@@ -5,7 +5,7 @@
 Per scope there is one evaluation, whatever asked for it:
 
     spend in the current hour, day, month
-        -> readings (one per budget and limit)
+        -> measurements (one per budget and limit)
         -> breakers (budgets) and limits     -> causes -> one desired throttle state -> command
         -> thresholds and limits, episodes   -> alerts
 Budgets and limits of a scope feed one command, because a command is the scope's full state.
@@ -32,7 +32,8 @@ from meterline.alerting.core.state import (
     Fenced,
     FenceReason,
     HealthChecksSeen,
-    MinuteWatch,
+    MinuteHeadroom,
+    NoChangeRange,
     Observation,
     PolicyChanged,
     PublishAlert,
@@ -40,19 +41,18 @@ from meterline.alerting.core.state import (
     ScopeState,
     State,
     Tick,
-    Watch,
 )
 from meterline.alerting.core.trigger_bounds import (
     WATCHED,
-    around,
-    readings_of,
-    set_edges,
-    watch,
-    watch_minute,
+    measurements_of,
+    nearest,
+    set_breakpoints,
+    set_minute_headroom,
+    set_no_change_range,
 )
 from meterline.alerting.rules import limits, thresholds
 from meterline.alerting.rules.evaluation import Evaluation, Subject
-from meterline.alerting.rules.history import Track
+from meterline.alerting.rules.history import SpendHistory
 from meterline.alerting.rules.measurement import Measurement, SpendSum
 from meterline.alerting.rules.registry import RULES, RuleKinds
 from meterline.schemas.alert import Alert, RuleType
@@ -150,26 +150,29 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
     """
     known = _with_override(state, scope)
     state.waiting.pop(scope, None)
-    readings = {reading.rule_id: reading for reading in readings_of(state, scope, known.policy)}
-    steps = dict(breaker_steps(state, known, readings))
+    measurements = {
+        measurement.rule_id: measurement
+        for measurement in measurements_of(state, scope, known.policy)
+    }
+    steps = dict(breaker_steps(state, known, measurements))
     if any(step.reason is TripReason.HELD_BY_GRACE for step in steps.values()):
         state.held.add(scope)
     else:
         state.held.discard(scope)
     known = replace(known, breakers={rule_id: step.breaker for rule_id, step in steps.items()})
-    command = command_for(state, scope, known, readings, renew=renew)
+    command = command_for(state, scope, known, measurements, renew=renew)
     effects: list[Effect] = []
     if command is not None:
         state.seq = command.seq
         known = replace(known, published=command)
         effects.append(PublishThrottle(command))
-    known, alerts, due = _alerts(state, scope, known, readings)
+    known, alerts, due = _alerts(state, scope, known, measurements)
     given = () if command is None else (f"{scope}@{command.epoch}.{command.seq}",)
     effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
     _store(state, scope, known, [*due, *(step.recheck_ms for step in steps.values())])
-    watch_minute(state, scope)
+    set_minute_headroom(state, scope)
     for kind in WATCHED:
-        watch(state, scope, kind)
+        set_no_change_range(state, scope, kind)
     return effects
 
 
@@ -187,15 +190,15 @@ def _with_override(state: State, scope: str) -> ScopeState:
 
 def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     key = (spend.scope, spend.kind)
-    track = state.tracks.get(spend.scope)
+    track = state.histories.get(spend.scope)
     if track is not None:
         if spend.kind is WindowKind.MINUTE:
             before = track.minutes.get(spend.start_ms // MINUTE_MS)
             scope_rules.note(state, track, spend)
             return _observe_minute(state, spend, spend.cost_nano_usd - before)
         scope_rules.note(state, track, spend)
-    watch = state.watches.get(key)
-    if watch is None:
+    set_no_change_range = state.no_change.get(key)
+    if set_no_change_range is None:
         return []
     start_ms = state.windows[spend.kind].start_ms
     if spend.start_ms != start_ms:
@@ -204,11 +207,11 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
         # An earlier window is over: its late events are counted there, and throttle nobody now.
         return []
     state.spend[key] = spend
-    if watch.start_ms != start_ms:
+    if set_no_change_range.start_ms != start_ms:
         return _observe_first(state, spend)
     if (
-        watch.cost_low <= spend.cost_nano_usd < watch.cost_high
-        and watch.tokens_low <= spend.tokens < watch.tokens_high
+        set_no_change_range.cost_low <= spend.cost_nano_usd < set_no_change_range.cost_high
+        and set_no_change_range.tokens_low <= spend.tokens < set_no_change_range.tokens_high
     ):
         return []
     return evaluate(state, spend.scope)
@@ -220,12 +223,14 @@ def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
     At the stroke of an hour every scope needs new baselines. A round that worked them all out would
     hold back the commands of the scopes that reach a limit in it.
     """
-    cost, tokens = state.edges[spend.scope, spend.kind]
-    low, high = around(cost, 0)
-    fewest, most = around(tokens, 0)
+    cost, tokens = state.breakpoints[spend.scope, spend.kind]
+    low, high = nearest(cost, 0)
+    fewest, most = nearest(tokens, 0)
     within = low <= spend.cost_nano_usd < high and fewest <= spend.tokens < most
     if within and not _has_time(state):
-        state.watches[spend.scope, spend.kind] = Watch(spend.start_ms, low, high, fewest, most)
+        state.no_change[spend.scope, spend.kind] = NoChangeRange(
+            spend.start_ms, low, high, fewest, most
+        )
         state.waiting[spend.scope] = None
         return []
     return evaluate(state, spend.scope)
@@ -248,16 +253,16 @@ def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
     current = spend.start_ms == known.start_ms <= state.now_ms < known.start_ms + MINUTE_MS
     if grown < known.more and (current or not known.each_minute):
         if grown > 0:
-            state.minutes[spend.scope] = MinuteWatch(
+            state.minutes[spend.scope] = MinuteHeadroom(
                 known.start_ms, known.more - grown, known.holds, known.each_minute
             )
         return []
     # A rule may hold, or each minute is looked at.
-    watch_minute(state, spend.scope)
+    set_minute_headroom(state, spend.scope)
     if state.minutes[spend.scope].holds:
         return evaluate(state, spend.scope)
     for kind in (WindowKind.DAY, WindowKind.MONTH):
-        watch(state, spend.scope, kind)
+        set_no_change_range(state, spend.scope, kind)
     return []
 
 
@@ -268,7 +273,7 @@ def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
         case RuleSet() as rules:
             return _set_rules(state, rules)
         case ManualThrottle() | BudgetOverride() as item:
-            set_by_hand(state, item)
+            set_manual(state, item)
             return evaluate(state, item.scope)
         case None if change.object_id == RULES_ID:
             return _set_rules(state, RuleSet())
@@ -279,12 +284,12 @@ def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
             return []
 
 
-def set_by_hand(state: State, item: ManualObject) -> None:
+def set_manual(state: State, item: ManualObject) -> None:
     """Remember a manual throttle or an override; the next evaluation of its scope heeds it."""
     known = state.scopes.get(item.scope, ScopeState())
     match item:
         case ManualThrottle():
-            state.scopes[item.scope] = replace(known, hold=item)
+            state.scopes[item.scope] = replace(known, manual_throttle=item)
         case BudgetOverride():
             state.scopes[item.scope] = replace(known, override=item)
 
@@ -298,7 +303,7 @@ def _set_policy(
     _set_rules_of(state, scope, policy)
     for total in spend:
         _keep(state, total)
-        track = state.tracks.get(scope)
+        track = state.histories.get(scope)
         if track is not None:
             scope_rules.note(state, track, total)
     return evaluate(state, scope)
@@ -392,7 +397,7 @@ def _roll(state: State) -> set[str]:
 def _keep(state: State, spend: SpendSum) -> None:
     key = (spend.scope, spend.kind)
     window = state.windows.get(spend.kind)
-    if window is None or key not in state.edges:
+    if window is None or key not in state.breakpoints:
         return
     if spend.start_ms == window.start_ms:
         state.spend[key] = spend
@@ -407,27 +412,27 @@ def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
     state.minutes.pop(scope, None)
     if rules:
         state.scope_rules[scope] = rules
-        state.tracks.setdefault(scope, Track())
+        state.histories.setdefault(scope, SpendHistory())
     else:
         state.scope_rules.pop(scope, None)
-        state.tracks.pop(scope, None)
+        state.histories.pop(scope, None)
         state.silent.discard(scope)
-    set_edges(state, scope, policy)
+    set_breakpoints(state, scope, policy)
 
 
 def _alerts(
-    state: State, scope: str, known: ScopeState, readings: dict[RuleId, Measurement]
+    state: State, scope: str, known: ScopeState, measurements: dict[RuleId, Measurement]
 ) -> tuple[ScopeState, list[Alert], list[int]]:
     """The lifecycles of all rules of a scope; and when time alone would change one of them."""
     now_ms, policy = state.now_ms, known.policy
     before = dict(known.episodes)
     # What ended with its period or budget version is resolved before anything new fires.
-    alerts = _ended(before, readings, now_ms)
+    alerts = _ended(before, measurements, now_ms)
     episodes: dict[RuleRef, Episode] = {}
     due: list[int] = []
     if policy is not None:
         subject = Subject(scope, policy.name)
-        found = [*_spend_evaluations(state, subject, readings, before)]
+        found = [*_spend_evaluations(state, subject, measurements, before)]
         rules = state.scope_rules.get(scope)
         if rules is not None:
             found += scope_rules.evaluations(state, policy, rules)
@@ -448,14 +453,14 @@ def _alerts(
 
 
 def _ended(
-    episodes: dict[RuleRef, Episode], readings: dict[RuleId, Measurement], now_ms: int
+    episodes: dict[RuleRef, Episode], measurements: dict[RuleId, Measurement], now_ms: int
 ) -> list[Alert]:
     """Resolve the episodes of budgets and limits whose period, version or rule is over."""
     alerts: list[Alert] = []
     for rule in [each for each in episodes if each.kind in _SPEND_KINDS]:
-        reading = readings.get(RuleId(rule.id))
-        if reading is None or not lifecycle.continues(
-            episodes[rule], reading.period, reading.budget_version
+        measurement = measurements.get(RuleId(rule.id))
+        if measurement is None or not lifecycle.continues(
+            episodes[rule], measurement.period, measurement.budget_version
         ):
             alerts += lifecycle.abandon(episodes.pop(rule), now_ms)
     return alerts
@@ -464,29 +469,29 @@ def _ended(
 def _spend_evaluations(
     state: State,
     subject: Subject,
-    readings: dict[RuleId, Measurement],
+    measurements: dict[RuleId, Measurement],
     episodes: Mapping[RuleRef, Episode],
 ) -> Iterator[Evaluation]:
     """What each budget and limit says now."""
     rules = state.rules
-    for rule_id, reading in readings.items():
+    for rule_id, measurement in measurements.items():
         episode = episodes.get(rule_ref(rule_id))
-        if episode is None and reading.observed <= 0:
+        if episode is None and measurement.observed <= 0:
             continue
         notified = 0 if episode is None else episode.notified_level
         yield (
             thresholds.evaluate(
-                subject, reading, rules.thresholds_percent, notified, rules.renotify_seconds
+                subject, measurement, rules.thresholds_percent, notified, rules.renotify_seconds
             )
             if rule_id in BUDGET_RULES
-            else limits.evaluate(subject, reading, notified, rules.renotify_seconds)
+            else limits.evaluate(subject, measurement, notified, rules.renotify_seconds)
         )
 
 
 def _store(state: State, scope: str, known: ScopeState, rechecks: Iterable[int]) -> None:
     restricted = known.published is not None and known.published.state is not BreakerState.CLOSED
     firing = any(episode.firing or episode.pending for episode in known.episodes.values())
-    by_hand = manual.next_change_ms(known.hold, known.override, state.now_ms)
+    by_hand = manual.next_change_ms(known.manual_throttle, known.override, state.now_ms)
     kept = known.policy is not None or known.override is not None or by_hand
     if not kept and not restricted and not firing:
         state.scopes.pop(scope, None)

@@ -35,43 +35,45 @@ def effective(
 
 
 def next_change_ms(
-    hold: ManualThrottle | None, override: BudgetOverride | None, now_ms: int
+    throttle: ManualThrottle | None, override: BudgetOverride | None, now_ms: int
 ) -> int:
     """When a begin or an end comes next; 0 for never."""
-    times = [each for item in (hold, override) if item for each in (item.since_ms, item.until_ms)]
+    times = [
+        each for item in (throttle, override) if item for each in (item.since_ms, item.until_ms)
+    ]
     return min((each for each in times if each > now_ms), default=0)
 
 
 def restriction(
-    hold: ManualThrottle, policy: ScopePolicy | None, breaker: BreakerPolicy, stamp: Stamp
+    throttle: ManualThrottle, policy: ScopePolicy | None, breaker: BreakerPolicy, stamp: Stamp
 ) -> ThrottleCommand:
     """The command that a manual throttle alone would be.
 
     A block stays for its whole time even if the controller dies; a lesser throttle fails open.
     """
-    blocks = hold.admit_percent == 0
+    blocks = throttle.admit_percent == 0
     state = BreakerState.OPEN if blocks else BreakerState.THROTTLED
     limits = ThrottleLimits()
     if policy is not None and not blocks:
-        limits = reduced(policy, hold.admit_percent)
+        limits = reduced(policy, throttle.admit_percent)
     unlimited = limits.requests_per_minute is None and limits.tokens_per_minute is None
-    effect = "requests are refused" if blocks else f"limits are at {hold.admit_percent} %"
+    effect = "requests are refused" if blocks else f"limits are at {throttle.admit_percent} %"
     lease_end_ms = stamp.now_ms + lease_ms(breaker, state)
     return ThrottleCommand(
-        scope=hold.scope,
+        scope=throttle.scope,
         epoch=stamp.epoch,
         seq=stamp.seq,
         state=state,
-        mode=hold.mode,
-        admit_percent=hold.admit_percent if unlimited else 100,
+        mode=throttle.mode,
+        admit_percent=throttle.admit_percent if unlimited else 100,
         limits=limits,
         fallback_model=policy.fallback_model if policy is not None else "",
-        reason=f"set by {hold.author}: {hold.reason}: {effect}",
+        reason=f"set by {throttle.author}: {throttle.reason}: {effect}",
         reason_code=MANUAL,
         http_status=429,
         issued_at_ms=stamp.now_ms,
-        expires_at_ms=min(lease_end_ms, hold.until_ms + EXPIRY_SLACK_MS),
-        reset_at_ms=hold.until_ms,
+        expires_at_ms=min(lease_end_ms, throttle.until_ms + EXPIRY_SLACK_MS),
+        reset_at_ms=throttle.until_ms,
         on_expiry=OnExpiry.HOLD if blocks else OnExpiry.RELEASE,
     )
 

@@ -19,7 +19,7 @@ from meterline.alerting.core.breaker import Breaker
 from meterline.alerting.core.lifecycle import Episode
 from meterline.alerting.core.state import Effect, PolicyChanged, PublishAlert, ScopeState, State
 from meterline.alerting.core.totals import SpendTotals
-from meterline.alerting.rules.history import OPEN_END, Track
+from meterline.alerting.rules.history import OPEN_END, SpendHistory
 from meterline.alerting.rules.registry import RULES, RuleKinds
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.manual import BudgetOverride, ManualThrottle
@@ -150,12 +150,12 @@ def restore(
     for scope, command in memory.commands().items():
         known = state.scopes.get(scope, ScopeState())
         state.scopes[scope] = replace(known, published=command, breakers=_breakers(command))
-    _recall_orders(state, memory)
+    _recall_manual(state, memory)
     told: set[str] = set()
     for object_id, item in memory.policies.items():
         if isinstance(item, ScopePolicy):
             spend = memory.totals.of(item.scope)
-            state.tracks[item.scope] = Track(incidents=memory.incidents(item.scope))
+            state.histories[item.scope] = SpendHistory(incidents=memory.incidents(item.scope))
             observed = PolicyChanged(object_id, item, spend)
             state, found = engine.step(state, observed, now_ms)
             effects += found
@@ -189,11 +189,11 @@ def _recall_alerts(state: State, memory: RestoredState, now_ms: int) -> list[Eff
     return effects
 
 
-def _recall_orders(state: State, memory: RestoredState) -> None:
+def _recall_manual(state: State, memory: RestoredState) -> None:
     """Before the first evaluation, which would otherwise release what a person has blocked."""
     for item in memory.policies.values():
         if isinstance(item, ManualThrottle | BudgetOverride):
-            engine.set_by_hand(state, item)
+            engine.set_manual(state, item)
 
 
 def _breakers(command: ThrottleCommand) -> dict[RuleId, Breaker]:

@@ -16,29 +16,37 @@ from meterline.schemas.throttle import BreakerState, ThrottleCommand
 
 
 def breaker_steps(
-    state: State, known: ScopeState, readings: dict[RuleId, Measurement]
+    state: State, known: ScopeState, measurements: dict[RuleId, Measurement]
 ) -> Iterator[tuple[RuleId, staged.Step]]:
-    """Where the breaker of each budget stands after its reading."""
+    """Where the breaker of each budget stands after its measurement."""
     policy = state.rules.breaker
     for rule_id in (RuleId.BUDGET_MONTH, RuleId.BUDGET_DAY):
-        reading = readings.get(rule_id)
-        if reading is not None:
+        measurement = measurements.get(rule_id)
+        if measurement is not None:
             may_trip = rule_id is not RuleId.BUDGET_MONTH or staged.may_trip(
-                policy, reading, state.now_ms, complete=state.complete
+                policy, measurement, state.now_ms, complete=state.complete
             )
             before = known.breakers.get(rule_id, Breaker())
-            yield rule_id, staged.advance(policy, before, reading, state.now_ms, may_trip=may_trip)
+            yield (
+                rule_id,
+                staged.advance(policy, before, measurement, state.now_ms, may_trip=may_trip),
+            )
 
 
 def command_for(
-    state: State, scope: str, known: ScopeState, readings: dict[RuleId, Measurement], *, renew: bool
+    state: State,
+    scope: str,
+    known: ScopeState,
+    measurements: dict[RuleId, Measurement],
+    *,
+    renew: bool,
 ) -> ThrottleCommand | None:
     """The command to publish now, or None if the one on the topic stands."""
     causes = [
-        desired.Cause(known.breakers[rule_id].state, reading)
+        desired.Cause(known.breakers[rule_id].state, measurement)
         if rule_id in known.breakers
-        else desired.Cause(_limit_state(reading), reading)
-        for rule_id, reading in readings.items()
+        else desired.Cause(_limit_state(measurement), measurement)
+        for rule_id, measurement in measurements.items()
     ]
     cause = desired.most_restrictive(causes)
     stamp = desired.Stamp(state.epoch, state.seq + 1, state.now_ms)
@@ -47,8 +55,8 @@ def command_for(
     command: ThrottleCommand | None = None
     if cause is not None and known.policy is not None:
         command = desired.restriction(known.policy, breaker, cause, stamp)
-    if known.hold is not None and known.hold.holds(state.now_ms):
-        by_hand = manual.restriction(known.hold, known.policy, breaker, stamp)
+    if known.manual_throttle is not None and known.manual_throttle.holds(state.now_ms):
+        by_hand = manual.restriction(known.manual_throttle, known.policy, breaker, stamp)
         command = manual.combined(command, by_hand)
     if command is None:
         if published is None or (published.state is BreakerState.CLOSED and not renew):
@@ -63,8 +71,8 @@ def command_for(
     return command
 
 
-def _limit_state(reading: Measurement) -> BreakerState:
-    return BreakerState.OPEN if limits.is_reached(reading) else BreakerState.CLOSED
+def _limit_state(measurement: Measurement) -> BreakerState:
+    return BreakerState.OPEN if limits.is_reached(measurement) else BreakerState.CLOSED
 
 
 def _why_released(state: State, known: ScopeState, published: ThrottleCommand) -> str:

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from meterline.alerting.core.lifecycle import Episode
-from meterline.alerting.core.state import MinuteWatch, PreparedRules, State
+from meterline.alerting.core.state import MinuteHeadroom, PreparedRules, State
 from meterline.alerting.rules.evaluation import Evaluation
 from meterline.alerting.rules.history import (
     HOURS_KEPT,
     MINUTES_AHEAD_MAX,
     OPEN_END,
-    Past,
-    Track,
+    PastHours,
+    SpendHistory,
 )
 from meterline.alerting.rules.kind import ActiveRule, ScopeView
 from meterline.alerting.rules.measurement import SpendSum
@@ -58,11 +58,11 @@ def view_of(state: State, policy: ScopePolicy) -> ScopeView:
         state.windows,
         state.periods,
         state.spend,
-        state.tracks[policy.scope],
+        state.histories[policy.scope],
     )
 
 
-def note(state: State, track: Track, spend: SpendSum) -> None:
+def note(state: State, track: SpendHistory, spend: SpendSum) -> None:
     """Record one sum; of any hour or minute, in any order."""
     match spend.kind:
         case WindowKind.HOUR:
@@ -107,7 +107,7 @@ def evaluations(
 
 def amount_bound(state: State, scope: str, kind: WindowKind, amount: int) -> int:
     """The least sum of the current window, above `amount`, that asks for an evaluation."""
-    if scope not in state.tracks:
+    if scope not in state.histories:
         return NEVER
     minute = state.minutes.get(scope)
     soonest = NEVER if minute is None or kind is WindowKind.HOUR else amount + minute.more
@@ -124,7 +124,9 @@ def amount_bound(state: State, scope: str, kind: WindowKind, amount: int) -> int
     return soonest
 
 
-def minute_bound(state: State, policy: ScopePolicy, rules: tuple[ActiveRule, ...]) -> MinuteWatch:
+def minute_bound(
+    state: State, policy: ScopePolicy, rules: tuple[ActiveRule, ...]
+) -> MinuteHeadroom:
     """How much more may be spent before a rule that looks at the last minutes needs evaluation."""
     view = view_of(state, policy)
     known = _known(state, policy.scope)
@@ -139,7 +141,7 @@ def minute_bound(state: State, policy: ScopePolicy, rules: tuple[ActiveRule, ...
     holds = any(more <= 0 for more in headroom)
     begin, end = view.minute + 1 - MINUTES_BACK_MAX, view.minute + 1 + MINUTES_AHEAD_MAX
     corrected = min(view.track.minutes.amounts(begin, end)) < 0
-    return MinuteWatch(view.minute * MINUTE_MS, least, holds, holds or corrected)
+    return MinuteHeadroom(view.minute * MINUTE_MS, least, holds, holds or corrected)
 
 
 def follow_up(
@@ -173,8 +175,8 @@ def _prepared(state: State, scope: str, rules: tuple[ActiveRule, ...]) -> Prepar
     known = _known(state, scope)
     if known is not None:
         return known
-    track = state.tracks[scope]
-    past = Past(track, state.hour, track.incidents, state.days, state.alive)
+    track = state.histories[scope]
+    past = PastHours(track, state.hour, track.incidents, state.days, state.alive)
     by_rule = tuple(kind.prepare(rule, past) for kind, _, rule in rules)
     found = PreparedRules(
         by_rule,
@@ -197,7 +199,7 @@ def _known(state: State, scope: str) -> PreparedRules | None:
 
 def _begin_incident(state: State, scope: str) -> None:
     """An alert fires: what is spent from this hour on is not learnt from."""
-    track = state.tracks[scope]
+    track = state.histories[scope]
     recent = [each for each in track.incidents if each[1] > state.hour - HOURS_KEPT]
     if not any(end == OPEN_END for _, end in recent):
         recent.append((state.hour, OPEN_END))
@@ -206,7 +208,7 @@ def _begin_incident(state: State, scope: str) -> None:
 
 def _end_incident(state: State, scope: str) -> None:
     """Nothing fires any more: the current hour is learnt from again."""
-    track = state.tracks[scope]
+    track = state.histories[scope]
     track.incidents = tuple(
         (first, max(first + 1, state.hour) if end == OPEN_END else end)
         for first, end in track.incidents

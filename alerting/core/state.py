@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from meterline.alerting.core.breaker import Breaker
 from meterline.alerting.core.lifecycle import Episode
-from meterline.alerting.rules.history import Track
+from meterline.alerting.rules.history import SpendHistory
 from meterline.alerting.rules.kind import ActiveRule
 from meterline.alerting.rules.measurement import SpendSum
 from meterline.alerting.rules.pipeline import HealthCheck, HealthCheckKind
@@ -114,7 +114,7 @@ class ScopeState:
     """What holds now: `base`, with the budget of an override that is in force."""
     base: ScopePolicy | None = None
     """As the policy file says."""
-    hold: ManualThrottle | None = None
+    manual_throttle: ManualThrottle | None = None
     override: BudgetOverride | None = None
     breakers: Mapping[RuleId, Breaker] = field(default_factory=dict)
     episodes: Mapping[RuleRef, Episode] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class ScopeState:
     """When time alone asks for the next evaluation; 0 for never."""
 
 
-class Watch(NamedTuple):
+class NoChangeRange(NamedTuple):
     """The range of sums in which nothing can change: `cost_low <= cost < cost_high`, and tokens."""
 
     start_ms: int
@@ -134,7 +134,7 @@ class Watch(NamedTuple):
     tokens_high: int
 
 
-class MinuteWatch(NamedTuple):
+class MinuteHeadroom(NamedTuple):
     """What burn rates and spikes wait for.
 
     Minutes that fall out of a window only take spend away from it, so what was lacking when this was
@@ -183,11 +183,11 @@ class State:
     roll_ms: int = 0
     """When the first of the current windows ends."""
     scopes: dict[str, ScopeState] = field(default_factory=dict)
-    edges: dict[tuple[str, WindowKind], tuple[tuple[int, ...], tuple[int, ...]]] = field(
+    breakpoints: dict[tuple[str, WindowKind], tuple[tuple[int, ...], tuple[int, ...]]] = field(
         default_factory=dict
     )
     """Amounts of cost and tokens at which a rule may answer otherwise, sorted."""
-    watches: dict[tuple[str, WindowKind], Watch] = field(default_factory=dict)
+    no_change: dict[tuple[str, WindowKind], NoChangeRange] = field(default_factory=dict)
     spend: dict[tuple[str, WindowKind], SpendSum] = field(default_factory=dict)
     ahead: dict[tuple[str, WindowKind], SpendSum] = field(default_factory=dict)
     """Spend of windows that begin later: relays' clocks may be up to five minutes ahead."""
@@ -214,10 +214,10 @@ class State:
     """Hours in which any scope spent: without one, an hour is unknown rather than quiet."""
     scope_rules: dict[str, tuple[ActiveRule, ...]] = field(default_factory=dict)
     """Those that apply to a scope, where there are any."""
-    tracks: dict[str, Track] = field(default_factory=dict)
+    histories: dict[str, SpendHistory] = field(default_factory=dict)
     baselines: dict[str, tuple[int, PreparedRules]] = field(default_factory=dict)
     """Per scope the hour that they hold for, and what each of its rules has prepared for it."""
-    minutes: dict[str, MinuteWatch] = field(default_factory=dict)
+    minutes: dict[str, MinuteHeadroom] = field(default_factory=dict)
     """Per scope with rules that look at the last minutes."""
     pipeline: dict[tuple[HealthCheckKind, str], Episode] = field(default_factory=dict)
     """What goes on with the pipeline itself, by kind and subject."""
@@ -231,8 +231,8 @@ class State:
             windows=dict(self.windows),
             periods=dict(self.periods),
             scopes=dict(self.scopes),
-            edges=dict(self.edges),
-            watches=dict(self.watches),
+            breakpoints=dict(self.breakpoints),
+            no_change=dict(self.no_change),
             spend=dict(self.spend),
             ahead=dict(self.ahead),
             timers=list(self.timers),
@@ -241,7 +241,7 @@ class State:
             held=set(self.held),
             alive=set(self.alive),
             scope_rules=dict(self.scope_rules),
-            tracks={scope: track.copy() for scope, track in self.tracks.items()},
+            histories={scope: history.copy() for scope, history in self.histories.items()},
             baselines=dict(self.baselines),
             minutes=dict(self.minutes),
             pipeline=dict(self.pipeline),

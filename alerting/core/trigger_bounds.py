@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from meterline.alerting.core import breaker as staged
 from meterline.alerting.core import scope_rules
-from meterline.alerting.core.state import State, Watch
+from meterline.alerting.core.state import NoChangeRange, State
 from meterline.alerting.rules import limits, thresholds
 from meterline.alerting.rules.measurement import NANO_USD, TOKENS, Measurement
 from meterline.schemas.periods import WindowKind
@@ -23,22 +23,22 @@ WATCHED = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
 _UNBOUNDED = 2**100  # beyond any sum of money or tokens
 
 
-class _Rule(NamedTuple):
+class _SpendRule(NamedTuple):
     rule_id: RuleId
     kind: WindowKind
     unit: str
     limit: int
 
 
-def set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
+def set_breakpoints(state: State, scope: str, policy: ScopePolicy | None) -> None:
     """Where the scope's rules may answer otherwise; forgets what no rule looks at."""
     cost: dict[WindowKind, set[int]] = {}
     tokens: dict[WindowKind, set[int]] = {}
     for rule in _rules(policy):
         if rule.rule_id in BUDGET_RULES:
-            found = thresholds.edges(rule.limit, state.rules.thresholds_percent)
+            found = thresholds.breakpoints(rule.limit, state.rules.thresholds_percent)
             # An exhausted budget has no pace, until it is corrected: the limit is always an edge.
-            found |= {rule.limit, *staged.edges(state.rules.breaker, rule.limit)}
+            found |= {rule.limit, *staged.breakpoints(state.rules.breaker, rule.limit)}
         else:
             found = {max(rule.limit, 1)}
         into = cost if rule.unit == NANO_USD else tokens
@@ -48,18 +48,18 @@ def set_edges(state: State, scope: str, policy: ScopePolicy | None) -> None:
             cost.setdefault(kind, set())
     for kind in WATCHED:
         if kind in cost or kind in tokens:
-            state.edges[scope, kind] = (
+            state.breakpoints[scope, kind] = (
                 tuple(sorted(cost.get(kind, ()))),
                 tuple(sorted(tokens.get(kind, ()))),
             )
         else:
-            for known in (state.edges, state.watches, state.spend, state.ahead):
+            for known in (state.breakpoints, state.no_change, state.spend, state.ahead):
                 known.pop((scope, kind), None)
 
 
-def watch(state: State, scope: str, kind: WindowKind) -> None:
+def set_no_change_range(state: State, scope: str, kind: WindowKind) -> None:
     """Look again only when the window's sum leaves the range that it is in now."""
-    edges = state.edges.get((scope, kind))
+    edges = state.breakpoints.get((scope, kind))
     if edges is None:
         return
     start_ms = state.windows[kind].start_ms
@@ -67,12 +67,12 @@ def watch(state: State, scope: str, kind: WindowKind) -> None:
     current = spend is not None and spend.start_ms == start_ms
     cost = spend.cost_nano_usd if spend is not None and current else 0
     tokens = spend.tokens if spend is not None and current else 0
-    low, high = around(edges[0], cost)
+    low, high = nearest(edges[0], cost)
     high = min(high, scope_rules.amount_bound(state, scope, kind, cost))
-    state.watches[scope, kind] = Watch(start_ms, low, high, *around(edges[1], tokens))
+    state.no_change[scope, kind] = NoChangeRange(start_ms, low, high, *nearest(edges[1], tokens))
 
 
-def watch_minute(state: State, scope: str) -> None:
+def set_minute_headroom(state: State, scope: str) -> None:
     """The same for rules that look at the last minutes."""
     rules = state.scope_rules.get(scope, ())
     policy = state.scopes[scope].policy if scope in state.scopes else None
@@ -80,7 +80,7 @@ def watch_minute(state: State, scope: str) -> None:
         state.minutes[scope] = scope_rules.minute_bound(state, policy, rules)
 
 
-def around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
+def nearest(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
     """The nearest edges: `low <= amount < high`."""
     position = bisect_right(edges, amount)
     low = edges[position - 1] if position else -_UNBOUNDED
@@ -88,19 +88,19 @@ def around(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
     return low, high
 
 
-def _rules(policy: ScopePolicy | None) -> Iterator[_Rule]:
+def _rules(policy: ScopePolicy | None) -> Iterator[_SpendRule]:
     if policy is None:
         return
     budget = policy.budget
     if budget.month_nano_usd is not None:
-        yield _Rule(RuleId.BUDGET_MONTH, WindowKind.MONTH, NANO_USD, budget.month_nano_usd)
+        yield _SpendRule(RuleId.BUDGET_MONTH, WindowKind.MONTH, NANO_USD, budget.month_nano_usd)
     if budget.day_nano_usd is not None:
-        yield _Rule(RuleId.BUDGET_DAY, WindowKind.DAY, NANO_USD, budget.day_nano_usd)
+        yield _SpendRule(RuleId.BUDGET_DAY, WindowKind.DAY, NANO_USD, budget.day_nano_usd)
     for rule in limits.limit_rules(policy.limits):
-        yield _Rule(rule.rule_id, rule.kind, rule.unit, rule.limit)
+        yield _SpendRule(rule.rule_id, rule.kind, rule.unit, rule.limit)
 
 
-def readings_of(state: State, scope: str, policy: ScopePolicy | None) -> Iterator[Measurement]:
+def measurements_of(state: State, scope: str, policy: ScopePolicy | None) -> Iterator[Measurement]:
     """What each budget and limit of the scope reads now."""
     if policy is None:
         return

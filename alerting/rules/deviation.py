@@ -38,7 +38,7 @@ from meterline.alerting.rules.evaluation import (
     hundredths_text,
     percent_of,
 )
-from meterline.alerting.rules.history import MINUTES_AHEAD_MAX, Past, Ring, frozen_hours
+from meterline.alerting.rules.history import MINUTES_AHEAD_MAX, PastHours, Ring, frozen_hours
 from meterline.alerting.rules.kind import ScopeRuleKind, ScopeView
 from meterline.alerting.rules.measurement import NANO_USD
 from meterline.schemas.alert import Explanation, RuleType, Severity
@@ -175,7 +175,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
         return rule.method is DeviationMethod.SPIKE
 
     @override
-    def prepare(self, rule: DeviationRule, past: Past) -> Baseline | None:
+    def prepare(self, rule: DeviationRule, past: PastHours) -> Baseline | None:
         frozen = frozen_hours(past.incidents, rule.freeze_hours_max)
         return baseline(rule, past._replace(incidents=frozen))
 
@@ -245,7 +245,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
         )
 
 
-def baseline(rule: DeviationRule, past: Past) -> Baseline | None:
+def baseline(rule: DeviationRule, past: PastHours) -> Baseline | None:
     """The rule's answer for the current hour; None while the scope's past is too short."""
     match rule.method:
         case DeviationMethod.CUMULATIVE:
@@ -263,7 +263,7 @@ def last_hour(minutes: Ring, minute: int) -> int:
     return minutes.sum(minute + 1 - SPIKE_MINUTES, minute + 1 + MINUTES_AHEAD_MAX)
 
 
-def _cumulative(rule: DeviationRule, past: Past) -> Baseline | None:
+def _cumulative(rule: DeviationRule, past: PastHours) -> Baseline | None:
     today, *before = past.days
     elapsed = past.hour - today + 1
     track = past.track
@@ -279,7 +279,7 @@ def _cumulative(rule: DeviationRule, past: Past) -> Baseline | None:
     return _from_samples(rule, past, WindowKind.DAY, sums)
 
 
-def _hourly(rule: DeviationRule, past: Past) -> Baseline | None:
+def _hourly(rule: DeviationRule, past: PastHours) -> Baseline | None:
     begin = past.hour - 24 * rule.window_days
     if past.track.first_hour == 0 or past.hour - past.track.first_hour < 24 * rule.warm_up_days:
         return None
@@ -294,7 +294,7 @@ def _hourly(rule: DeviationRule, past: Past) -> Baseline | None:
     return found._replace(quiet=max(recent) < found.levels[0][1])
 
 
-def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
+def _seasonal(rule: DeviationRule, past: PastHours) -> Baseline | None:
     found = seasonal.expectation(rule, past)
     if found is None:
         return None
@@ -316,7 +316,7 @@ def _seasonal(rule: DeviationRule, past: Past) -> Baseline | None:
     )
 
 
-def _spike(rule: DeviationRule, past: Past) -> Baseline | None:
+def _spike(rule: DeviationRule, past: PastHours) -> Baseline | None:
     """A night's batch is usual at night, and a night's loop is not hidden by working hours.
 
     The busiest day of the window is left out: one incident does not hide the next, told or not, and
@@ -346,7 +346,7 @@ def _spike(rule: DeviationRule, past: Past) -> Baseline | None:
     )  # fmt: skip
 
 
-def _busiest_hours(rule: DeviationRule, past: Past) -> Iterator[int]:
+def _busiest_hours(rule: DeviationRule, past: PastHours) -> Iterator[int]:
     """Of each day of the window: its busiest hour at about this time of day.
 
     An hour without any spend in the whole installation is a quiet one if the day has others (small
@@ -361,7 +361,7 @@ def _busiest_hours(rule: DeviationRule, past: Past) -> Iterator[int]:
             yield max(past.track.hours.amounts(first, end))
 
 
-def _first_whole_day(past: Past) -> int:
+def _first_whole_day(past: PastHours) -> int:
     """The first hour of the first day that the scope was there from its beginning, or nearly.
 
     The day of the first spend counts: for a scope that begins at nine, as offices do, it is whole.
@@ -371,7 +371,7 @@ def _first_whole_day(past: Past) -> int:
 
 
 def _from_samples(
-    rule: DeviationRule, past: Past, kind: WindowKind, samples: Sequence[int]
+    rule: DeviationRule, past: PastHours, kind: WindowKind, samples: Sequence[int]
 ) -> Baseline:
     mean, scale = _mean_and_scale(rule, samples)
     expected = round(mean)

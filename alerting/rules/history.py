@@ -85,7 +85,7 @@ class Ring:
 
 
 @dataclass(slots=True)
-class Track:
+class SpendHistory:
     """What the rules that look back know of one scope."""
 
     hours: Ring = field(default_factory=lambda: Ring(HOURS_KEPT))
@@ -111,9 +111,9 @@ class Track:
         """The scope is known to have spent in an hour."""
         self.first_hour = min(self.first_hour, hour) if self.first_hour else hour
 
-    def copy(self) -> Track:
+    def copy(self) -> SpendHistory:
         """A track that later observations do not touch."""
-        return Track(
+        return SpendHistory(
             self.hours.copy(),
             self.minutes.copy(),
             self.first_hour,
@@ -142,10 +142,10 @@ def frozen_hours(
     return tuple(frozen)
 
 
-class Past(NamedTuple):
+class PastHours(NamedTuple):
     """A scope's hours as a deviation rule sees them."""
 
-    track: Track
+    track: SpendHistory
     hour: int
     """Number of the current hour: start_ms // HOUR_MS, also where hours begin at half past."""
     incidents: tuple[tuple[int, int], ...]

@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from meterline.alerting.rules.evaluation import Evaluation, Subject
-from meterline.alerting.rules.history import Past, Track
+from meterline.alerting.rules.history import PastHours, SpendHistory
 from meterline.alerting.rules.measurement import SpendSum
 from meterline.schemas.alert import RuleType
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
@@ -57,7 +57,7 @@ class ScopeView(NamedTuple):
     periods: Mapping[WindowKind, str]
     sums: Mapping[tuple[str, WindowKind], SpendSum]
     """The newest sums of all scopes, which may be of a window that is over."""
-    track: Track
+    track: SpendHistory
     """The scope's last hours and minutes."""
 
     @property
@@ -114,7 +114,7 @@ class ScopeRuleKind(AlertKind, RuleKind[EntryT, RuleT], Generic[EntryT, RuleT, P
         del rule
         return False
 
-    def prepare(self, rule: RuleT, past: Past) -> PreparedT | None:
+    def prepare(self, rule: RuleT, past: PastHours) -> PreparedT | None:
         """What holds for the whole current hour, computed once per scope and hour."""
         del rule, past
         return None

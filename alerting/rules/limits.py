@@ -70,24 +70,24 @@ def limit_rules(limits: Limits) -> tuple[LimitRule, ...]:
     )
 
 
-def is_reached(reading: Measurement) -> bool:
+def is_reached(measurement: Measurement) -> bool:
     """Whether the window is closed to further requests."""
-    return reading.observed >= reading.limit
+    return measurement.observed >= measurement.limit
 
 
-def crossing(reading: Measurement, told: int) -> Crossing | None:
-    """The alert that this reading asks for, or None.
+def crossing(measurement: Measurement, told: int) -> Crossing | None:
+    """The alert that this measurement asks for, or None.
 
     Args:
-        reading: spend or tokens against an absolute limit.
+        measurement: spend or tokens against an absolute limit.
         told: the limit already told in this period and budget version; 0 if none.
     """
-    if reading.observed <= 0 or not is_reached(reading) or 0 < reading.limit <= told:
+    if measurement.observed <= 0 or not is_reached(measurement) or 0 < measurement.limit <= told:
         return None
-    if reading.limit == 0 and told:
+    if measurement.limit == 0 and told:
         return None
     # A limit of zero is told as 1, the least amount that crosses it.
-    return Crossing(max(reading.limit, 1), (), Severity.CRITICAL)
+    return Crossing(max(measurement.limit, 1), (), Severity.CRITICAL)
 
 
 def evaluate(

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from meterline.alerting.rules.history import Past
+from meterline.alerting.rules.history import PastHours
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.policy_rules import DeviationRule
 
@@ -66,7 +66,7 @@ def nano_usd(value: float) -> int:
     return math.ceil(math.expm1(max(0.0, min(value, _LOG_MAX))) * NANO_PER_USD)
 
 
-def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
+def expectation(rule: DeviationRule, past: PastHours) -> Expectation | None:
     """What is expected of the current hour; None while the scope's past is too short."""
     begin = past.hour - JUDGED_HOURS
     first = begin + 1 - 24 * rule.window_days
@@ -99,7 +99,7 @@ def expectation(rule: DeviationRule, past: Past) -> Expectation | None:
 
 
 def _hours_of_day(
-    past: Past, first: int, logs: Sequence[float]
+    past: PastHours, first: int, logs: Sequence[float]
 ) -> tuple[list[float], list[list[float]]]:
     """By hour of day, the current one first: the mean, and how far from it each day was."""
     learnt: list[float | None] = [*logs]

@@ -66,22 +66,22 @@ def severity_of(percent: int) -> Severity:
     return Severity.INFO
 
 
-def crossing(reading: Measurement, thresholds: Iterable[int], told: int) -> Crossing | None:
-    """The one alert that this reading asks for, or None.
+def crossing(measurement: Measurement, thresholds: Iterable[int], told: int) -> Crossing | None:
+    """The one alert that this measurement asks for, or None.
 
     Args:
-        reading: spend against a budget.
+        measurement: spend against a budget.
         thresholds: percentages in any order.
         told: the highest threshold already told in this period and budget version; 0 if none.
     """
-    if reading.observed <= 0:
+    if measurement.observed <= 0:
         # A budget of zero is reached by nothing, but nobody needs to hear so at every month's
         # start.
         return None
     crossed = sorted(
         percent
         for percent in set(thresholds)
-        if percent > told and reached(reading.observed, reading.limit, percent)
+        if percent > told and reached(measurement.observed, measurement.limit, percent)
     )
     if not crossed:
         return None
@@ -89,7 +89,7 @@ def crossing(reading: Measurement, thresholds: Iterable[int], told: int) -> Cros
     return Crossing(highest, tuple(lower), severity_of(highest))
 
 
-def edges(limit: int, thresholds: Iterable[int]) -> set[int]:
+def breakpoints(limit: int, thresholds: Iterable[int]) -> set[int]:
     """Amounts at which `crossing` may answer otherwise than just below them."""
     return {1} if limit == 0 else {amount_at(limit, percent) for percent in thresholds}
 

@@ -108,19 +108,19 @@ def _show(done: Backtest, *, json_output: bool) -> None:
     if json_output:
         print_json(backtest.backtest_json(done))
         return
-    firings = [each for each in done.told if each.alert.status is AlertStatus.FIRING]
+    firings = [each for each in done.alerts if each.alert.status is AlertStatus.FIRING]
     if firings:
         _out.print(
             firings_table(
                 (each.at_ms, each.alert.severity.value, each.alert.summary) for each in firings
             )
         )
-    for each in done.commanded:
+    for each in done.commands:
         scope = visible(each.command.scope)
         text = f"{minute_text(each.at_ms)}  {each.command.state.value}: {scope}"
         _out.print(text, markup=False, emoji=False)
     _out.print(spend_table(done.spent_nano_usd, done.refused_nano_usd))
-    _out.print(f"{len(firings)} alerts, {len(done.commanded)} changes of a throttle")
+    _out.print(f"{len(firings)} alerts, {len(done.commands)} changes of a throttle")
 
 
 def firings_table(firings: Iterable[tuple[int, str, str]]) -> TerminalTable:

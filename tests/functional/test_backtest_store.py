@@ -74,12 +74,12 @@ def test_both_sources_fire_alike(store: Client) -> None:
         for from_events in (False, True)
     ]
     for run in runs:
-        fired = [(told.at_ms - START_MS, told.alert.threshold) for told in run.told]
+        fired = [(told.at_ms - START_MS, told.alert.threshold) for told in run.alerts]
         assert fired == [(5 * MINUTE_MS, 50), (2 * HOUR_MS, 90), (30 * HOUR_MS, 100)]
         assert run.spent_nano_usd == {KEY: 85 * NANO_PER_USD}
         # Half-open at 90 %: half of the last 25 dollars would have been refused.
         assert run.refused_nano_usd == {KEY: 12_500_000_000}
-    assert runs[0].told == runs[1].told
+    assert runs[0].alerts == runs[1].alerts
 
 
 def test_explain_reads_what_was_decided(store: Client) -> None:

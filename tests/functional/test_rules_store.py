@@ -10,7 +10,7 @@ import pytest
 from meterline.alerting.top_contributors import ClickHouseStore
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
-from meterline.schemas.alert import Driver
+from meterline.schemas.alert import TopContributor
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import DAY_MS, HOUR_MS, Calendar, WindowKind
 from meterline.sinks.migrate import migrate
@@ -69,13 +69,13 @@ def test_drivers_are_exact_and_the_greatest_comes_first(store: ClickHouseStore) 
     """Key and model with what they spent and usually spend, to the nano-dollar."""
     for scope in ("department:acme/research", "organisation:acme"):
         assert answered(store, scope) == (
-            Driver(
+            TopContributor(
                 key="k-1",
                 model="large",
                 spent_nano_usd=1_250 * CENT + 1,
                 usual_nano_usd=70 * CENT + 1,
             ),
-            Driver(
+            TopContributor(
                 key="k-2", model="small", spent_nano_usd=125 * CENT, usual_nano_usd=NANO_PER_USD
             ),
         )
@@ -88,12 +88,12 @@ def test_drivers_are_of_the_scope_alone(store: ClickHouseStore) -> None:
     assert answered(store, "key:other/k-1") == ()
 
 
-def answered(store: ClickHouseStore, scope: str) -> tuple[Driver, ...]:
+def answered(store: ClickHouseStore, scope: str) -> tuple[TopContributor, ...]:
     """The drivers, patiently: a loaded machine may take longer than an alert waits."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
-            return store.drivers(scope, TODAY.start_ms, NOW_MS)
+            return store.contributors(scope, TODAY.start_ms, NOW_MS)
         except TimeoutError:
             time.sleep(0.1)
     pytest.fail("no answer")

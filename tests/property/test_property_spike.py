@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from meterline.alerting.core.state import PolicyChanged
 from meterline.alerting.rules import burn_rate, deviation
 from meterline.alerting.rules.burn_rate import BudgetLeft, SpendRate
-from meterline.alerting.rules.history import Past
+from meterline.alerting.rules.history import PastHours
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import HOUR_MS
@@ -34,7 +34,7 @@ def holds(story: Story, spent: list[tuple[int, int]]) -> bool:
     """The rule by its definition: all past hours, and every event of the last sixty minutes."""
     state = story.state
     found = deviation.baseline(
-        RULE, Past(state.tracks[KEY], state.hour, (), state.days, state.alive)
+        RULE, PastHours(state.histories[KEY], state.hour, (), state.days, state.alive)
     )
     minute = story.now_ms // 60_000
     recent = sum(usd for at_ms, usd in spent if minute - 60 < at_ms // 60_000 <= minute)

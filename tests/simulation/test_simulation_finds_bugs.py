@@ -196,14 +196,14 @@ def _orders_not_heeded(patch: Patch) -> None:
     """What a person sets by hand changes nothing."""
     patch.setattr(
         engine,
-        "set_by_hand",
+        "set_manual",
         lambda state, item: state.scopes.setdefault(item.scope, ScopeState()),
     )
 
 
 def _orders_forgotten(patch: Patch) -> None:
     """A restarted controller releases what a person has blocked."""
-    patch.setattr(restore, "_recall_orders", lambda *_: None)
+    patch.setattr(restore, "_recall_manual", lambda *_: None)
 
 
 def _committed_before_durable(patch: Patch) -> None:

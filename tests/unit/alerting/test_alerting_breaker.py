@@ -11,7 +11,7 @@ from meterline.alerting.core.breaker import (
     TripReason,
     admitted_percent,
     advance,
-    edges,
+    breakpoints,
     may_trip,
 )
 from meterline.alerting.rules.measurement import NANO_USD, Measurement
@@ -152,8 +152,8 @@ def test_a_budget_of_zero_is_open() -> None:
 
 def test_edges_are_where_the_answer_may_turn() -> None:
     """Bounds, and bounds minus the hysteresis, as amounts."""
-    assert edges(POLICY, 100) == {75, 90, 100, 70, 85, 95}
-    assert edges(POLICY, 0) == set()
+    assert breakpoints(POLICY, 100) == {75, 90, 100, 70, 85, 95}
+    assert breakpoints(POLICY, 0) == set()
 
 
 def test_shares_of_the_base_limits() -> None:

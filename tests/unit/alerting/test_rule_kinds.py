@@ -12,7 +12,7 @@ from meterline.alerting.core.restore import RestoredState, restore
 from meterline.alerting.core.state import PolicyChanged, PublishAlert, State, Tick
 from meterline.alerting.notify.core.advice import advice
 from meterline.alerting.rules.evaluation import Evaluation, amount_text, percent_of
-from meterline.alerting.rules.history import Past
+from meterline.alerting.rules.history import PastHours
 from meterline.alerting.rules.kind import ScopeRuleKind, ScopeView
 from meterline.alerting.rules.measurement import NANO_USD, SpendSum
 from meterline.alerting.rules.registry import BUILT_IN, RULE_KINDS, RuleKinds
@@ -68,7 +68,7 @@ class HourCapKind(ScopeRuleKind[HourCapEntry, HourCapRule, int]):
         return HourCapRule(id=entry.id, scope_types=entry.scope_types, cap_nano_usd=entry.cap_usd)
 
     @override
-    def prepare(self, rule: HourCapRule, past: Past) -> int:
+    def prepare(self, rule: HourCapRule, past: PastHours) -> int:
         return rule.cap_nano_usd
 
     @override

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meterline.alerting.core.backtest import Slice, begin
+from meterline.alerting.core.backtest import SpendSlice, begin
 from meterline.operations.backtest import (
     Expected,
     backtest_json,
@@ -40,8 +40,8 @@ organisations:
 """
 
 
-def spend(minute: int, usd: int) -> Slice:
-    return Slice(START_MS + minute * MINUTE_MS, KEY, usd * NANO_PER_USD, 1_000)
+def spend(minute: int, usd: int) -> SpendSlice:
+    return SpendSlice(START_MS + minute * MINUTE_MS, KEY, usd * NANO_PER_USD, 1_000)
 
 
 def thresholds(run: object) -> list[int]:
@@ -54,8 +54,8 @@ def test_each_threshold_fires_once_at_its_minute() -> None:
     run.take([spend(0, 40), spend(5, 40), spend(9, 40)])
     run.finish(START_MS + HOUR_MS)
     assert thresholds(run) == [80, 100]
-    assert [told.at_ms - START_MS for told in run.told] == [5 * MINUTE_MS, 9 * MINUTE_MS]
-    assert [each.command.state.value for each in run.commanded] == ["throttled", "open"]
+    assert [told.at_ms - START_MS for told in run.alerts] == [5 * MINUTE_MS, 9 * MINUTE_MS]
+    assert [each.command.state.value for each in run.commands] == ["throttled", "open"]
 
 
 def test_what_a_throttle_would_have_refused_is_counted() -> None:
@@ -69,11 +69,11 @@ def test_what_a_throttle_would_have_refused_is_counted() -> None:
 
 def test_the_month_to_date_is_known_at_the_start() -> None:
     """What was spent earlier in the month counts towards the budget, and is not told again."""
-    history = [Slice(START_MS - 48 * HOUR_MS, KEY, 70 * NANO_PER_USD, 1)]
+    history = [SpendSlice(START_MS - 48 * HOUR_MS, KEY, 70 * NANO_PER_USD, 1)]
     run = begin(RULES, POLICIES, history, START_MS)
     run.take([spend(1, 5)])
-    assert run.told[0].at_ms == START_MS
-    assert run.told[-1].alert.threshold == 75
+    assert run.alerts[0].at_ms == START_MS
+    assert run.alerts[-1].alert.threshold == 75
     assert run.spent_nano_usd == {KEY: 5 * NANO_PER_USD}
 
 
@@ -82,8 +82,8 @@ def test_periods_end_without_spend() -> None:
     run = begin(RULES, POLICIES, (), START_MS)
     run.take([spend(0, 100)])
     run.finish(parse_rfc3339("2026-12-01T00:01:00Z"))
-    assert run.commanded[-1].command.state.value == "closed"
-    assert run.told[-1].alert.status.value == "resolved"
+    assert run.commands[-1].command.state.value == "closed"
+    assert run.alerts[-1].alert.status.value == "resolved"
 
 
 def events_file(path: Path, count: int) -> Path:
