@@ -5,17 +5,17 @@
     loop    poll -> decode -> step -> carry out
 
 Effects, in this order, each with its guarantee:
-    1. throttle commands, flushed: a relay knows before a person does. Repeating one is harmless,
+    1. throttle commands, flushed: a relay knows before on-call does. Repeating one is harmless,
        because it is the full state of its scope under the same (epoch, seq).
     2. alert records, flushed: an alert names the commands given for its cause. Repeating one is
        harmless, because its id is made of what it is about.
-There is no third step. Nothing is committed, because nothing but these topics is remembered: a
+There is no third step. Nothing is committed, because nothing but these topics is kept: a
 worker killed between any two effects reads them back at its next start, and whatever is missing
 is what then differs between published and right.
 
 One alerts worker is in charge. Each start takes a greater epoch; a worker that sees a greater one
 on throttle.commands than its own has been replaced and stops. What it still writes before it sees
-that, its successor reads and answers for: commands are said again, alerts are taken over or
+that, its successor reads and answers for: commands are published again, alerts are taken over or
 resolved (`alerting.core.takeover`).
 """
 
@@ -74,7 +74,7 @@ EXIT_FENCED = 3
 RECORDS_PER_ROUND_MAX = 5_000
 # Each attempt already lasts the producer's whole delivery timeout with its own retries.
 PUBLISH_ATTEMPTS_MAX = 3
-# Windows that ended are few per hour; looking for them every minute costs nothing.
+# Windows that ended are few per hour; dropping them every minute costs nothing.
 DROP_ENDED_EVERY_MS = 60_000
 
 _log = structlog.get_logger()
@@ -95,7 +95,7 @@ class Dependencies:
     meter: Meter
     failpoints: Failpoints[AlertingFailpoint]
     store: ContributorStore | None = None
-    """ClickHouse, for who drove an alert; without it that is not told."""
+    """ClickHouse, for the top contributors of an alert; without it alerts go out without them."""
 
 
 class _Outside(NamedTuple):
@@ -138,57 +138,57 @@ def _run(
     stop: threading.Event,
 ) -> None:
     clock, meter, store = outside
-    # A command must not wait for company: the linger of a throttle is somebody's money.
+    # A command does not wait for others to share its batch: a late throttle costs money.
     producer = Producer(kafka, linger_ms=0)
     failpoints = Failpoints(settings.crash_at, AlertingFailpoint)
-    doors = Dependencies(producer, clock, meter, failpoints, store)
-    probes = HealthCheckThread(kafka, settings.streams_group, clock)
+    dependencies = Dependencies(producer, clock, meter, failpoints, store)
+    checks = HealthCheckThread(kafka, settings.streams_group, clock)
     try:
         reader = TopicReader(kafka, _FOLLOWED)
         try:
-            memory = _read(settings, reader, meter)
-            state, effects = restore(memory, clock(), complete=True)
-            heard = ForeignAlerts()
-            _carry_out(settings, doors, heard, effects)
+            restored = _read(settings, reader, meter)
+            state, effects = restore(restored, clock(), complete=True)
+            foreign = ForeignAlerts()
+            _carry_out(settings, dependencies, foreign, effects)
             _log.info(
                 "alerts.ready",
                 epoch=state.epoch,
                 scopes=len(state.scopes),
-                windows=len(memory.totals),
+                windows=len(restored.totals),
                 restricted=len(state.active),
             )
             meter.gauge(Metric.READY, 1)
-            probes.start()
-            _follow(settings, doors, reader, _Known(state, memory, probes, heard), stop)
+            checks.start()
+            _follow(settings, dependencies, reader, _Known(state, restored, checks, foreign), stop)
         finally:
             reader.close()
     finally:
-        probes.stop()
+        checks.stop()
         producer.close()
 
 
 def _read(settings: AlertingSettings, reader: TopicReader, meter: Meter) -> RestoredState:
-    """Everything the topics remember."""
-    memory = RestoredState()
+    """Everything that the topics hold."""
+    restored = RestoredState()
     for record in reader.read_to_end(settings.start_timeout_seconds):
-        _remember(memory, record, meter)
-    return memory
+        _replay(restored, record, meter)
+    return restored
 
 
-def _remember(memory: RestoredState, record: Record, meter: Meter) -> None:
+def _replay(restored: RestoredState, record: Record, meter: Meter) -> None:
     try:
         match record.topic:
             case Topic.POLICIES:
-                memory.add_policy(_text(record.key), _policy(record))
+                restored.add_policy(_text(record.key), _policy(record))
             case Topic.THROTTLE_COMMANDS if record.value:
-                memory.add_command(decode_command(record.value))
+                restored.add_command(decode_command(record.value))
             case Topic.ALERTS if record.value:
-                memory.add_alert(decode_alert(record.value))
+                restored.add_alert(decode_alert(record.value))
             case Topic.SPEND_SNAPSHOTS:
-                memory.add_state(record.key, record.value)
+                restored.add_state(record.key, record.value)
                 snapshot = decode_snapshot(record.key, record.value)
                 if snapshot is not None:
-                    memory.totals.apply(snapshot)
+                    restored.totals.apply(snapshot)
             case _:
                 pass  # a record without a value where it means nothing
     except (PolicyRecordError, ThrottleError, AlertError, SnapshotError) as error:
@@ -197,53 +197,53 @@ def _remember(memory: RestoredState, record: Record, meter: Meter) -> None:
 
 def _follow(
     settings: AlertingSettings,
-    doors: Dependencies,
+    dependencies: Dependencies,
     reader: TopicReader,
     known: _Known,
     stop: threading.Event,
 ) -> None:
-    state, totals = known.state, known.memory.totals
+    state, totals = known.state, known.restored.totals
     drop_at_ms = 0
     while not stop.is_set():
-        now_ms = doors.clock()
+        now_ms = dependencies.clock()
         records = reader.poll(_wait(settings, state, now_ms), RECORDS_PER_ROUND_MAX)
-        now_ms = doors.clock()
+        now_ms = dependencies.clock()
         if now_ms >= drop_at_ms:
             totals.drop_ended(now_ms)
             drop_at_ms = now_ms + DROP_ENDED_EVERY_MS
         effects: list[Effect] = []
-        for observation in _observations(settings, records, reader, known, doors):
+        for observation in _observations(settings, records, reader, known, dependencies):
             state, found = engine.step(state, observation, now_ms)
             effects += found
         inspected = _inspected(known, now_ms)
         if inspected is not None:
             state, found = engine.step(state, inspected, now_ms)
             effects += found
-        _carry_out(settings, doors, known.heard, engine.ordered(effects))
-        doors.meter.gauge(Metric.HEARTBEAT_MS, now_ms)
+        _carry_out(settings, dependencies, known.foreign, engine.ordered(effects))
+        dependencies.meter.gauge(Metric.HEARTBEAT_MS, now_ms)
         if records:
-            doors.meter.count(Metric.MESSAGES, len(records))
-            doors.meter.gauge(Metric.LAST_EVENT_MS, totals.last_event_ms)
+            dependencies.meter.count(Metric.MESSAGES, len(records))
+            dependencies.meter.gauge(Metric.LAST_EVENT_MS, totals.last_event_ms)
 
 
 @dataclass(slots=True)
 class _Known:
-    """What the loop goes on with."""
+    """What the loop works with."""
 
     state: State
-    memory: RestoredState
-    probes: HealthCheckThread
-    heard: ForeignAlerts
+    restored: RestoredState
+    checks: HealthCheckThread
+    foreign: ForeignAlerts
 
 
 def _inspected(known: _Known, now_ms: int) -> HealthChecksSeen | None:
-    """The newest look at the pipeline, if there is one."""
-    found = known.probes.take()
+    """The newest round of health checks, if there is one."""
+    found = known.checks.take()
     if found is None:
         return None
     hour = known.state.windows[WindowKind.HOUR]
-    memory = known.memory
-    return inspect(memory.totals, memory.lanes(), found, hour.start_ms, now_ms)
+    restored = known.restored
+    return inspect(restored.totals, restored.lanes(), found, hour.start_ms, now_ms)
 
 
 def _wait(settings: AlertingSettings, state: State, now_ms: int) -> float:
@@ -256,7 +256,7 @@ def _observations(
     records: Iterable[Record],
     reader: TopicReader,
     known: _Known,
-    doors: Dependencies,
+    dependencies: Dependencies,
 ) -> Iterator[Observation]:
     """Decode one round; commands first (am I still in charge?), then policy, alerts, spend.
 
@@ -265,16 +265,18 @@ def _observations(
     totals too low.
     """
     taken = _Round()
-    totals = known.memory.totals
-    taken.take_all(records, known, doors.meter)
-    if taken.overheard:
-        # Rare: another controller writes. What it had read when it told that, policy above all,
-        # must be known before its word is judged.
-        taken.take_all(reader.read_to_end(settings.start_timeout_seconds), known, doors.meter)
+    totals = known.restored.totals
+    taken.take_all(records, known, dependencies.meter)
+    if taken.has_foreign_alerts:
+        # Rare: another controller writes. What it had read when it wrote that, policy above all,
+        # must be known before its record is applied.
+        taken.take_all(
+            reader.read_to_end(settings.start_timeout_seconds), known, dependencies.meter
+        )
     yield from taken.commands
     for object_id, item in taken.policies.items():
         yield PolicyChanged(object_id, item, totals.of(subject_of(object_id)))
-    yield from map(AlertSeen, known.heard.take(doors.clock()))
+    yield from map(AlertSeen, known.foreign.take(dependencies.clock()))
     yield from totals.sums(taken.changed)
     # Last, so that a month's breaker that waits for completeness sees all of this round; and
     # always, so that timers run in a round without records.
@@ -289,11 +291,11 @@ class _Round:
     policies: dict[str, PolicyObject | None] = field(default_factory=dict)
     changed: dict[WindowKey, None] = field(default_factory=dict)
     """The windows whose sums changed, once each, in the order of their first change."""
-    overheard: bool = False
+    has_foreign_alerts: bool = False
     """Whether another controller wrote an alert."""
 
     def take_all(self, records: Iterable[Record], known: _Known, meter: Meter) -> None:
-        """Decode records; those that nobody of ours wrote are refused."""
+        """Decode records; those that Meterline did not write are refused."""
         for record in records:
             try:
                 self._take(record, known)
@@ -304,23 +306,26 @@ class _Round:
         """Decode one record; spend goes into the totals at once."""
         match record.topic:
             case Topic.SPEND_SNAPSHOTS:
-                known.memory.add_state(record.key, record.value)
+                known.restored.add_state(record.key, record.value)
                 snapshot = decode_snapshot(record.key, record.value)
-                window = None if snapshot is None else known.memory.totals.apply(snapshot)
+                window = None if snapshot is None else known.restored.totals.apply(snapshot)
                 if window is not None:
                     self.changed[window] = None
             case Topic.THROTTLE_COMMANDS if record.value:
                 self.commands.append(CommandSeen(decode_command(record.value)))
             case Topic.ALERTS if record.value:
-                self.overheard |= known.heard.read(decode_alert(record.value))
+                self.has_foreign_alerts |= known.foreign.read(decode_alert(record.value))
             case Topic.POLICIES:
                 self.policies[_text(record.key)] = _policy(record)
             case _:
-                pass  # a tombstone of a command: nothing of ours writes one
+                pass  # a tombstone of a command: Meterline writes none
 
 
 def _carry_out(
-    settings: AlertingSettings, doors: Dependencies, heard: ForeignAlerts, effects: Sequence[Effect]
+    settings: AlertingSettings,
+    dependencies: Dependencies,
+    foreign: ForeignAlerts,
+    effects: Sequence[Effect],
 ) -> None:
     """Make the effects durable, in the order of the module's docstring."""
     commands: list[tuple[bytes, bytes]] = []
@@ -336,23 +341,23 @@ def _carry_out(
                 alerts.append(alert)
     if not effects:
         return
-    doors.failpoints.hit(AlertingFailpoint.BEFORE_COMMANDS)
-    # 1. Commands: durable before anybody is told of them.
+    dependencies.failpoints.hit(AlertingFailpoint.BEFORE_COMMANDS)
+    # 1. Commands: durable before alerts name them.
     if commands:
-        _publish(settings, doors, Topic.THROTTLE_COMMANDS, commands)
-    # 2. Alerts: durable before the next round, so that a restart does not tell them again.
+        _publish(settings, dependencies, Topic.THROTTLE_COMMANDS, commands)
+    # 2. Alerts: durable before the next round, so that a restart does not publish them again.
     if alerts:
-        heard.writing(alerts)
-        # Who drove a deviation is asked after the commands are out, and for a bounded time.
-        told = explained(alerts, doors.store)
-        records = [(alert.dedup_key.encode(), encode_alert(alert)) for alert in told]
-        _publish(settings, doors, Topic.ALERTS, records)
-    _report(doors, effects)
+        foreign.writing(alerts)
+        # Top contributors are queried after the commands are out, and for a bounded time.
+        complete = explained(alerts, dependencies.store)
+        records = [(alert.dedup_key.encode(), encode_alert(alert)) for alert in complete]
+        _publish(settings, dependencies, Topic.ALERTS, records)
+    _report(dependencies, effects)
 
 
 def _publish(
     settings: AlertingSettings,
-    doors: Dependencies,
+    dependencies: Dependencies,
     topic: Topic,
     records: list[tuple[bytes, bytes]],
 ) -> None:
@@ -365,22 +370,22 @@ def _publish(
     for attempt in range(1, PUBLISH_ATTEMPTS_MAX + 1):
         try:
             for key, value in records:
-                doors.producer.send(topic, key, value)
-            doors.failpoints.hit(sent)
-            doors.producer.flush(settings.flush_timeout_seconds)
+                dependencies.producer.send(topic, key, value)
+            dependencies.failpoints.hit(sent)
+            dependencies.producer.flush(settings.flush_timeout_seconds)
             break
         except BrokerUnavailableError as error:
             _log.warning("alerts.publish_failed", topic=topic, attempt=attempt, reason=str(error))
             if attempt == PUBLISH_ATTEMPTS_MAX:
                 raise
-    doors.failpoints.hit(durable)
+    dependencies.failpoints.hit(durable)
 
 
-def _report(doors: Dependencies, effects: Sequence[Effect]) -> None:
+def _report(dependencies: Dependencies, effects: Sequence[Effect]) -> None:
     for effect in effects:
         match effect:
             case PublishThrottle(command):
-                doors.meter.count(Metric.COMMANDS, reason=command.state)
+                dependencies.meter.count(Metric.COMMANDS, reason=command.state)
                 _log.info(
                     "throttle.published",
                     scope=command.scope,
@@ -389,11 +394,11 @@ def _report(doors: Dependencies, effects: Sequence[Effect]) -> None:
                     reason=command.reason,
                 )
             case PublishAlert(alert):
-                doors.meter.count(Metric.ALERTS, reason=alert.severity)
+                dependencies.meter.count(Metric.ALERTS, reason=alert.severity)
                 _log.info("alert.published", status=alert.status.value, key=alert.dedup_key)
             case Fenced():
                 pass
-    doors.meter.gauge(Metric.LAST_FLUSH_MS, doors.clock())
+    dependencies.meter.gauge(Metric.LAST_FLUSH_MS, dependencies.clock())
 
 
 def _policy(record: Record) -> PolicyObject | None:
@@ -408,7 +413,7 @@ def _text(key: bytes | None) -> str:
 
 
 def _refuse(record: Record, error: Exception, meter: Meter) -> None:
-    """A record that nobody of ours wrote: told, counted, passed over."""
+    """A record that Meterline did not write: logged, counted, skipped."""
     meter.count(Metric.REJECTS, reason="wrong_type")
     _log.warning(
         "alerts.record_refused",

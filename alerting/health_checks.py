@@ -1,12 +1,12 @@
-"""Probes: numbers about the pipeline, read outside the loop that throttles.
+"""Health checks: numbers about the pipeline, read outside the loop that throttles.
 
-    thread, every PROBE_SECONDS:
+    thread, every CHECK_SECONDS:
         dead letters   its own reader of usage.dead-letter, by the hour of their timestamps
         lag            the streams' group against the ends of usage.events
     loop, when a round of the thread is ready:
         unpriced, zero cost, silent relays: from the totals and state records it holds anyway
-A probe that cannot be read is left out of its round: what was told of it stays as it is. Nothing
-here may stop the worker: enforcement does not depend on it.
+A check that cannot be read is left out of its round: its alerts stay as they are. Nothing here may
+stop the worker: enforcement does not depend on it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.topics import Topic
 
 CHECK_SECONDS = 10.0
-# Six hours of samples, one per round: a lag older than that is told as six hours.
+# Six hours of samples, one per round: a lag older than that is reported as six hours.
 SAMPLES_MAX = 2_160
 _READ_SECONDS = 0.5
 
@@ -56,7 +56,7 @@ class LagClock:
         Args:
             behind: messages not counted, by partition.
             ends: the ends of the partitions.
-            now_ms: the present.
+            now_ms: the current time.
         """
         self.samples.append((now_ms, dict(ends)))
         reached = {number: end - behind.get(number, 0) for number, end in ends.items()}
@@ -69,7 +69,7 @@ class LagClock:
 
 
 class HealthCheckThread:
-    """Reads the probes that cost a request; hands over the newest round, never blocks the loop."""
+    """Reads the checks that cost a request; hands over the newest round, never blocks the loop."""
 
     def __init__(self, kafka: KafkaConfig, streams_group: str, clock: Clock) -> None:
         """Start nothing yet."""
@@ -79,12 +79,12 @@ class HealthCheckThread:
         self._stop = threading.Event()
         # One round is enough: a newer one replaces what was not fetched.
         self._rounds: queue.Queue[HealthCheckRound] = queue.Queue(maxsize=1)
-        self._letters: dict[int, int] = {}
+        self._dead_letters_by_hour: dict[int, int] = {}
         self._lag = LagClock()
         self._thread = threading.Thread(target=self._run, name="health-checks", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -102,31 +102,31 @@ class HealthCheckThread:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._look()
+                self._read_rounds()
             except KafkaClientError as error:
                 _log.info("checks.unavailable", reason=str(error))
             self._stop.wait(CHECK_SECONDS)
 
-    def _look(self) -> None:
+    def _read_rounds(self) -> None:
         admin = Admin(self._kafka)
-        letters = TopicReader(self._kafka, (Topic.DEAD_LETTERS,))
+        dead_letters = TopicReader(self._kafka, (Topic.DEAD_LETTERS,))
         try:
             while not self._stop.is_set():
                 begun = time.monotonic()
-                self._offer(self._round(admin, letters))
+                self._offer(self._round(admin, dead_letters))
                 self._stop.wait(max(0.0, CHECK_SECONDS - (time.monotonic() - begun)))
         finally:
-            letters.close()
+            dead_letters.close()
             admin.close()
 
     def _offer(self, found: HealthCheckRound) -> None:
         self.take()
         self._rounds.put_nowait(found)
 
-    def _round(self, admin: Admin, letters: TopicReader) -> HealthCheckRound:
+    def _round(self, admin: Admin, dead_letters: TopicReader) -> HealthCheckRound:
         now_ms = self._clock()
         kinds = {HealthCheckKind.DEAD_LETTERS}
-        checks = [self._dead_letters(letters, now_ms)]
+        checks = [self._count_dead_letters(dead_letters, now_ms)]
         behind = admin.group_lag(self._group, Topic.USAGE_EVENTS)
         if behind is not None:
             kinds.add(HealthCheckKind.LAG)
@@ -136,13 +136,18 @@ class HealthCheckThread:
             checks.append(HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, detail))
         return HealthCheckRound(frozenset(kinds), tuple(checks))
 
-    def _dead_letters(self, letters: TopicReader, now_ms: int) -> HealthCheck:
-        while records := letters.poll(_READ_SECONDS):
+    def _count_dead_letters(self, dead_letters: TopicReader, now_ms: int) -> HealthCheck:
+        while records := dead_letters.poll(_READ_SECONDS):
             for record in records:
                 hour = record.timestamp_ms // HOUR_MS
-                self._letters[hour] = self._letters.get(hour, 0) + 1
-        present = now_ms // HOUR_MS
-        self._letters = {hour: count for hour, count in self._letters.items() if hour >= present}
+                self._dead_letters_by_hour[hour] = self._dead_letters_by_hour.get(hour, 0) + 1
+        current = now_ms // HOUR_MS
+        self._dead_letters_by_hour = {
+            hour: count for hour, count in self._dead_letters_by_hour.items() if hour >= current
+        }
         return HealthCheck(
-            HealthCheckKind.DEAD_LETTERS, PIPELINE, self._letters.get(present, 0), "this hour"
+            HealthCheckKind.DEAD_LETTERS,
+            PIPELINE,
+            self._dead_letters_by_hour.get(current, 0),
+            "this hour",
         )

@@ -16,9 +16,9 @@ class AlertingSettings:
     start_timeout_seconds: float = 120
     """The longest that reading the topics at the start may take."""
     streams_group: str = Group.STREAMS.value
-    """Consumer group of the streams workers, whose lag is looked at."""
+    """Consumer group of the streams workers, whose lag is checked."""
     flush_timeout_seconds: float = 35
-    """Longer than the producer's own delivery timeout, so that its error is the one heard."""
+    """Longer than the producer's own delivery timeout, so that its error comes first."""
     crash_at: str = ""
     """Test only: an `AlertingFailpoint`, or `NAME:N`, at which the process kills itself."""
 

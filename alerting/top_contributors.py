@@ -1,7 +1,7 @@
-"""Who drove a deviation or a burn rate: key and model, asked of ClickHouse when it is told.
+"""Top contributors to a deviation or a burn rate: key and model, queried when an alert fires.
 
 Totals are kept per scope, not per model: keeping them per key and model would multiply the state
-of streams by the models in use, for a question that is asked a few times a day. The stored events
+of streams by the models in use, for a query that is made a few times a day. The stored events
 know, and one query answers for keys and models together:
 
     spent   in the alert's window so far
@@ -28,7 +28,7 @@ CONTRIBUTORS_MAX = 3
 DAYS = 7
 # The last answer to "how many alerts at once are worth a query each"; the others say so.
 ALERTS_EXPLAINED_MAX = 5
-# One hundred million rows are asked in tens of milliseconds; an alert is due within two seconds.
+# One hundred million rows are read in tens of milliseconds; an alert is due within two seconds.
 STORE_SECONDS_MAX = 1
 
 _COLUMNS = {
@@ -115,16 +115,16 @@ GROUP BY key, model"""  # noqa: S608 - a column of a closed list; values are bou
 
 
 def explained(alerts: Iterable[Alert], store: ContributorStore | None) -> list[Alert]:
-    """The alerts, those that were just told with who drove them."""
-    asked = 0
+    """The alerts; those that have just fired with their top contributors."""
+    queries = 0
     answer = []
     for alert in alerts:
         if _has_contributors(alert):
-            asked += 1
-            told = _explain(alert, store if asked <= ALERTS_EXPLAINED_MAX else None)
-            if told.explanation is not None and told.explanation.drivers_note.startswith(_UNKNOWN):
+            queries += 1
+            one = _explain(alert, store if queries <= ALERTS_EXPLAINED_MAX else None)
+            if one.explanation is not None and one.explanation.drivers_note.startswith(_UNKNOWN):
                 store = None  # it does not answer: the other alerts of this round do not wait
-            answer.append(told)
+            answer.append(one)
         else:
             answer.append(alert)
     return answer

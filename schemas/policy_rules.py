@@ -1,4 +1,4 @@
-"""Rules that look back in time, as published with the rule set; amounts in nano-USD, times in s.
+"""Rules of history and of the pipeline, as published with the rule set; amounts in nano-USD, times in s.
 
 Their names in alerts: `deviation.ID`, `burn_rate.ID`, `no_data.ID`, `pipeline.KIND`.
 """
@@ -36,11 +36,11 @@ class ScopeRule(BaseModel):
 
     id: str
     scope_types: tuple[ScopeType, ...] = ALL_SCOPES
-    """The levels of the hierarchy that the rule looks at."""
+    """The levels of the hierarchy that the rule applies to."""
     for_seconds: Seconds = 0
-    """How long it must hold before it is told."""
+    """How long it must hold before its alert fires."""
     renotify_seconds: Seconds = 0
-    """How often a firing alert is told again; 0 for never."""
+    """How often a firing alert is notified again; 0 for never."""
 
 
 class DeviationRule(ScopeRule):
@@ -57,7 +57,7 @@ class DeviationRule(ScopeRule):
     floor_nano_usd: int = Field(default=500_000_000, ge=0)
     """The deviation counts as at least this amount: what zero variance is replaced by."""
     min_impact_nano_usd: int = Field(default=10_000_000_000, ge=0)
-    """Less than this above the expectation wakes nobody."""
+    """Less than this above the expectation does not fire."""
     min_increase_percent: int = Field(default=50, ge=0, le=10_000)
     """Nor less than this share of the expectation."""
     resolve_after_hours: int = Field(default=3, ge=1, le=24)
@@ -67,7 +67,7 @@ class DeviationRule(ScopeRule):
 
 
 class BurnRateRule(ScopeRule):
-    """A budget that ends soon at the present pace."""
+    """A budget that ends soon at the current rate."""
 
     long_seconds: int = Field(default=3_600, ge=60, le=7_200)
     short_seconds: int = Field(default=300, ge=60, le=7_200)
@@ -83,7 +83,7 @@ class NoDataRule(ScopeRule):
 
 
 class PipelineRules(BaseModel):
-    """When the pipeline itself is to be looked at; a limit of None switches a rule off."""
+    """When the pipeline itself needs attention; a limit of None switches a rule off."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -3,8 +3,8 @@
     spend before the start    -> what the engine knows at the start (history, month to date)
     slices of spend, in time  -> sums of minute, hour, day and month -> engine.step -> firings
 
-A slice is what a scope spent in a minute (or one event). Sums within it are not told apart: of
-several thresholds crossed in one minute the highest is told, as by a worker that was a minute late.
+A slice is what a scope spent in a minute (or one event). Within it no order is known: of
+several thresholds crossed in one minute the highest fires, as in a worker that was a minute late.
 Spend is as it was: what a throttle would have refused is counted, not taken away.
 """
 
@@ -42,7 +42,7 @@ class SpendSlice(NamedTuple):
 
 
 class BacktestAlert(NamedTuple):
-    """An alert that would have been told."""
+    """An alert that would have been published, and when."""
 
     at_ms: int
     alert: Alert
@@ -165,7 +165,7 @@ def begin(
         rules: of all scopes.
         policies: the scopes' own, by scope.
         history: spend before `start_ms` in slices of at most an hour, in the order of time; from
-            the month's start for budgets, and from some days back for rules that look back.
+            the month's start for budgets, and from some days back for rules of history.
         start_ms: when the run begins, at the start of an hour.
     """
     calendar = Calendar(rules.time_zone)
@@ -195,7 +195,7 @@ def begin(
 
 
 def _admitted_percent(command: ThrottleCommand, state: State) -> int:
-    """The share of spend that a command lets through, as far as shares tell."""
+    """The share of spend that a command lets through, where it is stated as a share."""
     if command.state is BreakerState.OPEN:
         return 0
     breaker = state.rules.breaker

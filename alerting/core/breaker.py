@@ -5,7 +5,7 @@
     admitted              100 %        80 %        50 %        none     (of the base limits)
 
 It rises at once, several stages if need be. It falls one stage per dwell, and only while spend is
-below the stage's bound minus the hysteresis. Three things set it anew without that walk: a new
+below the stage's bound minus the hysteresis. Three things reset it without that walk: a new
 period, another budget version, and the policy that switches breakers off (the override).
 """
 
@@ -96,14 +96,14 @@ def advance(
         policy: the bounds.
         breaker: where it stands.
         measurement: spend against the budget, in the current window.
-        now_ms: the present.
+        now_ms: the current time.
         may_trip: False in the grace at a month's start while the state is not known complete.
     """
     fresh = Breaker(BreakerState.CLOSED, now_ms, measurement.period, measurement.budget_version)
     if not policy.enabled:
         return Step(fresh, TripReason.DISABLED)
     if breaker.period != measurement.period or breaker.budget_version != measurement.budget_version:
-        return _set_anew(policy, breaker, fresh, measurement, may_trip=may_trip)
+        return _reset(policy, breaker, fresh, measurement, may_trip=may_trip)
     target = _stage(policy, measurement)
     if level(target) < level(breaker.state):
         return _fall(policy, breaker, target, measurement, now_ms)
@@ -137,7 +137,7 @@ def breakpoints(policy: BreakerPolicy, limit: int) -> set[int]:
     return {amount_at(limit, percent) for percent in percents}
 
 
-def _set_anew(
+def _reset(
     policy: BreakerPolicy,
     before: Breaker,
     fresh: Breaker,

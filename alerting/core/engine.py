@@ -2,7 +2,7 @@
 
     step(state, observation, now_ms) -> (state, effects)
 
-Per scope there is one evaluation, whatever asked for it:
+Per scope there is one evaluation, whatever caused it:
 
     spend in the current hour, day, month
         -> measurements (one per budget and limit)
@@ -43,7 +43,7 @@ from meterline.alerting.core.state import (
     Tick,
 )
 from meterline.alerting.core.trigger_bounds import (
-    WATCHED,
+    CURRENT_WINDOWS,
     measurements_of,
     nearest,
     set_breakpoints,
@@ -90,12 +90,12 @@ def start(epoch: int, rules: RuleSet, now_ms: int, kinds: RuleKinds = RULES) -> 
 
 
 def step(state: State, observation: Observation, now_ms: int) -> tuple[State, tuple[Effect, ...]]:
-    """Take one observation in.
+    """Apply one observation.
 
     Args:
         state: is changed and given back; `State.copy` keeps what it was.
         observation: what was seen.
-        now_ms: the present; an earlier one than before counts as that one.
+        now_ms: the current time; an earlier one than before counts as that one.
 
     Returns:
         The state and the effects, in the order in which they must be carried out.
@@ -171,7 +171,7 @@ def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
     effects += [PublishAlert(alert.model_copy(update={"commands": given})) for alert in alerts]
     _store(state, scope, known, [*due, *(step.recheck_ms for step in steps.values())])
     set_minute_headroom(state, scope)
-    for kind in WATCHED:
+    for kind in CURRENT_WINDOWS:
         set_no_change_range(state, scope, kind)
     return effects
 
@@ -190,13 +190,13 @@ def _with_override(state: State, scope: str) -> ScopeState:
 
 def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     key = (spend.scope, spend.kind)
-    track = state.histories.get(spend.scope)
-    if track is not None:
+    history = state.histories.get(spend.scope)
+    if history is not None:
         if spend.kind is WindowKind.MINUTE:
-            before = track.minutes.get(spend.start_ms // MINUTE_MS)
-            scope_rules.note(state, track, spend)
+            before = history.minutes.get(spend.start_ms // MINUTE_MS)
+            scope_rules.note(state, history, spend)
             return _observe_minute(state, spend, spend.cost_nano_usd - before)
-        scope_rules.note(state, track, spend)
+        scope_rules.note(state, history, spend)
     set_no_change_range = state.no_change.get(key)
     if set_no_change_range is None:
         return []
@@ -204,7 +204,7 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
     if spend.start_ms != start_ms:
         if spend.start_ms > start_ms:
             state.ahead[key] = spend
-        # An earlier window is over: its late events are counted there, and throttle nobody now.
+        # An earlier window is over: its late events are counted there, and restrict nothing now.
         return []
     state.spend[key] = spend
     if set_no_change_range.start_ms != start_ms:
@@ -218,10 +218,10 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
 
 
 def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
-    """The first sum of a scope in a window: limits at once, what looks back within the round's work.
+    """The first sum of a scope in a window: limits at once, the rest within the round's work.
 
-    At the stroke of an hour every scope needs new baselines. A round that worked them all out would
-    hold back the commands of the scopes that reach a limit in it.
+    On the hour every scope needs new baselines. A round that computed them all would delay the
+    commands of the scopes that reach a limit in it.
     """
     cost, tokens = state.breakpoints[spend.scope, spend.kind]
     low, high = nearest(cost, 0)
@@ -246,7 +246,7 @@ def _has_time(state: State) -> bool:
 
 
 def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
-    """A minute is looked at for burn rates and spikes, which look at the windows that end now."""
+    """Minutes matter to burn rates and spikes, whose windows end now."""
     known = state.minutes.get(spend.scope)
     if known is None:
         return []
@@ -257,7 +257,7 @@ def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
                 known.start_ms, known.more - grown, known.holds, known.each_minute
             )
         return []
-    # A rule may hold, or each minute is looked at.
+    # A rule may hold, or every minute is evaluated.
     set_minute_headroom(state, spend.scope)
     if state.minutes[spend.scope].holds:
         return evaluate(state, spend.scope)
@@ -285,7 +285,7 @@ def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
 
 
 def set_manual(state: State, item: ManualObject) -> None:
-    """Remember a manual throttle or an override; the next evaluation of its scope heeds it."""
+    """Store a manual throttle or an override; the next evaluation of its scope applies it."""
     known = state.scopes.get(item.scope, ScopeState())
     match item:
         case ManualThrottle():
@@ -303,9 +303,9 @@ def _set_policy(
     _set_rules_of(state, scope, policy)
     for total in spend:
         _keep(state, total)
-        track = state.histories.get(scope)
-        if track is not None:
-            scope_rules.note(state, track, total)
+        history = state.histories.get(scope)
+        if history is not None:
+            scope_rules.note(state, history, total)
     return evaluate(state, scope)
 
 
@@ -341,21 +341,21 @@ def _observe_command(state: State, command: ThrottleCommand) -> list[Effect]:
         return [Fenced(FenceReason.NEWER_EPOCH, command.epoch)]
     known = state.scopes.get(command.scope, ScopeState())
     if command.epoch == state.epoch:
-        twin = command.seq > state.seq or (
+        is_foreign = command.seq > state.seq or (
             known.published is not None
             and command.version == known.published.version
             and command != known.published
         )
-        return [Fenced(FenceReason.SAME_EPOCH, command.epoch)] if twin else []
-    # A controller that was replaced still writes. Relays that have our command refuse it, but the
-    # compacted topic would keep it as the scope's last word: say ours again.
+        return [Fenced(FenceReason.SAME_EPOCH, command.epoch)] if is_foreign else []
+    # A controller that was replaced still writes. Relays that have this controller's command
+    # refuse it, but the compacted topic would keep it as the scope's last record: write ours again.
     state.scopes[command.scope] = replace(known, published=command)
     return evaluate(state, command.scope, renew=True)
 
 
 def _observe_alert(state: State, alert: Alert) -> list[Effect]:
     effects: list[Effect] = [PublishAlert(each) for each in takeover.take_over(state, alert)]
-    # What was taken over and does not hold is resolved as our own would be.
+    # What was taken over and does not hold is resolved like this controller's own alerts.
     return effects + evaluate(state, alert.scope) if alert.scope in state.scopes else effects
 
 
@@ -379,7 +379,7 @@ def _run_timers(state: State) -> list[Effect]:
 
 
 def _roll(state: State) -> set[str]:
-    """Go over to the windows of the present; the scopes that this concerns."""
+    """Go over to the current windows; the scopes that this concerns."""
     now_ms = state.now_ms
     _, hour, day, month = state.calendar.windows(now_ms)
     state.windows = {window.kind: window for window in (hour, day, month)}
@@ -390,7 +390,7 @@ def _roll(state: State) -> set[str]:
     for spend in begun:
         del state.ahead[spend.scope, spend.kind]
         _keep(state, spend)
-    # Watches are of a window that is over: each is renewed by its scope's next evaluation.
+    # No-change ranges are of a window that is over: a scope's next evaluation renews its own.
     return state.active | {spend.scope for spend in begun}
 
 
@@ -406,7 +406,7 @@ def _keep(state: State, spend: SpendSum) -> None:
 
 
 def _set_rules_of(state: State, scope: str, policy: ScopePolicy | None) -> None:
-    """The rules that a scope has from now on, and what they need to remember."""
+    """The rules that a scope has from now on, and the history that they need."""
     rules = scope_rules.rules_of(state.active_rules, policy)
     state.baselines.pop(scope, None)
     state.minutes.pop(scope, None)

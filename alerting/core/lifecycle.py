@@ -1,4 +1,4 @@
-"""The lifecycle of alerts: one for every rule, of scopes, of the pipeline and of reconciliation. Pure.
+"""The lifecycle of alerts: one for the rules of scopes, pipeline and reconciliation. Pure.
 
     inactive --reached--> pending --for--> firing --over--> resolved
         ^                    |               |  ^
@@ -76,7 +76,7 @@ def continues(episode: Episode, period: str, budget_version: int) -> bool:
 
 
 def abandon(episode: Episode, now_ms: int) -> list[Alert]:
-    """End an episode whose rule, subject, period or budget version is gone."""
+    """End an episode whose rule, subject, period or budget version has ended."""
     return [*(resolved(alert, now_ms) for alert in episode.firing), *_cancelled(episode, now_ms)]
 
 
@@ -127,7 +127,7 @@ def alert_id(key: str, status: AlertStatus, starts_at_ms: int | None = None) -> 
     """Deterministic, so that a replay or a restart notifies nothing twice under two ids.
 
     Args:
-        key: the dedup key, and what else tells records of one alert apart.
+        key: the dedup key, and what else distinguishes the records of one alert.
         status: of the record.
         starts_at_ms: where an alert may fire several times in a period.
     """

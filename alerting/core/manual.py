@@ -1,4 +1,4 @@
-"""Manual control in the engine: what a person's throttle and budget mean for a scope. Pure.
+"""Manual control in the engine: what an operator's throttle and budget mean for a scope. Pure.
 
 file's policy + override in force  -> the policy that rules are evaluated with
 rules' command + manual throttle   -> one command, the more restrictive of both in every part
@@ -18,7 +18,7 @@ MANUAL = "manual"
 def effective(
     base: ScopePolicy | None, override: BudgetOverride | None, now_ms: int
 ) -> ScopePolicy | None:
-    """The policy that holds now: the file's, with the budgets that somebody set by hand."""
+    """The policy that holds now: the file's, with the budgets of a manual override."""
     if base is None or override is None:
         return base
     budget = base.budget
@@ -83,9 +83,11 @@ def combined(rules: ThrottleCommand | None, manual: ThrottleCommand) -> Throttle
     if rules is None:
         return manual
     if BreakerState.OPEN in {rules.state, manual.state}:
-        # Of two blocks the one that lasts longer; the other is looked at again when it ends.
+        # Of two blocks the one that lasts longer; the other is considered again when it ends.
         return max(rules, manual, key=lambda each: (level(each.state), each.reset_at_ms))
-    loud, quiet = (rules, manual) if level(rules.state) > level(manual.state) else (manual, rules)
+    stricter, milder = (
+        (rules, manual) if level(rules.state) > level(manual.state) else (manual, rules)
+    )
     limits = ThrottleLimits(
         requests_per_minute=_least(
             rules.limits.requests_per_minute, manual.limits.requests_per_minute
@@ -93,11 +95,11 @@ def combined(rules: ThrottleCommand | None, manual: ThrottleCommand) -> Throttle
         tokens_per_minute=_least(rules.limits.tokens_per_minute, manual.limits.tokens_per_minute),
         burst_requests=_least(rules.limits.burst_requests, manual.limits.burst_requests),
     )
-    return loud.model_copy(
+    return stricter.model_copy(
         update={
             "limits": limits,
             "admit_percent": min(rules.admit_percent, manual.admit_percent),
-            "reason": f"{loud.reason}; {quiet.reason}",
+            "reason": f"{stricter.reason}; {milder.reason}",
             "expires_at_ms": min(rules.expires_at_ms, manual.expires_at_ms),
         }
     )

@@ -1,4 +1,4 @@
-"""Sums of windows that are over, for rules that look back: exact, and small enough to keep.
+"""Sums of windows that are over, for rules of history: exact, and small enough to keep.
 
     (scope, shard) -> starts  [ 09:00  10:00  12:00 ]      only windows with spend take room:
                       tags    [   17     40     88  ]      24 bytes each
@@ -38,7 +38,7 @@ class _Series:
         self.costs = array("q")
 
     def put(self, start_ms: int, tag: int, cost: int) -> bool:
-        """Take a value in; False if a newer one is there."""
+        """Store a value; False if a newer one is stored."""
         cost = max(-_AMOUNT_MAX, min(cost, _AMOUNT_MAX))
         position = bisect_left(self.starts, start_ms)
         if position < len(self.starts) and self.starts[position] == start_ms:
@@ -79,7 +79,7 @@ class PastWindows:
         self._series: dict[str, dict[str, _Series]] = {}
 
     def apply(self, key: SnapshotKey, totals: Totals) -> bool:
-        """Take one shard's value in; whether it was news."""
+        """Store one shard's value; whether it changed anything."""
         if key.start_ms < self._horizon_ms:
             return False
         shards = self._series.setdefault(key.scope, {})
@@ -95,11 +95,11 @@ class PastWindows:
         return sorted({start for series in shards.values() for start in series.starts})
 
     def scopes(self) -> tuple[str, ...]:
-        """Whoever spent."""
+        """The scopes that have spent."""
         return tuple(self._series)
 
     def all_starts(self) -> set[int]:
-        """The windows in which anybody spent."""
+        """The windows in which any scope has spent."""
         return {
             start
             for shards in self._series.values()

@@ -1,12 +1,12 @@
-"""Restore: the engine's state from what the topics remember. Pure.
+"""Restore: the engine's state from what the topics hold. Pure.
 
     control.policies   what holds                        throttle.commands  breakers, (epoch, seq)
-    spend.snapshots    what was spent                    alerts             what has been told
+    spend.snapshots    what was spent                    alerts             what has been published
 Nothing else is kept: no file, no offset. Then every scope is evaluated once, and whatever differs
 between what is published and what is right becomes an effect, as if it had just been observed.
 
-Not remembered, because a command carries only its most restrictive cause: the hysteresis of a
-second, milder budget of the same scope. Its spend decides its stage anew.
+Not restored, because a command carries only its most restrictive cause: the hysteresis of a
+second, milder budget of the same scope. Its current spend decides its stage.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RestoredState:
         episodes[identity] = episode
 
     def add_state(self, key: bytes | None, value: bytes | None) -> None:
-        """One state record of streams; others are passed over. Decoded only when it is asked for."""
+        """One state record of streams; others are passed over. Decoded only when it is needed."""
         shard = state_shard(key)
         if shard and value:
             self._states[shard] = value
@@ -100,11 +100,11 @@ class RestoredState:
         return self._newest
 
     def disordered(self, scope: str) -> bool:
-        """Whether the log's last word on a scope is an older controller's."""
+        """Whether the last command of a scope in the log is an older controller's."""
         return self._last[scope] is not self._newest[scope]
 
     def incidents(self, scope: str) -> tuple[tuple[int, int], ...]:
-        """Hours `[first, end)` of a scope in which a deviation was told."""
+        """Hours `[first, end)` of a scope in which a deviation fired."""
         return tuple(self._incidents.get(scope, {}).values())
 
     def _add_incident(self, alert: Alert) -> None:
@@ -120,52 +120,52 @@ class RestoredState:
                 pass
 
     def episodes(self) -> Mapping[tuple[str, RuleRef], Mapping[tuple[str, int], Episode]]:
-        """What was told, per scope and rule, in the order of their last firing."""
+        """The episodes of each scope and rule, in the order of their last firing."""
         return self._episodes
 
 
 def restore(
-    memory: RestoredState, now_ms: int, *, complete: bool
+    restored: RestoredState, now_ms: int, *, complete: bool
 ) -> tuple[State, tuple[Effect, ...]]:
     """Build the state and say what must be published to make the topics right.
 
     Args:
-        memory: the topics, read to their ends.
-        now_ms: the present.
+        restored: the topics, read to their ends.
+        now_ms: the current time.
         complete: whether spend.snapshots was read to its end.
 
     Every restriction in force is published again, even unchanged: its lease is renewed, and the
     new epoch on the topic makes a controller that was replaced stop.
     """
-    rules = memory.policies.get(RULES_ID)
+    rules = restored.policies.get(RULES_ID)
     state = engine.start(
-        next_epoch(memory.greatest_epoch, now_ms),
+        next_epoch(restored.greatest_epoch, now_ms),
         rules if isinstance(rules, RuleSet) else RuleSet(),
         now_ms,
-        memory.kinds,
+        restored.kinds,
     )
     state.complete = complete
-    state.alive |= memory.totals.hours_seen()
-    effects: list[Effect] = list(_recall_alerts(state, memory, now_ms))
-    for scope, command in memory.commands().items():
+    state.alive |= restored.totals.hours_seen()
+    effects: list[Effect] = list(_recall_alerts(state, restored, now_ms))
+    for scope, command in restored.commands().items():
         known = state.scopes.get(scope, ScopeState())
         state.scopes[scope] = replace(known, published=command, breakers=_breakers(command))
-    _recall_manual(state, memory)
-    told: set[str] = set()
-    for object_id, item in memory.policies.items():
+    _recall_manual(state, restored)
+    evaluated: set[str] = set()
+    for object_id, item in restored.policies.items():
         if isinstance(item, ScopePolicy):
-            spend = memory.totals.of(item.scope)
-            state.histories[item.scope] = SpendHistory(incidents=memory.incidents(item.scope))
+            spend = restored.totals.of(item.scope)
+            state.histories[item.scope] = SpendHistory(incidents=restored.incidents(item.scope))
             observed = PolicyChanged(object_id, item, spend)
             state, found = engine.step(state, observed, now_ms)
             effects += found
-            told.add(item.scope)
-    for scope in sorted(set(state.scopes) - told):
+            evaluated.add(item.scope)
+    for scope in sorted(set(state.scopes) - evaluated):
         effects += engine.evaluate(state, scope)
-    for scope, command in sorted(memory.commands().items()):
+    for scope, command in sorted(restored.commands().items()):
         published = state.scopes[scope].published if scope in state.scopes else None
         restricts = command.state is not BreakerState.CLOSED
-        if published is command and (restricts or memory.disordered(scope)):
+        if published is command and (restricts or restored.disordered(scope)):
             effects += engine.evaluate(state, scope, renew=True)
     return state, engine.ordered(effects)
 
@@ -178,10 +178,10 @@ def next_epoch(greatest: int, now_ms: int) -> int:
     return max(greatest + 1, now_ms // 1000)
 
 
-def _recall_alerts(state: State, memory: RestoredState, now_ms: int) -> list[Effect]:
+def _recall_alerts(state: State, restored: RestoredState, now_ms: int) -> list[Effect]:
     """Give each rule its latest episode; alerts left firing in earlier ones are resolved."""
     effects: list[Effect] = []
-    for (scope, rule), by_identity in memory.episodes().items():
+    for (scope, rule), by_identity in restored.episodes().items():
         *earlier, latest = by_identity.values()
         for episode in earlier:
             effects += [PublishAlert(alert) for alert in lifecycle.abandon(episode, now_ms)]
@@ -189,9 +189,9 @@ def _recall_alerts(state: State, memory: RestoredState, now_ms: int) -> list[Eff
     return effects
 
 
-def _recall_manual(state: State, memory: RestoredState) -> None:
-    """Before the first evaluation, which would otherwise release what a person has blocked."""
-    for item in memory.policies.values():
+def _recall_manual(state: State, restored: RestoredState) -> None:
+    """Before the first evaluation, which would otherwise release what an operator has blocked."""
+    for item in restored.policies.values():
         if isinstance(item, ManualThrottle | BudgetOverride):
             engine.set_manual(state, item)
 

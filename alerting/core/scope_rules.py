@@ -1,7 +1,7 @@
-"""The rules of one scope that look at its history: which, what they say, and when to ask again. Pure.
+"""The rules of a scope's history: which apply, what they say, and when to ask again. Pure.
 
 The engine asks
-    note           an hour's or minute's sum, also of the past: into the scope's track
+    note           an hour's or minute's sum, also of the past: into the scope's history
     evaluations    what every rule says now
     amount_bound   the least sum of a window from which on a rule may say something else
     minute_bound   the same for rules that look at the last minutes
@@ -30,7 +30,7 @@ from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.rule_ref import RuleRef
 from meterline.schemas.scopes import ScopeError, parse_scope
 
-# The days that a track may hold, and today.
+# The days that a history may hold, and today.
 DAYS_BACK = 10
 # The longest window of a burn rate.
 MINUTES_BACK_MAX = 120
@@ -62,23 +62,23 @@ def view_of(state: State, policy: ScopePolicy) -> ScopeView:
     )
 
 
-def note(state: State, track: SpendHistory, spend: SpendSum) -> None:
+def note(state: State, history: SpendHistory, spend: SpendSum) -> None:
     """Record one sum; of any hour or minute, in any order."""
     match spend.kind:
         case WindowKind.HOUR:
-            track.put_hour(spend.start_ms, spend.cost_nano_usd)
+            history.put_hour(spend.start_ms, spend.cost_nano_usd)
             state.alive.add(spend.start_ms // HOUR_MS)
         case WindowKind.MINUTE:
-            track.put_minute(spend.start_ms, spend.cost_nano_usd)
+            history.put_minute(spend.start_ms, spend.cost_nano_usd)
         case WindowKind.DAY:
             # Days are kept for longer than hours: they tell how old a scope is.
-            track.began(spend.start_ms // HOUR_MS)
+            history.began(spend.start_ms // HOUR_MS)
         case WindowKind.MONTH:
             pass
     # A window's sum is as new as its last event; without it, as the window's own time.
     seen_ms = spend.last_event_ms or min(spend.end_ms - 1, state.now_ms)
     if spend.kind in {WindowKind.HOUR, WindowKind.MINUTE}:
-        track.last_event_ms = max(track.last_event_ms, seen_ms)
+        history.last_event_ms = max(history.last_event_ms, seen_ms)
 
 
 def roll(state: State) -> None:
@@ -140,7 +140,7 @@ def minute_bound(
     least = min((more for more in headroom if more > 0), default=NEVER)
     holds = any(more <= 0 for more in headroom)
     begin, end = view.minute + 1 - MINUTES_BACK_MAX, view.minute + 1 + MINUTES_AHEAD_MAX
-    corrected = min(view.track.minutes.amounts(begin, end)) < 0
+    corrected = min(view.history.minutes.amounts(begin, end)) < 0
     return MinuteHeadroom(view.minute * MINUTE_MS, least, holds, holds or corrected)
 
 
@@ -175,8 +175,8 @@ def _prepared(state: State, scope: str, rules: tuple[ActiveRule, ...]) -> Prepar
     known = _known(state, scope)
     if known is not None:
         return known
-    track = state.histories[scope]
-    past = PastHours(track, state.hour, track.incidents, state.days, state.alive)
+    history = state.histories[scope]
+    past = PastHours(history, state.hour, history.incidents, state.days, state.alive)
     by_rule = tuple(kind.prepare(rule, past) for kind, _, rule in rules)
     found = PreparedRules(
         by_rule,
@@ -199,17 +199,17 @@ def _known(state: State, scope: str) -> PreparedRules | None:
 
 def _begin_incident(state: State, scope: str) -> None:
     """An alert fires: what is spent from this hour on is not learnt from."""
-    track = state.histories[scope]
-    recent = [each for each in track.incidents if each[1] > state.hour - HOURS_KEPT]
+    history = state.histories[scope]
+    recent = [each for each in history.incidents if each[1] > state.hour - HOURS_KEPT]
     if not any(end == OPEN_END for _, end in recent):
         recent.append((state.hour, OPEN_END))
-    track.incidents = tuple(recent)
+    history.incidents = tuple(recent)
 
 
 def _end_incident(state: State, scope: str) -> None:
     """Nothing fires any more: the current hour is learnt from again."""
-    track = state.histories[scope]
-    track.incidents = tuple(
+    history = state.histories[scope]
+    history.incidents = tuple(
         (first, max(first + 1, state.hour) if end == OPEN_END else end)
-        for first, end in track.incidents
+        for first, end in history.incidents
     )

@@ -1,4 +1,4 @@
-"""What the engine knows, what it is told (observations), and what it asks for (effects).
+"""What the engine knows, what it observes, and what it asks for (effects).
 
 `State` belongs to the engine: `step` changes it and gives it back. Everything inside its mappings
 is immutable, so `State.copy` is a cheap and complete snapshot.
@@ -31,7 +31,7 @@ from meterline.schemas.throttle import ThrottleCommand
 class PolicyChanged:
     """A policy object was written or, with `item` None, deleted.
 
-    `spend` is all that is known of the scope's spend: a scope without policy is not watched, so
+    `spend` is all that is known of the scope's spend: a scope without policy is not evaluated, so
     the engine has no numbers of it.
     """
 
@@ -42,14 +42,14 @@ class PolicyChanged:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed. `complete`: every snapshot of the topic has been taken in."""
+    """Time passed. `complete`: every snapshot of the topic has been read."""
 
     complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CommandSeen:
-    """A record of throttle.commands; ours come back as well."""
+    """A record of throttle.commands; this controller's own come back as well."""
 
     command: ThrottleCommand
 
@@ -92,7 +92,7 @@ class FenceReason(StrEnum):
     NEWER_EPOCH = "newer_epoch"
     """Another controller has taken over."""
     SAME_EPOCH = "same_epoch"
-    """Two controllers started in the same second, and neither can be told from the other."""
+    """Two controllers started in the same second, and have the same epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,22 +135,22 @@ class NoChangeRange(NamedTuple):
 
 
 class MinuteHeadroom(NamedTuple):
-    """What burn rates and spikes wait for.
+    """How much more spend burn rates and spikes need.
 
-    Minutes that fall out of a window only take spend away from it, so what was lacking when this was
-    worked out is lacking still, less what was spent since: a new minute needs no new look.
+    Minutes that fall out of a window only take spend away from it, so the headroom that was
+    computed holds, less what was spent since: a new minute needs no new computation.
     """
 
     start_ms: int
-    """The minute in which it was worked out."""
+    """The minute in which it was computed."""
     more: int
     """How much more must be spent, in whatever minutes, before a rule can hold. A budget's own sum
-    that grows by as much asks as well: it may come after the minute's, and what is left is part of
-    the rule."""
+    that grows by as much causes an evaluation as well: it may come after the minute's, and what is
+    left is part of the rule."""
     holds: bool
-    """Whether a rule holds already: it was told or waits, and its timer looks again."""
+    """Whether a rule holds already: it fires or is pending, and a timer evaluates it again."""
     each_minute: bool
-    """Whether every new minute needs a new look: a rule holds, or a minute is below zero after a
+    """Whether every new minute needs an evaluation: a rule holds, or a minute is below zero after a
     correction, and spend rises when it falls out of a window."""
 
 
@@ -165,12 +165,12 @@ class PreparedRules(NamedTuple):
 
 @dataclass(slots=True)
 class State:
-    """All of the engine's knowledge."""
+    """The engine's state."""
 
     epoch: int
     calendar: Calendar
     now_ms: int = 0
-    """The latest present the engine was told; it never goes back."""
+    """The latest time of any step; it never goes back."""
     seq: int = 0
     kinds: RuleKinds = RULES
     rules: RuleSet = field(default_factory=RuleSet)
@@ -196,7 +196,7 @@ class State:
     waiting: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """Scopes to evaluate when there is time, in that order; a limit that is reached never waits.
 
-    A plain dict looks through all that were taken before it finds its first.
+    A plain dict walks over all removed entries before it finds its first.
     """
     round_ms: int = 0
     """The moment at which `round_work` was done."""
@@ -220,9 +220,9 @@ class State:
     minutes: dict[str, MinuteHeadroom] = field(default_factory=dict)
     """Per scope with rules that look at the last minutes."""
     pipeline: dict[tuple[HealthCheckKind, str], Episode] = field(default_factory=dict)
-    """What goes on with the pipeline itself, by kind and subject."""
+    """Episodes of alerts about the pipeline itself, by kind and subject."""
     silent: set[str] = field(default_factory=set)
-    """Scopes that are told to have no data: their next spend is news."""
+    """Scopes with a firing no-data alert: their next spend ends it."""
 
     def copy(self) -> State:
         """A snapshot that later steps do not touch."""

@@ -1,13 +1,13 @@
-"""Alerts of a controller that was replaced, and yet wrote them: its successor answers for them. Pure.
+"""Alerts that a replaced controller still wrote: its successor takes them over. Pure.
 
-Two controllers may overlap: one is stopped amid its effects, another takes over and reads the
-topics, the first goes on and writes what it had decided. Nothing at the broker keeps that record
-out, so the controller in charge follows the alerts topic: what is not its own word becomes part of
+Two controllers may overlap: one is paused between its effects, another takes over and reads the
+topics, the first continues and writes what it had decided. Nothing at the broker keeps that record
+out, so the controller in charge follows the alerts topic: what it did not write becomes part of
 what it knows, as at a restart, and the next evaluation resolves what does not hold.
 
     FIRING of a period or budget that is over    resolved at once
-    FIRING of the present one                    taken over: told, and not told again
-    RESOLVED                                     believed: it was told
+    FIRING of the current one                    taken over: fired, and does not fire again
+    RESOLVED                                     taken over: it was resolved
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _CHECKS = {kind.value: kind for kind in HealthCheckKind}
 
 
 class ForeignAlerts:
-    """Tells a controller's own records, which come back from the topic, from those of others."""
+    """Distinguishes a controller's own records, as read back from the topic, from those of others."""
 
     def __init__(self, kinds: RuleKinds = RULES) -> None:
         """Start with nothing written and nothing read."""
         self._kinds = kinds
         self._expected: Counter[str] = Counter()
         self._others: dict[str, Alert] = {}
-        """The last word on each alert, where another said it."""
+        """The last record of each alert, where another controller wrote it."""
 
     def writing(self, alerts: Iterable[Alert]) -> None:
         """These are about to be written; each comes back once."""
@@ -45,7 +45,8 @@ class ForeignAlerts:
         """Take one record of the topic; True if another wrote it.
 
         Another's record with the same id passes for ours, and ours then for another's: both say
-        the same, and to take over one's own word changes nothing that an evaluation does not mend.
+        the same, and to take over one's own record changes nothing that an evaluation does not
+        correct.
         """
         if not is_ours(parse_rule(alert.rule_id), self._kinds):
             return False
@@ -61,8 +62,8 @@ class ForeignAlerts:
     def take(self, now_ms: int) -> list[Alert]:
         """Others' records to take over now.
 
-        What begins in our future was told by a clock that is ahead: its period may not have begun
-        here, and would be taken for one that is over.
+        What begins in this clock's future was written by a clock that is ahead: its period may not
+        have begun here, and would be taken for one that is over.
         """
         due = [alert for alert in self._others.values() if alert.starts_at_ms <= now_ms]
         for alert in due:
@@ -73,8 +74,8 @@ class ForeignAlerts:
 def is_ours(rule: RuleRef, kinds: RuleKinds = RULES) -> bool:
     """Whether this controller runs a rule.
 
-    `pipeline.drift` is the reports worker's, which remembers it by itself; what a rule of a later
-    version told is that version's business.
+    `pipeline.drift` is the reports worker's, which restores it by itself; alerts of a rule that
+    only a later version has are that version's business.
     """
     if rule.kind == RuleType.PIPELINE:
         return rule.id in _CHECKS
@@ -82,7 +83,7 @@ def is_ours(rule: RuleRef, kinds: RuleKinds = RULES) -> bool:
 
 
 def put_episode(state: State, scope: str, rule: RuleRef, episode: Episode) -> None:
-    """Remember a rule's latest episode."""
+    """Store a rule's latest episode."""
     if rule.kind == RuleType.PIPELINE:
         state.pipeline[_CHECKS[rule.id], scope] = episode
         return
@@ -91,28 +92,28 @@ def put_episode(state: State, scope: str, rule: RuleRef, episode: Episode) -> No
 
 
 def take_over(state: State, alert: Alert) -> list[Alert]:
-    """Take another's record in; its scope is then to be evaluated.
+    """Apply another controller's record; its scope is then to be evaluated.
 
     Returns:
         Resolutions of what belongs to a period or budget version that is over.
     """
     rule = parse_rule(alert.rule_id)
     if rule.kind == RuleType.PIPELINE:
-        present = state.pipeline.get((_CHECKS[rule.id], alert.scope))
+        current = state.pipeline.get((_CHECKS[rule.id], alert.scope))
     else:
         known = state.scopes.get(alert.scope, ScopeState())
-        present = known.episodes.get(rule)
+        current = known.episodes.get(rule)
     identity = (alert.period, alert.budget_version)
-    if present is not None and (present.period, present.budget_version) != identity:
-        # What is known of the present stays: it says what must not be told again.
+    if current is not None and (current.period, current.budget_version) != identity:
+        # The current episode stays: it says what must not fire again.
         return lifecycle.abandon(lifecycle.recalled(None, alert), state.now_ms)
-    if present is None or not _has(present, alert):
-        put_episode(state, alert.scope, rule, lifecycle.recalled(present, alert))
+    if current is None or not _has(current, alert):
+        put_episode(state, alert.scope, rule, lifecycle.recalled(current, alert))
     return []
 
 
 def _has(episode: Episode, alert: Alert) -> bool:
-    """Whether an alert that fires is known to: ours is then the one to remind of."""
+    """Whether a firing alert is known: reminders then follow the known one."""
     return alert.status is AlertStatus.FIRING and any(
         known.dedup_key == alert.dedup_key for known in episode.firing
     )

@@ -17,9 +17,9 @@ from meterline.schemas.spend import SpendSnapshot, Totals, newer
 
 __all__ = ["KEPT_AFTER_END_MS", "MINUTES_KEPT_MS", "SpendSum", "SpendTotals", "WindowKey"]
 
-# An alert looks at the current window only; the hour beyond the end is for clocks that differ.
+# Budgets and limits concern the current window only; the hour beyond is for clocks that differ.
 KEPT_AFTER_END_MS = HOUR_MS
-# What rules that look back need: the hours of nine days, the minutes of two hours.
+# What rules of history need: the hours of nine days, the minutes of two hours.
 HOURS_KEPT_MS = 10 * DAY_MS
 # How old a scope is: a key that slept for a week is not new.
 DAYS_KEPT_MS = 45 * DAY_MS
@@ -59,18 +59,18 @@ class SpendTotals:
         return len(self._windows)
 
     def apply(self, snapshot: SpendSnapshot) -> WindowKey | None:
-        """Take one snapshot in; the window whose sum changed, or None."""
+        """Apply one snapshot; the window whose sum changed, or None."""
         key, totals = snapshot
         if totals is None:
             # A deleted entry is a window that streams expired: it ended long ago here as well.
             return None
         past = self._past.get(key.kind)
-        looked_back_at = past is not None and past.apply(key, totals)
+        changes_past = past is not None and past.apply(key, totals)
         window_key = (key.scope, key.kind, key.start_ms)
-        if looked_back_at:
+        if changes_past:
             self.last_event_ms = max(self.last_event_ms, totals.last_event_ms)
         if key.kind == WindowKind.MINUTE or totals.end_ms <= self._horizon_ms:
-            return window_key if looked_back_at else None
+            return window_key if changes_past else None
         window = self._windows.get(window_key)
         if window is None:
             window = self._windows[window_key] = _Window(totals.end_ms)
@@ -117,11 +117,11 @@ class SpendTotals:
                 yield scope, unpriced, window.tokens, window.cost_nano_usd
 
     def hours_seen(self) -> set[int]:
-        """Numbers of the hours in which anybody spent: when the pipeline was alive for certain."""
+        """Numbers of the hours in which any scope spent: the pipeline was alive for certain."""
         return {start_ms // HOUR_MS for start_ms in self._past[WindowKind.HOUR.value].all_starts()}
 
     def drop_ended(self, now_ms: int) -> int:
-        """Forget the windows that ended more than KEPT_AFTER_END_MS ago; how many."""
+        """Forget the windows that ended more than KEPT_AFTER_END_MS ago; returns their number."""
         self._horizon_ms = max(self._horizon_ms, now_ms - KEPT_AFTER_END_MS)
         for past in self._past.values():
             past.drop_ended(now_ms)

@@ -1,4 +1,4 @@
-"""What a scope's budgets and limits look at, and the amounts at which they may answer otherwise.
+"""The amounts at which a scope's budgets and limits may answer otherwise.
 
 Most observations change nothing. Each (scope, window kind) keeps the range between the two nearest
 amounts at which any rule may answer otherwise; a sum inside it costs the engine two lookups.
@@ -19,7 +19,7 @@ from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.rule_ref import BUDGET_RULES, RuleId
 
-WATCHED = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
+CURRENT_WINDOWS = (WindowKind.HOUR, WindowKind.DAY, WindowKind.MONTH)
 _UNBOUNDED = 2**100  # beyond any sum of money or tokens
 
 
@@ -31,13 +31,13 @@ class _SpendRule(NamedTuple):
 
 
 def set_breakpoints(state: State, scope: str, policy: ScopePolicy | None) -> None:
-    """Where the scope's rules may answer otherwise; forgets what no rule looks at."""
+    """Where the scope's rules may answer otherwise; forgets windows that no rule reads."""
     cost: dict[WindowKind, set[int]] = {}
     tokens: dict[WindowKind, set[int]] = {}
     for rule in _rules(policy):
         if rule.rule_id in BUDGET_RULES:
             found = thresholds.breakpoints(rule.limit, state.rules.thresholds_percent)
-            # An exhausted budget has no pace, until it is corrected: the limit is always an edge.
+            # An exhausted budget has no burn rate, until it is corrected: the limit is always one.
             found |= {rule.limit, *staged.breakpoints(state.rules.breaker, rule.limit)}
         else:
             found = {max(rule.limit, 1)}
@@ -46,7 +46,7 @@ def set_breakpoints(state: State, scope: str, policy: ScopePolicy | None) -> Non
     if scope in state.scope_rules:
         for kind in (WindowKind.HOUR, WindowKind.DAY):
             cost.setdefault(kind, set())
-    for kind in WATCHED:
+    for kind in CURRENT_WINDOWS:
         if kind in cost or kind in tokens:
             state.breakpoints[scope, kind] = (
                 tuple(sorted(cost.get(kind, ()))),
@@ -58,18 +58,20 @@ def set_breakpoints(state: State, scope: str, policy: ScopePolicy | None) -> Non
 
 
 def set_no_change_range(state: State, scope: str, kind: WindowKind) -> None:
-    """Look again only when the window's sum leaves the range that it is in now."""
-    edges = state.breakpoints.get((scope, kind))
-    if edges is None:
+    """The next evaluation is due when the window's sum leaves the range that it is in now."""
+    breakpoints = state.breakpoints.get((scope, kind))
+    if breakpoints is None:
         return
     start_ms = state.windows[kind].start_ms
     spend = state.spend.get((scope, kind))
     current = spend is not None and spend.start_ms == start_ms
     cost = spend.cost_nano_usd if spend is not None and current else 0
     tokens = spend.tokens if spend is not None and current else 0
-    low, high = nearest(edges[0], cost)
+    low, high = nearest(breakpoints[0], cost)
     high = min(high, scope_rules.amount_bound(state, scope, kind, cost))
-    state.no_change[scope, kind] = NoChangeRange(start_ms, low, high, *nearest(edges[1], tokens))
+    state.no_change[scope, kind] = NoChangeRange(
+        start_ms, low, high, *nearest(breakpoints[1], tokens)
+    )
 
 
 def set_minute_headroom(state: State, scope: str) -> None:
@@ -80,11 +82,11 @@ def set_minute_headroom(state: State, scope: str) -> None:
         state.minutes[scope] = scope_rules.minute_bound(state, policy, rules)
 
 
-def nearest(edges: tuple[int, ...], amount: int) -> tuple[int, int]:
-    """The nearest edges: `low <= amount < high`."""
-    position = bisect_right(edges, amount)
-    low = edges[position - 1] if position else -_UNBOUNDED
-    high = edges[position] if position < len(edges) else _UNBOUNDED
+def nearest(breakpoints: tuple[int, ...], amount: int) -> tuple[int, int]:
+    """The nearest breakpoints: `low <= amount < high`."""
+    position = bisect_right(breakpoints, amount)
+    low = breakpoints[position - 1] if position else -_UNBOUNDED
+    high = breakpoints[position] if position < len(breakpoints) else _UNBOUNDED
     return low, high
 
 

@@ -1,4 +1,4 @@
-"""Alerts about a breaker. Its stages are `alerting.core.breaker`; today commands alone speak of it."""
+"""Alerts about a breaker: none is made today. Its stages are `alerting.core.breaker`. Pure."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class BurnRateKind(ScopeRuleKind[BurnRateEntry, BurnRateRule, None]):
 
     @override
     def evaluate(self, rule: BurnRateRule, prepared: None, view: ScopeView) -> Evaluation:
-        rate = spend_rate(rule, view.track.minutes, view.minute)
+        rate = spend_rate(rule, view.history.minutes, view.minute)
         soonest: tuple[int, Window, BudgetLeft] | None = None
         is_active = False
         for window, left in _budgets_left(view):
@@ -161,7 +161,7 @@ class BurnRateKind(ScopeRuleKind[BurnRateEntry, BurnRateRule, None]):
 
     @override
     def headroom(self, rule: BurnRateRule, prepared: None, view: ScopeView) -> Iterator[int]:
-        rate = spend_rate(rule, view.track.minutes, view.minute)
+        rate = spend_rate(rule, view.history.minutes, view.minute)
         for _, left in _budgets_left(view):
             yield headroom(rule, left, rate)
 

@@ -6,14 +6,14 @@
     spike        the last sixty minutes   against the busiest hours at this time of earlier days
 
 Whatever the method, its answer for the current hour is an *amount*: the least spend at which the
-rule holds. It is worked out once per scope and hour; from then on an observation is compared with
+rule holds. It is computed once per scope and hour; from then on an observation is compared with
 it as an integer, like any budget. That makes a rule as cheap as a threshold, lets it fire in the
 middle of an hour (spend of a window only grows, so what holds early holds at the hour's end), and
 draws the line between money and statistics:
 
     money in (int) -> mean, deviation, score (float) -> amount (int), compared with money (int)
 A float says where the line is and how far beyond it we are; it is never added to, stored as or
-shown as what somebody spent.
+shown as an amount that was spent.
 
 Zero variance: the deviation is never below `floor_percent` of the mean and `floor_nano_usd`.
 Cold start: no answer before `warm_up_days` usable days. Only upward: less spend is no alarm.
@@ -49,7 +49,7 @@ from meterline.schemas.policy_kinds import FieldFault, RuleEntry
 from meterline.schemas.policy_rules import DeviationMethod, DeviationRule
 from meterline.schemas.rule_ref import RuleRef
 
-# A second level at twice the deviation is told again, louder: the incident has grown.
+# A second level at twice the deviation fires again, with a higher severity: the incident has grown.
 ESCALATION_FACTOR = 2
 # Fewer known hours than a day's give no idea of a day.
 HOURS_MIN = 24
@@ -101,7 +101,7 @@ class Baseline(NamedTuple):
     """What one rule expects of one scope in the current hour."""
 
     kind: WindowKind
-    """The window whose sum is compared; MINUTE: the sixty minutes that end with the present one."""
+    """The window whose sum is compared; MINUTE: the sixty minutes that end with the current one."""
     hour: int
     """The hour that this holds for."""
     expected_nano_usd: int
@@ -189,7 +189,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
         self, rule: DeviationRule, prepared: Baseline | None, view: ScopeView
     ) -> Iterator[int]:
         if prepared is not None and prepared.kind is WindowKind.MINUTE:
-            spent = last_hour(view.track.minutes, view.minute)
+            spent = last_hour(view.history.minutes, view.minute)
             yield from (least - spent for _, least in prepared.levels)
 
     @override
@@ -198,7 +198,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
     ) -> Evaluation:
         kind = WindowKind.DAY if rule.method is DeviationMethod.CUMULATIVE else WindowKind.HOUR
         observed = (
-            last_hour(view.track.minutes, view.minute)
+            last_hour(view.history.minutes, view.minute)
             if rule.method is DeviationMethod.SPIKE
             else view.spent(kind)
         )
@@ -266,9 +266,9 @@ def last_hour(minutes: Ring, minute: int) -> int:
 def _cumulative(rule: DeviationRule, past: PastHours) -> Baseline | None:
     today, *before = past.days
     elapsed = past.hour - today + 1
-    track = past.track
+    history = past.history
     sums = [
-        track.hours.sum(start, start + elapsed)
+        history.hours.sum(start, start + elapsed)
         for start in before[: rule.window_days]
         if start >= _first_whole_day(past)
         and not past.frozen(start, start + elapsed)
@@ -281,16 +281,16 @@ def _cumulative(rule: DeviationRule, past: PastHours) -> Baseline | None:
 
 def _hourly(rule: DeviationRule, past: PastHours) -> Baseline | None:
     begin = past.hour - 24 * rule.window_days
-    if past.track.first_hour == 0 or past.hour - past.track.first_hour < 24 * rule.warm_up_days:
+    if past.history.first_hour == 0 or past.hour - past.history.first_hour < 24 * rule.warm_up_days:
         return None
-    samples = past.track.hours.amounts(begin, past.hour)
+    samples = past.history.hours.amounts(begin, past.hour)
     unlearnt = set(past.unlearnt(begin, past.hour))
     if unlearnt:
         samples = [amount for hour, amount in enumerate(samples, begin) if hour not in unlearnt]
     if len(samples) < HOURS_MIN:
         return None
     found = _from_samples(rule, past, WindowKind.HOUR, samples)
-    recent = past.track.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
+    recent = past.history.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
     return found._replace(quiet=max(recent) < found.levels[0][1])
 
 
@@ -319,8 +319,9 @@ def _seasonal(rule: DeviationRule, past: PastHours) -> Baseline | None:
 def _spike(rule: DeviationRule, past: PastHours) -> Baseline | None:
     """A night's batch is usual at night, and a night's loop is not hidden by working hours.
 
-    The busiest day of the window is left out: one incident does not hide the next, told or not, and
-    what happened on two days may happen again. That takes the place of hours that are not learnt from.
+    The busiest day of the window is left out: one incident does not hide the next, whether it fired
+    or not, and what happened on two days may happen again. That takes the place of hours that are
+    not learnt from.
     """
     *samples, _ = sorted(_busiest_hours(rule, past)) or [0]
     if len(samples) < max(rule.warm_up_days, SPIKE_DAYS_MIN) - 1:
@@ -339,7 +340,7 @@ def _spike(rule: DeviationRule, past: PastHours) -> Baseline | None:
         )
         for factor in (1, ESCALATION_FACTOR)
     )
-    recent = past.track.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
+    recent = past.history.hours.amounts(past.hour - rule.resolve_after_hours, past.hour)
     return Baseline(
         WindowKind.MINUTE, past.hour, usual, levels, mean, scale, log=False,
         samples=len(samples), resolve_below=levels[0][1], quiet=max(recent) < levels[0][1],
@@ -353,12 +354,12 @@ def _busiest_hours(rule: DeviationRule, past: PastHours) -> Iterator[int]:
     installations sleep at night). A few hours' outage then counts as quiet on one day of seven,
     which hardly moves the line.
     """
-    begun = past.track.first_hour or past.hour
+    begun = past.history.first_hour or past.hour
     for days in range(1, rule.window_days + 1):
         middle = past.hour - 24 * days
         first, end = middle - SPIKE_HOURS_BESIDE, middle + SPIKE_HOURS_BESIDE + 1
         if end > begun and not past.alive.isdisjoint(range(middle - 12, middle + 12)):
-            yield max(past.track.hours.amounts(first, end))
+            yield max(past.history.hours.amounts(first, end))
 
 
 def _first_whole_day(past: PastHours) -> int:
@@ -366,7 +367,7 @@ def _first_whole_day(past: PastHours) -> int:
 
     The day of the first spend counts: for a scope that begins at nine, as offices do, it is whole.
     """
-    first = past.track.first_hour
+    first = past.history.first_hour
     return next((start for start in reversed(past.days) if start + 24 > first > 0), past.hour)
 
 

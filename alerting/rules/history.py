@@ -78,22 +78,22 @@ class Ring:
 
     def copy(self) -> Ring:
         """A ring that later writes do not touch."""
-        twin = Ring(self._size)
-        twin._newest = self._newest
-        twin._amounts = self._amounts[:]
-        return twin
+        copied = Ring(self._size)
+        copied._newest = self._newest
+        copied._amounts = self._amounts[:]
+        return copied
 
 
 @dataclass(slots=True)
 class SpendHistory:
-    """What the rules that look back know of one scope."""
+    """The spend of one scope as its rules of history know it."""
 
     hours: Ring = field(default_factory=lambda: Ring(HOURS_KEPT))
     minutes: Ring = field(default_factory=lambda: Ring(MINUTES_KEPT))
     first_hour: int = 0
     """Number of the first hour in which the scope is known to have spent; 0 for none yet."""
     incidents: tuple[tuple[int, int], ...] = ()
-    """Hours `[first, end)` in which a deviation was told and not over: nothing is learnt there."""
+    """Hours `[first, end)` in which a deviation was firing: nothing is learnt there."""
     last_event_ms: int = 0
     """Newest event of the scope; 0 for none yet."""
 
@@ -112,7 +112,7 @@ class SpendHistory:
         self.first_hour = min(self.first_hour, hour) if self.first_hour else hour
 
     def copy(self) -> SpendHistory:
-        """A track that later observations do not touch."""
+        """A history that later observations do not touch."""
         return SpendHistory(
             self.hours.copy(),
             self.minutes.copy(),
@@ -127,7 +127,7 @@ def frozen_hours(
 ) -> tuple[tuple[int, int], ...]:
     """The part of each incident that is not learnt from: the first `hours_max` hours.
 
-    Incidents less than a day apart are one: the same rise is told anew every day, and after
+    Incidents less than a day apart are one: the same rise fires again every day, and after
     `hours_max` it is what the scope spends now.
     """
     frozen: list[tuple[int, int]] = []
@@ -145,7 +145,7 @@ def frozen_hours(
 class PastHours(NamedTuple):
     """A scope's hours as a deviation rule sees them."""
 
-    track: SpendHistory
+    history: SpendHistory
     hour: int
     """Number of the current hour: start_ms // HOUR_MS, also where hours begin at half past."""
     incidents: tuple[tuple[int, int], ...]
@@ -165,7 +165,7 @@ class PastHours(NamedTuple):
 
         Those before the scope's first spend, and those in which nothing at all was metered.
         """
-        begun = self.track.first_hour or end
+        begun = self.history.first_hour or end
         before = range(first, min(begun, end))
         rest = range(max(first, begun), end)
         if self.alive.issuperset(rest):

@@ -57,7 +57,7 @@ class ScopeView(NamedTuple):
     periods: Mapping[WindowKind, str]
     sums: Mapping[tuple[str, WindowKind], SpendSum]
     """The newest sums of all scopes, which may be of a window that is over."""
-    track: SpendHistory
+    history: SpendHistory
     """The scope's last hours and minutes."""
 
     @property

@@ -75,18 +75,18 @@ def is_reached(measurement: Measurement) -> bool:
     return measurement.observed >= measurement.limit
 
 
-def crossing(measurement: Measurement, told: int) -> Crossing | None:
+def crossing(measurement: Measurement, fired: int) -> Crossing | None:
     """The alert that this measurement asks for, or None.
 
     Args:
         measurement: spend or tokens against an absolute limit.
-        told: the limit already told in this period and budget version; 0 if none.
+        fired: the limit that has fired in this period and budget version; 0 if none.
     """
-    if measurement.observed <= 0 or not is_reached(measurement) or 0 < measurement.limit <= told:
+    if measurement.observed <= 0 or not is_reached(measurement) or 0 < measurement.limit <= fired:
         return None
-    if measurement.limit == 0 and told:
+    if measurement.limit == 0 and fired:
         return None
-    # A limit of zero is told as 1, the least amount that crosses it.
+    # A limit of zero fires as 1, the least amount that crosses it.
     return Crossing(max(measurement.limit, 1), (), Severity.CRITICAL)
 
 

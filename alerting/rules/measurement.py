@@ -1,4 +1,4 @@
-"""A measurement: what one budget or limit of one scope sees, and the exact arithmetic of "p percent of a limit".
+"""A measurement of one budget or limit, and the exact arithmetic of "p percent of a limit". Pure.
 
 All comparisons are of integers: percent is a whole number, amounts are nano-USD or tokens.
 """

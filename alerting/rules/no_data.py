@@ -57,7 +57,7 @@ class NoDataKind(ScopeRuleKind[NoDataEntry, NoDataRule, None]):
 
     @override
     def evaluate(self, rule: NoDataRule, prepared: None, view: ScopeView) -> Evaluation:
-        last_ms = view.track.last_event_ms
+        last_ms = view.history.last_event_ms
         silent_seconds = max(0, view.now_ms - last_ms) // 1000 if last_ms else 0
         holds = silent_seconds >= rule.after_seconds
         minute = view.calendar.window(WindowKind.MINUTE, last_ms)
@@ -85,7 +85,7 @@ class NoDataKind(ScopeRuleKind[NoDataEntry, NoDataRule, None]):
 
     @override
     def recheck_ms(self, rule: NoDataRule, view: ScopeView, *, is_active: bool) -> int:
-        last_ms = view.track.last_event_ms
+        last_ms = view.history.last_event_ms
         return last_ms + rule.after_seconds * 1000 if last_ms else 0
 
     @override

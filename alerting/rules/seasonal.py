@@ -47,7 +47,7 @@ class Expectation(NamedTuple):
     """Accumulated before the current hour."""
     carried_nano_usd: int
     """What the hour before spent above its expectation. A loop that begins at half past has half
-    of its first hour there: without it the stroke of the hour would give it a fresh start."""
+    of its first hour there: without it every full hour would give it a fresh start."""
 
 
 def log_usd(amount_nano_usd: int) -> float:
@@ -56,7 +56,7 @@ def log_usd(amount_nano_usd: int) -> float:
 
 
 def logs_usd(amounts: Sequence[int]) -> list[float]:
-    """`log_usd` of many: hundreds per scope at the stroke of every hour."""
+    """`log_usd` of many: hundreds per scope on every hour."""
     log1p = math.log1p
     return [log1p(amount / NANO_PER_USD) if amount > 0 else 0.0 for amount in amounts]
 
@@ -72,18 +72,18 @@ def expectation(rule: DeviationRule, past: PastHours) -> Expectation | None:
     first = begin + 1 - 24 * rule.window_days
     # The two judged days are left out of what is learnt, but for their first hour: the current hour
     # of day, which so comes last in every 24.
-    logs = logs_usd(past.track.hours.amounts(first, past.hour))
+    logs = logs_usd(past.history.hours.amounts(first, past.hour))
     by_hour, apart = _hours_of_day(past, first, logs[: 1 - JUDGED_HOURS])
     if len(apart[0]) < max(rule.warm_up_days, 2):
         return None
     residuals = [log - usual for log, usual in zip(logs[-JUDGED_HOURS:], by_hour * 2, strict=True)]
-    before = past.track.hours.get(past.hour - 1)
+    before = past.history.hours.get(past.hour - 1)
     unknown = past.unknown(begin, past.hour)
     for hour in unknown:
         residuals[hour - begin] = 0.0
     # The mean absolute deviation of a normal distribution is 0.8 of its standard deviation.
     pooled = 1.25 * sum(map(sum, apart)) / max(sum(map(len, apart)), 1)
-    # An hour that is wilder than the others (working hours of somebody who works in bursts) is
+    # An hour that is wilder than the others (working hours of a user who works in bursts) is
     # measured by itself; a calm one is not, because seven samples are too few to call it calm.
     own = 1.25 * sum(apart[0]) / len(apart[0])
     scale = max(pooled, own, SCALE_MIN)

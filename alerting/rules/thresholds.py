@@ -1,9 +1,9 @@
-"""Threshold rule: percentages of a budget, each told once per scope, period and budget version.
+"""Threshold rule: percentages of a budget, each fires once per scope, period and budget version.
 
-    told 75      observed 92 %                       thresholds 50 75 80 90 95 100
+    fired 75     observed 92 %                       thresholds 50 75 80 90 95 100
     ------------------------------------->  one alert: 90, also crossed: 80
-Only thresholds above the highest one already told can fire: spend that falls by a correction and
-rises again, or a lower threshold that is added later, tells nobody anything new.
+Only thresholds above the highest one that has fired can fire: spend that falls by a correction and
+rises again, or a lower threshold that is added later, is no news.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meterline.alerting.rules.measurement import Measurement, amount_at, reached
 from meterline.schemas.alert import RuleType, Severity
 from meterline.schemas.rule_ref import RuleId, RuleRef, rule_ref
 
-# (at least this percentage, severity), loudest first.
+# (at least this percentage, severity), highest first.
 _SEVERITIES = (
     (100, Severity.CRITICAL),
     (90, Severity.ERROR),
@@ -51,7 +51,7 @@ _ADVICE = {
 
 
 class Crossing(NamedTuple):
-    """A threshold that must be told now; `also_crossed` are the lower ones it stands for."""
+    """A threshold that fires now; `also_crossed` are the lower ones it stands for."""
 
     threshold: int
     also_crossed: tuple[int, ...]
@@ -59,29 +59,28 @@ class Crossing(NamedTuple):
 
 
 def severity_of(percent: int) -> Severity:
-    """How loud a threshold is."""
+    """The severity of a threshold."""
     for least, severity in _SEVERITIES:
         if percent >= least:
             return severity
     return Severity.INFO
 
 
-def crossing(measurement: Measurement, thresholds: Iterable[int], told: int) -> Crossing | None:
+def crossing(measurement: Measurement, thresholds: Iterable[int], fired: int) -> Crossing | None:
     """The one alert that this measurement asks for, or None.
 
     Args:
         measurement: spend against a budget.
         thresholds: percentages in any order.
-        told: the highest threshold already told in this period and budget version; 0 if none.
+        fired: the highest threshold that has fired in this period and budget version; 0 if none.
     """
     if measurement.observed <= 0:
-        # A budget of zero is reached by nothing, but nobody needs to hear so at every month's
-        # start.
+        # A budget of zero is reached by nothing, and that is no news at every month's start.
         return None
     crossed = sorted(
         percent
         for percent in set(thresholds)
-        if percent > told and reached(measurement.observed, measurement.limit, percent)
+        if percent > fired and reached(measurement.observed, measurement.limit, percent)
     )
     if not crossed:
         return None
