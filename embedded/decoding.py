@@ -7,14 +7,16 @@ from typing import Protocol
 import lz4.frame  # type: ignore[import-untyped] # ships no types
 from backports import zstd
 
+from meterline.embedded.errors import EmbeddedError
+
 _GZIP_WINDOW = 31  # zlib's code for "with a gzip head"
 
 
-class UnknownEncodingError(Exception):
+class UnknownEncodingError(EmbeddedError):
     """A Content-Encoding that is not supported."""
 
 
-class BrokenBodyError(Exception):
+class BrokenBodyError(EmbeddedError):
     """The body is not what its Content-Encoding says, or it ends too early."""
 
 

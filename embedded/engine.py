@@ -1,4 +1,4 @@
-"""The one door to chDB: the ClickHouse engine inside this process.
+"""The client of chDB: the ClickHouse engine inside this process.
 
 Measured with chDB 26.9: connections are independent (current database, settings), cheap (0.3 ms)
 and may run at the same time from several threads; the interpreter lock is released while the
@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import chdb
 
+from meterline.embedded.errors import EmbeddedError
+
 _SETTING_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _ERROR_CODE = re.compile(r"Code: (\d+)\. DB::Exception")
 # ClickHouse's own numbers, for errors that are found before the engine is asked.
@@ -28,11 +30,11 @@ STREAMABLE_FORMATS = frozenset(
     {"Native", "RowBinary", "TabSeparated", "TSV", "CSV", "JSONEachRow", "JSONCompactEachRow"}
 )
 
-# chDB's classes are typed in part only: at this door they are Any.
+# chDB's classes are typed in part only: in this client they are Any.
 _connect: Callable[[str], Any] = chdb.connect
 
 
-class EngineError(Exception):
+class EngineError(EmbeddedError):
     """The engine refused or failed; carries ClickHouse's error code and its text."""
 
     def __init__(self, code: int, text: str) -> None:

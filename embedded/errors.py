@@ -1,13 +1,18 @@
-"""What can go wrong when a server is started on this machine.
+"""What can go wrong with a server on this machine: its start, and what a request asks of the engine.
 
 EmbeddedError
-├── ServerMissingError        a program or package is not installed
-├── PortBusyError             somebody else listens on the port
-├── DataDirectoryError        the data directory is in use, full or not writable
-├── ServerStartError          the server ended, or never answered
-└── WorkerStartError          a supervised worker keeps ending at start
+├── JarsUnavailableError             embedded.apache_kafka.jars
+├── BrokenBodyError                  embedded.decoding
+├── UnknownEncodingError             embedded.decoding
+├── EngineError                      embedded.engine
+├── DataDirectoryError
+├── PortBusyError
+├── ServerMissingError
+├── ServerStartError
+└── WorkerStartError
 
-Every message is one line and says what to do, so that a command can print it as it is.
+Every message is one line and says what to do, so that a command can print it as it is; those of
+EngineError and of the decoding go to the HTTP client, as ClickHouse's own do.
 """
 
 import sys
@@ -18,7 +23,7 @@ EXIT_UNUSABLE = 2
 
 
 class EmbeddedError(Exception):
-    """A server could not be started; the message is one line and says what to do."""
+    """Root of this package's errors; the message is one line and says what to do."""
 
 
 class ServerMissingError(EmbeddedError):

@@ -1,9 +1,74 @@
 """The root of every error that Meterline raises, and the line that each becomes for an operator.
 
+A message is one line that says what is wrong and what to do; each class says in its docstring what
+its caller can do. `python -m tests.error_tree` draws this, and a test compares.
+
 MeterlineError
-UserError                    a command cannot go on; the message says why and what to do
-SettingsError                app: every fault of the environment at once
-...                          one root per package, drawn where it is defined
+├── AlertError                       schemas.alert
+├── UserError
+│   └── RebuildError                 operations.rebuild
+├── UnknownFailpointError            schemas.failpoints
+├── MatcherError                     schemas.matchers
+├── MoneyError                       schemas.money
+├── PolicyRecordError                schemas.policy
+├── ScopeError                       schemas.scopes
+├── SnapshotError                    schemas.spend
+├── TemplateError                    schemas.templates
+├── ThrottleError                    schemas.throttle
+├── ImportUnavailableError           pricing.importer
+├── CatalogueError                   pricing.rate_card
+├── RateNotFoundError                pricing.show
+├── ClickHouseError                  backends.clickhouse.errors
+│   ├── ClickHouseFatalError
+│   ├── ClickHouseRefusedError
+│   └── ClickHouseUnavailableError
+├── KafkaClientError                 backends.kafka.errors
+│   ├── BrokerUnavailableError
+│   ├── KafkaFatalError
+│   ├── MessageRefusedError
+│   └── RebalancedError
+├── SmtpError                        backends.mail.messages
+│   ├── SmtpForbiddenError
+│   └── SmtpUnreachableError
+├── WebhookError                     backends.webhook.messages
+│   ├── WebhookForbiddenError
+│   └── WebhookUnreachableError
+├── PolicyFileError                  control.policy.file
+├── EpochError                       streams.core.changelog
+├── RecoveryStalledError             streams.recovery
+├── StoppedError                     sinks.consumer
+├── TooManyRefusedError              sinks.core.batch
+├── RecordError                      sinks.core.control_rows
+├── PositionError                    sinks.core.versions
+├── MigrationError                   sinks.migrate
+├── SinkError                        sinks.writer
+├── NotReadyError                    alerting.notify.channels.base
+├── ReportPeriodError                reports.attribution.core.period
+├── QuestionError                    reports.attribution.core.question
+├── CloseError                       reports.close.close
+│   ├── CloseBusyError
+│   └── ReopenError
+├── NoRateError                      reports.close.core.currency
+├── MonthError                       reports.close.core.months
+├── FilesError                       reports.close.files
+├── JournalError                     reports.erp.core.journal
+├── SchedulerError                   reports.errors
+├── ExportError                      reports.providers.core.layouts
+├── UnknownVersionError              reports.repricing.catalogue_archive
+├── ScenarioError                    reports.repricing.core.scenario
+├── RerateError                      reports.repricing.rerate
+├── RelaySettingsError               relay.settings
+├── SpoolError                       relay.spool
+│   ├── SpoolFullError
+│   ├── SpoolInUseError
+│   ├── SpoolUnusableError
+│   └── SpoolWriteError
+├── UsageBlockError                  relay.usage_blocks
+├── ReplayError                      operations.replay.options
+├── TruthError                       operations.replay.truth
+└── SettingsError                    app.settings
+
+The embedded servers import nothing of Meterline: their root is `embedded.errors.EmbeddedError`.
 """
 
 from __future__ import annotations
