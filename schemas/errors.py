@@ -52,11 +52,11 @@ MeterlineError
 ├── MonthError                       reports.close.core.months
 ├── FilesError                       reports.close.files
 ├── JournalError                     reports.erp.core.journal
-├── SchedulerError                   reports.errors
 ├── ExportError                      reports.providers.core.layouts
 ├── UnknownVersionError              reports.repricing.catalogue_archive
 ├── ScenarioError                    reports.repricing.core.scenario
 ├── RerateError                      reports.repricing.rerate
+├── SchedulerError                   reports.scheduler
 ├── RelaySettingsError               relay.settings
 ├── SpoolError                       relay.spool
 │   ├── SpoolFullError
