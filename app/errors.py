@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from meterline.app.printable import markup
 from meterline.embedded.errors import EmbeddedError
 from meterline.schemas.errors import describe
 
@@ -37,9 +38,5 @@ def error_boundary() -> Iterator[None]:
         if text is None:
             raise
         for part in text.splitlines():
-            _errors.print(f"[bold red]error:[/] {_escape(part)}")
+            _errors.print(markup("[bold red]error:[/] {text}", text=part))
         raise typer.Exit(EXIT_FAILED) from None
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

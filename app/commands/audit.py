@@ -1,4 +1,4 @@
-"""`meterline audit ...`: what auditors and data protection officers ask for."""
+"""`meterline audit ...`: what auditors and data protection officers need."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
@@ -41,11 +42,13 @@ from meterline.schemas.audit import AuditEntry
 from meterline.schemas.errors import UserError
 from meterline.schemas.periods import Calendar
 
-audit = typer.Typer(help="Exports, the log of actions, erasure.", no_args_is_help=True)
+audit = typer.Typer(
+    help="Audit exports, the log of actions, erasure of personal data.", no_args_is_help=True
+)
 _out = Console(highlight=False, soft_wrap=True)
-_told = Console(stderr=True, highlight=False)
-# How often a long export says how far it is.
-TELL_BYTES = 64 * 1024 * 1024
+_progress = Console(stderr=True, highlight=False)
+# A long export prints its progress every 64 MiB: about once a second.
+PROGRESS_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def _store(settings: Settings) -> Iterator[Client]:
 
 @dataclass(slots=True)
 class _Part:
-    """A file under a working name until it is whole."""
+    """A file that gets its name only once it is complete."""
 
     path: Path | None
 
@@ -77,16 +80,22 @@ class _Part:
 
 @audit.command("export")
 def export(
-    period: Annotated[str, typer.Option(help="As of `meterline report`: 2026-10, 7d, ...")],
-    form: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.CSV,
+    period: Annotated[
+        str, typer.Option(help="Period, as of `report attribution`: 2026-10, 7d, ...")
+    ],
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="Format of the export.")
+    ] = ExportFormat.CSV,
     aggregate: Annotated[
-        Aggregate, typer.Option(help="One row per request, or per key.")
+        Aggregate, typer.Option(help="Sum by this; none: one row per request.")
     ] = Aggregate.NONE,
-    organisation: Annotated[str, typer.Option(help="Only this one.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    organisation: Annotated[str, typer.Option(help="Only this organisation.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this file instead of standard output.")
+    ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Every request with key, user, model, tokens, cost and origin, in constant memory."""
+    """Export every request with key, user, model, tokens, cost and origin, in constant memory."""
     settings = load_settings(data)
     wanted = AuditExport(_period(period, settings), organisation, aggregate)
     if form is ExportFormat.PARQUET and out is None and sys.stdout.isatty():
@@ -95,17 +104,17 @@ def export(
     with _store(settings) as client, _Part(out).opened() as file:
         if form is ExportFormat.PARQUET:
             rows = write_parquet(client, wanted, file)
-            _told.print(f"{rows:,} rows")
+            _progress.print(f"{rows:,} rows")
             return
-        written = told = 0
+        written = printed = 0
         for piece in export_text(client, wanted, form):
             file.write(piece)
             written += len(piece)
-            if written - told >= TELL_BYTES and _told.is_terminal:
-                told = written
-                _told.print(f"{written // 1_000_000:,} MB ...")
+            if written - printed >= PROGRESS_BYTES and _progress.is_terminal:
+                printed = written
+                _progress.print(f"{written // 1_000_000:,} MB ...")
         if out is not None:
-            _told.print(f"{written / 1_000_000:,.1f} MB in {out}")
+            _progress.print(f"{written / 1_000_000:,.1f} MB in {out}")
 
 
 def _period(text: str, settings: Settings) -> ReportPeriod:
@@ -116,7 +125,7 @@ def _period(text: str, settings: Settings) -> ReportPeriod:
 
 
 class LogFormat(StrEnum):
-    """Forms of the audit log."""
+    """Formats of the audit log."""
 
     JSONL = "jsonl"
     OCSF = "ocsf"
@@ -125,12 +134,15 @@ class LogFormat(StrEnum):
 @audit.command("log")
 def log(
     form: Annotated[
-        LogFormat, typer.Option("--format", help=f"ocsf: OCSF {OCSF_VERSION} events for a SIEM.")
+        LogFormat,
+        typer.Option("--format", help=f"Format; ocsf: OCSF {OCSF_VERSION} events for a SIEM."),
     ] = LogFormat.JSONL,
-    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this file instead of standard output.")
+    ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Administrative actions as JSON lines, each with its number and hashes in the chain."""
+    """Print administrative actions as JSON lines, each with its number and hashes in the chain."""
     with _store(load_settings(data)) as client, _Part(out).opened() as file:
         seal(client)
         links = {link.version: link for link in read_links(client)}
@@ -146,7 +158,7 @@ def log(
 
 @audit.command("seal")
 def seal_actions(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """Add new administrative actions to the hash chain; sinks do it every half minute."""
+    """Add new administrative actions to the hash chain; sinks do so every 30 seconds."""
     with _store(load_settings(data)) as client:
         sealed = seal(client)
     if json_output:
@@ -157,7 +169,7 @@ def seal_actions(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False)
 
 @audit.command("roots")
 def show_roots(data: DataDir = DEFAULT_DATA_DIR) -> None:
-    """One JSON line per day with its Merkle root: keep them outside this database."""
+    """Print the Merkle root of each day as a JSON line; keep them outside this database."""
     with _store(load_settings(data)) as client:
         seal(client)
         for root in roots(read_links(client)):
@@ -167,13 +179,19 @@ def show_roots(data: DataDir = DEFAULT_DATA_DIR) -> None:
 @audit.command("verify")
 def verify_chain(
     kept: Annotated[
-        Path | None, typer.Option("--roots", help="Lines of `audit roots`, kept elsewhere.")
+        Path | None,
+        typer.Option(
+            "--roots", help="File with lines of `audit roots`, kept outside this database."
+        ),
     ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Recompute the chain over the audit log; says where the first break is."""
+    """Recompute the hash chain over the audit log.
+
+    Exit code 1 at a break, with its place.
+    """
     expected = _kept_roots(kept)
     with _store(load_settings(data)) as client:
         links = list(read_links(client))
@@ -182,10 +200,15 @@ def verify_chain(
         broken = finding._asdict() if finding else None
         print_json({"actions": len(links), "roots": len(expected), "break": broken})
     elif finding is None:
-        compared = f", {len(expected):,} days as kept" if expected else ""
+        compared = f", {len(expected):,} days match their kept roots" if expected else ""
         _out.print(f"[green]unbroken:[/] {len(links):,} actions{compared}")
     else:
-        _out.print(f"[red]broken ({finding.kind.value}) at {finding.seq}:[/] {finding.detail}")
+        _out.print(
+            markup(
+                f"[red]broken ({finding.kind.value}) at {finding.seq}:[/] {{detail}}",
+                detail=finding.detail,
+            )
+        )
     raise typer.Exit(1 if finding else 0)
 
 
@@ -202,23 +225,29 @@ def _kept_roots(path: Path | None) -> list[DayRoot]:
 
 @audit.command("erase")
 def erase_subject(
-    subject: Annotated[str, typer.Argument(help="E-mail, user id or address, as relays send it.")],
-    organisation: Annotated[str, typer.Option(help="Whose user it is.")],
-    reason: Annotated[str, typer.Option(help="Why, for the audit log; do not name the subject.")],
-    actor: Annotated[str, typer.Option(help="Who asks, for the audit log.")] = "",
+    subject: Annotated[
+        str, typer.Argument(help="E-mail, user id or IP address, as relays send it.")
+    ],
+    organisation: Annotated[str, typer.Option(help="Organisation of the subject.")],
+    reason: Annotated[
+        str, typer.Option(help="Reason, for the audit log; must not name the subject.")
+    ],
+    actor: Annotated[
+        str, typer.Option(help="Actor for the audit log; default: your user name.")
+    ] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Remove a person's e-mail, address and software; totals and chains stay as they are."""
+    """Erase a person's e-mail, address and software; totals and hash chains stay as they are."""
     if subject in reason or not subject:
-        message = "the reason must not name the subject: it would be kept for ever"
+        message = "the reason must not name the subject: the audit log keeps it indefinitely"
         raise UserError(message)
     settings = load_settings(data)
     with _store(settings) as client:
         # 1. Erase. A crash after it leaves an erasure without an entry: erase again.
         erased = erase(client, organisation, subject, settings.clickhouse.cluster)
-    # 2. Say that it was done, not to whom.
+    # 2. Record that it was done, not to whom.
     at_ms = now_ms()
     entry = AuditEntry(
         id=f"erase-{organisation}-{at_ms}",
@@ -233,33 +262,41 @@ def erase_subject(
     if json_output:
         print_json(erased._asdict())
     elif not any(erased):
-        _out.print(f"nothing is kept of this subject in {organisation}; the request is on record")
+        _out.print(
+            f"nothing is stored of this subject in {visible(organisation)}; the request is recorded",
+            markup=False,
+            emoji=False,
+        )
     else:
         _out.print(f"erased {erased.persons:,} records, cleared {erased.letters:,} dead letters")
 
 
 @audit.command("retention")
 def retention(
-    kind: Annotated[DataClass | None, typer.Option("--class", help="Class to change.")] = None,
-    days: Annotated[
-        int | None, typer.Option(min=0, help="Days to keep the class; 0 for ever.")
+    kind: Annotated[
+        DataClass | None, typer.Option("--class", help="Class of data to change.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
-    actor: Annotated[str, typer.Option(help="Who, for the audit log.")] = "",
+    days: Annotated[
+        int | None, typer.Option(min=0, help="Days to keep the class; 0: indefinitely.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
+    actor: Annotated[
+        str, typer.Option(help="Actor for the audit log; default: your user name.")
+    ] = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
     """Show or set how long each class of data is kept."""
     if (kind is None) != (days is None):
-        message = "to change a class name both: --class personal --days 180 (0 for ever)"
+        message = "to change a class name both: --class personal --days 180 (0: indefinitely)"
         raise UserError(message)
     settings = load_settings(data)
     cluster = settings.clickhouse.cluster
     with _store(settings) as client:
         found = read_retention(client, cluster)
         if kind is not None and days is not None and found[kind] != (days or None):
-            # 1. On record first: data must not go without a word of who said so.
+            # 1. The audit entry first: no data goes without a record of who ordered it.
             write_audit(
                 kafka_config(settings, "audit"),
                 AuditEntry(
@@ -273,11 +310,11 @@ def retention(
                     after=json.dumps({"days": days or None}),
                 ),
             )
-            # 2. Do it.
+            # 2. Apply it.
             set_retention(client, kind, days, cluster)
             found = read_retention(client, cluster)
     if json_output:
         print_json({each.value: kept for each, kept in found.items()})
         return
     for each, kept in found.items():
-        _out.print(f"{each.value:<9} {f'{kept:,} days' if kept else 'for ever'}")
+        _out.print(f"{each.value:<9} {f'{kept:,} days' if kept else 'indefinitely'}")

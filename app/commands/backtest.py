@@ -87,7 +87,10 @@ def alerts_test(
     *,
     json_output: Json = False,
 ) -> None:
-    """Run rules over a file of events. Exit code 1 if the alerts differ from the expected."""
+    """Run rules over a file of events.
+
+    Exit code 1 if the alerts differ from the expected.
+    """
     given = backtest.read_rules(rules)
     expected = None if expect is None else backtest.read_expected(expect)
     done = backtest.run_file(events, given, catalogue(load_settings(data)))

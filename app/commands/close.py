@@ -65,7 +65,10 @@ def close(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Close a month: bills, journals, FOCUS file, manifest. Exit code 3 if refused."""
+    """Close a month: bills, journals, FOCUS file, manifest.
+
+    Exit code 3 if refused.
+    """
     with _doors(data, quiet=json_output) as doors:
         result = close_month(
             doors, period, now_ms(), actor=actor or _user(), dry_run=dry_run, early=early
@@ -83,7 +86,10 @@ def reopen(
     data: DataDir = DEFAULT_DATA_DIR,
     actor: Actor = "",
 ) -> None:
-    """Reopen a closed month; its next close is a revision that books only the differences."""
+    """Reopen a closed month.
+
+    Its next close is a revision that books only the differences.
+    """
     with _doors(data, quiet=True) as doors:
         entry = reopen_month(doors, period, now_ms(), actor=actor or _user(), reason=reason)
     _out.print(f"{period} is reopened; `meterline close {period}` makes revision {entry.revision}")
@@ -92,7 +98,10 @@ def reopen(
 def push(
     period: PeriodArgument, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
-    """Push a closed month to the ERP, refused entries included. Exit code 3 unless all delivered."""
+    """Push a closed month to the ERP, refused entries included.
+
+    Exit code 3 unless everything was delivered.
+    """
     from meterline.app.reports_worker import push_due  # noqa: PLC0415 - loads the scheduler
 
     report = push_due(load_settings(data), threading.Event(), now_ms(), period)

@@ -65,13 +65,17 @@ _SAMPLE_QUERY = "SELECT department, count(), sum(cost_usd) FROM usage_events FIN
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Keep the data here; default: keep only the closed month."),
+        typer.Option(
+            "--data", help="Keep the data in this directory; default: keep only the closed month."
+        ),
     ] = None,
     kafka: Kafka = KafkaChoice.EMBEDDED,
     *,
-    once: Annotated[bool, typer.Option("--once", help="Stop at the end of the story.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop at the end instead of serving until Ctrl-C.")
+    ] = False,
 ) -> None:
-    """Tell the main loop as a story: traffic, thresholds, breaker, refusal, recovery, proof."""
+    """Run the scripted end-to-end demo: traffic, breaker, refusal, recovery, proof, close."""
     set_up_logging("demo", "warning")
     stop = stop_on_signals()
     with _directory(data) as folder:

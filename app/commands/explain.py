@@ -38,7 +38,10 @@ def explain(
     *,
     json_output: Json = False,
 ) -> None:
-    """Explain a scope's throttle state: rule, evidence, since, until, and how to lift it."""
+    """Explain a scope's throttle state: rule, evidence, since, until, and how to lift it.
+
+    The scopes above it are explained too: a request is decided by all of them.
+    """
     settings = load_settings(data)
     at_ms = time_ms(at) if at else now_ms()
     client = Client(clickhouse_config(settings))

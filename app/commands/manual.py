@@ -1,4 +1,4 @@
-"""`meterline throttle` and `meterline budget`: what people set by hand, with reason and end."""
+"""`meterline throttle` and `meterline budget`: manual overrides, with reason and end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config
 from meterline.control import manual as manual_control
@@ -26,17 +27,19 @@ from meterline.schemas.policy_entry import read_duration
 from meterline.schemas.throttle import ThrottleMode
 
 _out = Console(highlight=False)
-throttle = typer.Typer(help="Throttle or block a scope by hand.", no_args_is_help=True)
-budget = typer.Typer(help="Give a scope another budget for a while.", no_args_is_help=True)
+throttle = typer.Typer(help="Manual throttles and blocks.", no_args_is_help=True)
+budget = typer.Typer(help="Temporary budget overrides.", no_args_is_help=True)
 
-Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="For example key:acme/k-17.")]
-Reason = Annotated[str, typer.Option(help="Why; it stands in the audit log and in `explain`.")]
-Actor = Annotated[str, typer.Option(help="Who; default: the user of this machine.")]
-Until = Annotated[str, typer.Option(help="The end: 30m, 2h, 1d, or a time as 2026-11-21T18:00Z.")]
+Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="Scope, such as key:acme/k-17.")]
+Reason = Annotated[str, typer.Option(help="Reason, shown by the audit log and `explain`.")]
+Actor = Annotated[str, typer.Option(help="Actor for the audit log; default: your user name.")]
+Until = Annotated[
+    str, typer.Option(help="End: 30m, 2h, 1d from now, or a time such as 2026-11-21T18:00Z.")
+]
 
 
-class HowToRestrict(StrEnum):
-    """What happens to requests."""
+class Restriction(StrEnum):
+    """What a manual throttle does to requests."""
 
     BLOCK = "block"
     REJECT = "reject"
@@ -44,15 +47,15 @@ class HowToRestrict(StrEnum):
     REDIRECT = "redirect"
 
 
-class Period(StrEnum):
-    """Which budget."""
+class BudgetPeriod(StrEnum):
+    """The budget that is overridden."""
 
     MONTH = "month"
     DAY = "day"
 
 
 def read_until(text: str, at_ms: int) -> int:
-    """A time, or a duration from now, as UTC ms."""
+    """Read a time, or a duration from now, as UTC ms; UserError if it is neither."""
     try:
         return at_ms + read_duration(text) * 1000
     except ValueError:
@@ -78,14 +81,29 @@ def _carry_out(
     *,
     json_output: bool,
 ) -> None:
-    """Decide on what is published now, publish the change, and say what it is."""
+    """Decide by what is published now, publish the change, and print it."""
     config = kafka_config(load_settings(data), "manual")
     change = decide(manual_control.read(config))
     manual_control.publish(config, change, order)
     if json_output:
         print_json({"action": change.action, "object": change.after.model_dump(mode="json")})
     else:
-        _out.print(text, soft_wrap=True, markup=False)
+        _out.print(visible(text), soft_wrap=True, markup=False, emoji=False)
+
+
+def _lift(
+    data: Path,
+    scope: str,
+    order: Order,
+    lift: Callable[[Mapping[str, PolicyObject], str, Order], Change],
+    text: str,
+    *,
+    json_output: bool,
+) -> None:
+    """End a manual throttle or a budget override of a scope."""
+    _carry_out(
+        data, order, lambda policies: lift(policies, scope, order), text, json_output=json_output
+    )
 
 
 @throttle.command("set")
@@ -93,18 +111,25 @@ def throttle_set(
     scope: Scope,
     reason: Reason,
     until: Until,
-    mode: Annotated[HowToRestrict, typer.Option(help="What happens to requests.")],
+    mode: Annotated[
+        Restriction,
+        typer.Option(
+            help="What happens to requests: blocked, or what over the limits is rejected, "
+            "queued or redirected."
+        ),
+    ],
     percent: Annotated[
-        int, typer.Option(min=1, max=99, help="Share of the limits left, unless blocked.")
+        int,
+        typer.Option(min=1, max=99, help="Percentage of the limits that stays, unless blocked."),
     ] = 50,
     actor: Actor = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Restrict a scope until a time, at most 24 hours ahead; the stricter of this and rules wins."""
+    """Throttle or block a scope for at most 24 hours; the stricter of this and the rules holds."""
     order = _order(actor, reason, until)
-    blocks = mode is HowToRestrict.BLOCK
+    blocks = mode is Restriction.BLOCK
     how = ThrottleMode.REJECT if blocks else ThrottleMode(mode.value)
     admit = 0 if blocks else percent
     effect = "blocked" if blocks else f"throttled to {percent} % ({how.value})"
@@ -126,30 +151,27 @@ def throttle_release(
     *,
     json_output: Json = False,
 ) -> None:
-    """End a manual throttle now; what rules ask for stays in force."""
-    order = _order(actor, reason)
-    _carry_out(
-        data,
-        order,
-        lambda policies: manual_control.release_throttle(policies, scope, order),
-        f"{scope}: manual throttle released",
-        json_output=json_output,
-    )
+    """Release a manual throttle; what the rules command stays in force."""
+    lift = manual_control.release_throttle
+    text = f"{scope}: manual throttle released"
+    _lift(data, scope, _order(actor, reason), lift, text, json_output=json_output)
 
 
 @budget.command("override")
 def budget_override(
     scope: Scope,
-    amount: Annotated[str, typer.Option(help="Dollars: 500 or 499.99.")],
+    amount: Annotated[str, typer.Option(help="Budget in US dollars: 500 or 499.99.")],
     reason: Reason,
     until: Until,
-    period: Annotated[Period, typer.Option(help="Which budget.")] = Period.MONTH,
+    period: Annotated[
+        BudgetPeriod, typer.Option(help="Budget to override: of the month or of the day.")
+    ] = BudgetPeriod.MONTH,
     actor: Actor = "",
     data: DataDir = DEFAULT_DATA_DIR,
     *,
     json_output: Json = False,
 ) -> None:
-    """Another budget until a time, at most 31 days ahead; then the file's holds again."""
+    """Override a budget for at most 31 days; then the policy file's budget holds again."""
     try:
         nano_usd = nano_from_usd(amount)
     except MoneyError as error:
@@ -179,12 +201,7 @@ def budget_revert(
     *,
     json_output: Json = False,
 ) -> None:
-    """End an override before its time: the policy file's budget holds again."""
-    order = _order(actor, reason)
-    _carry_out(
-        data,
-        order,
-        lambda policies: manual_control.revert_budget(policies, scope, order),
-        f"{scope}: the policy file's budget holds again",
-        json_output=json_output,
-    )
+    """Revert a budget override: the policy file's budget holds again."""
+    lift = manual_control.revert_budget
+    text = f"{scope}: the policy file's budget holds again"
+    _lift(data, scope, _order(actor, reason), lift, text, json_output=json_output)

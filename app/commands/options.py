@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they read alike everywhere."""
+"""Options that several commands share, so that their help is the same everywhere."""
 
 from __future__ import annotations
 

@@ -51,7 +51,10 @@ def changes_table(changes: Sequence[PolicyChange]) -> TerminalTable:
 def policy_plan(
     file: PolicyFile, data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False
 ) -> None:
-    """Show what `apply` would change. Exit code 2 if anything."""
+    """Show what `apply` would change.
+
+    Exit code 2 if there are changes.
+    """
     changes = planned(pipeline(load_settings(data)), file)
     _show(changes, json_output=json_output)
     raise typer.Exit(2 if changes else 0)

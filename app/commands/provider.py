@@ -51,7 +51,7 @@ def provider_import(
         str,
         typer.Option(
             help="Columns of a file of another layout: "
-            "day=COLUMN,model=COLUMN,input_tokens=A+B,cost_usd=C"
+            "day=COLUMN,model=COLUMN,input_tokens=A+B,cost_usd=C."
         ),
     ] = "",
     name: Annotated[
@@ -111,7 +111,10 @@ def provider_compare(
     *,
     json_output: Json = False,
 ) -> None:
-    """Compare an imported export with the relays' events. Exit code 1 if anything is flagged."""
+    """Compare an imported export with the relays' events.
+
+    Exit code 1 if anything is flagged.
+    """
     settings = load_settings(data)
     try:
         stretch = read_period(period, Calendar("UTC"), now_ms())

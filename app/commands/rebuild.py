@@ -19,7 +19,10 @@ _progress = Console(stderr=True, highlight=False)
 
 
 def rebuild(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """Restore a lost log's totals, lanes, policy, commands and alerts; stop the workers first."""
+    """Restore the state of a lost log from ClickHouse: totals, lanes, policy, commands, alerts.
+
+    Stop the workers first.
+    """
     report = run(
         pipeline(load_settings(data)), now_ms(), lambda line: _progress.print(f"[dim]{line}[/]")
     )

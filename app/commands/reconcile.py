@@ -40,7 +40,10 @@ def reconcile(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Compare stream totals, stored totals and raw events; find lost batches. Exit code 1 on drift."""
+    """Compare stream totals, stored totals and raw events; find lost batches.
+
+    Exit code 1 on drift.
+    """
     compared = pipeline(load_settings(data))
     at_ms = now_ms()
     month = month_window(compared.calendar, period, at_ms)

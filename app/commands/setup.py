@@ -1,4 +1,4 @@
-"""check-config, topics, migrate: what must be right before a worker starts."""
+"""`meterline check-config`, `topics` and `migrate`: what a worker needs before it starts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import catalogue, pipeline
 from meterline.operations.asyncapi import asyncapi_document
@@ -20,12 +21,12 @@ from meterline.operations.setup import apply_migrations, apply_topics
 from meterline.schemas.errors import collecting
 
 _out = Console(highlight=False)
-topics = typer.Typer(help="Kafka topics.", no_args_is_help=True)
+topics = typer.Typer(help="Kafka topics: create, adjust, describe.", no_args_is_help=True)
 
 
 def check_config(
     policy: Annotated[
-        Path | None, typer.Option("--policy", help="Check this policy file too.")
+        Path | None, typer.Option("--policy", help="Policy file to check too.")
     ] = None,
     data: DataDir = DEFAULT_DATA_DIR,
     *,
@@ -44,27 +45,27 @@ def check_config(
             if time_zone and document.time_zone != time_zone:
                 faults.append(
                     f"{policy}: time_zone {document.time_zone} is not METERLINE_TIME_ZONE "
-                    f"{time_zone}: spend would be counted in other windows than judged"
+                    f"{time_zone}: spend would be counted in other windows than rules evaluate"
                 )
     if json_output:
         print_json({"ok": not faults, "faults": faults})
     elif not faults:
-        _out.print("[green]configuration is right[/]")
+        _out.print("[green]configuration is valid[/]")
     else:
         for fault in faults:
-            _out.print(f"[red]✗[/] {fault}", soft_wrap=True)
+            _out.print(markup("[red]✗[/] {fault}", fault=fault), soft_wrap=True)
     raise typer.Exit(1 if faults else 0)
 
 
 @topics.command("describe")
 def topics_describe() -> None:
-    """Print the contract for relays in any language, an AsyncAPI document (docs/asyncapi.json)."""
+    """Print the wire contract for relays in any language, an AsyncAPI document."""
     typer.echo(json.dumps(asyncapi_document(version("meterline")), indent=2, ensure_ascii=False))
 
 
 @topics.command("apply")
 def topics_apply(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """Create missing topics and adjust those that differ; run it as often as you like."""
+    """Create missing topics and adjust those that differ; safe to repeat."""
     changes = apply_topics(pipeline(load_settings(data)))
     if json_output:
         print_json({"changes": changes})
@@ -72,11 +73,11 @@ def topics_apply(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False)
     for change in changes:
         _out.print(change)
     if not changes:
-        _out.print("topics are as they should be")
+        _out.print("topics are up to date")
 
 
 def migrate(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> None:
-    """Bring the ClickHouse tables up to date."""
+    """Migrate the ClickHouse tables to this version; safe to repeat."""
     applied = apply_migrations(pipeline(load_settings(data)))
     if json_output:
         print_json({"applied": applied})

@@ -34,7 +34,7 @@ Author = Annotated[str, typer.Option(help="Author of the change; default: your u
 def silence_add(
     match: Annotated[
         list[str],
-        typer.Argument(help="Matchers that must all hold: department=research severity!=critical"),
+        typer.Argument(help="Matchers that must all hold: department=research severity!=critical."),
     ],
     reason: Annotated[str, typer.Option(help="Reason, for an on-call who misses an alert.")],
     duration: Annotated[str, typer.Option("--for", help="Duration: 30m, 2h, 7d.")] = "",

@@ -137,7 +137,10 @@ def verify(
     *,
     json_output: Json = False,
 ) -> None:
-    """Verify stream totals and ClickHouse against a replay's truth. Exit code 1 if different."""
+    """Verify stream totals and ClickHouse against a replay's truth.
+
+    Exit code 1 if different.
+    """
     settings = load_settings(data)
     set_up_logging("verify", "warning")
     report = run_verify(

@@ -53,7 +53,7 @@ Kafka = Annotated[
     typer.Option(
         parser=kafka_choice,
         metavar="[embedded|apache]",
-        help="embedded: in memory, in one process; apache: Kafka 4 from jars.",
+        help="Broker; embedded: in memory, in one process; apache: Kafka 4 from jars.",
     ),
 ]
 
@@ -61,19 +61,31 @@ Kafka = Annotated[
 def up(
     data: DataDir = DEFAULT_DATA_DIR,
     policy: Annotated[
-        Path | None, typer.Option(help="Policy file to publish at start (default: a sample).")
+        Path | None, typer.Option(help="Policy file to publish at the start; default: a sample.")
     ] = None,
     kafka: Kafka = KafkaChoice.EMBEDDED,
     replay: Annotated[
         Path | None, typer.Option(help="Replay this trace once the pipeline is ready.")
     ] = None,
-    speed: Annotated[float, typer.Option(help="How many times faster than the trace.")] = 1.0,
-    trace_format: Annotated[str, typer.Option("--format", help="Format of the trace.")] = "azure",
-    kafka_port: Annotated[int, typer.Option(help="0 picks a free port.")] = KAFKA_PORT,
-    clickhouse_port: Annotated[int, typer.Option(help="0 picks a free port.")] = CLICKHOUSE_PORT,
-    partitions: Annotated[int, typer.Option(help="Partitions of usage.events.", min=1)] = 4,
-    streams_workers: Annotated[int, typer.Option(help="Streams workers.", min=1, max=16)] = 1,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    speed: Annotated[
+        float, typer.Option(help="Trace seconds per second of the replay; 0: without pauses.")
+    ] = 1.0,
+    trace_format: Annotated[str, typer.Option("--format", help="Layout of the trace.")] = "azure",
+    kafka_port: Annotated[
+        int, typer.Option(help="Port of the broker; 0 picks a free one.")
+    ] = KAFKA_PORT,
+    clickhouse_port: Annotated[
+        int, typer.Option(help="Port of ClickHouse; 0 picks a free one.")
+    ] = CLICKHOUSE_PORT,
+    partitions: Annotated[
+        int, typer.Option(help="Number of partitions of usage.events.", min=1)
+    ] = 4,
+    streams_workers: Annotated[
+        int, typer.Option(help="Number of streams workers.", min=1, max=16)
+    ] = 1,
+    log_level: Annotated[
+        str, typer.Option(help="Log level: debug, info, warning or error.")
+    ] = "info",
 ) -> None:
     """Run broker, ClickHouse and every worker on this machine; Ctrl-C drains and stops."""
     set_up_logging("up", log_level)

@@ -36,7 +36,10 @@ def where(
     *,
     json_output: Json = False,
 ) -> None:
-    """Trace one event: where it arrived, whether it was counted, at what price, in which totals."""
+    """Trace one event: arrivals, outcome, price, and the totals it is in.
+
+    Exit code 1 if no such event is stored.
+    """
     settings = load_settings(data)
     client = Client(clickhouse_config(settings))
     try:

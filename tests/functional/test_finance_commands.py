@@ -271,7 +271,7 @@ def test_auditors_get_every_request_and_action(office: Office) -> None:
     assert "name both" in office.refused("audit", "retention", "--class", "personal")
     changed = office.run("audit", "retention", "--class", "personal", "--days", "180")
     assert "personal  180 days" in changed
-    assert "events    for ever" in changed
+    assert "events    indefinitely" in changed
 
     def log(form: str) -> list[dict[str, object]]:
         lines = office.run("audit", "log", "--format", form).splitlines()
