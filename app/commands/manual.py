@@ -94,8 +94,8 @@ def _carry_out(
 def _lift(
     data: Path,
     scope: str,
-    order: Order,
-    lift: Callable[[Mapping[str, PolicyObject], str, Order], Change],
+    order: ManualOrder,
+    lift: Callable[[Mapping[str, PolicyObject], str, ManualOrder], ManualChange],
     text: str,
     *,
     json_output: bool,
