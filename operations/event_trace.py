@@ -1,4 +1,4 @@
-"""The receipt of one event: `meterline where`, assembled of what ClickHouse holds."""
+"""The trace of one event: `meterline where`, assembled from what ClickHouse holds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AlertLine:
 
 @dataclass(frozen=True, slots=True)
 class EventTrace:
-    """All that is known of one event id."""
+    """Everything that is stored about one event id."""
 
     event_id: str
     status: str
@@ -87,20 +87,20 @@ class EventTrace:
 
 
 def read_event_trace(client: Client, event_id: str, calendar: Calendar) -> EventTrace:
-    """Look an event up.
+    """Read the trace of an event.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store does not answer, or refuses.
     """
     begun = time.monotonic()
     rows = read_event_rows(client, event_id)
     letters = read_dead_letters(client, event_id)
     batches = read_batches(client, ((row.batch_version, row.partition) for row in rows))
-    came = tuple(arrivals(rows, letters, batches))
-    counted = next((one for one in came if one.outcome is ArrivalOutcome.COUNTED), None)
+    arrived = tuple(arrivals(rows, letters, batches))
+    counted = next((one for one in arrived if one.outcome is ArrivalOutcome.COUNTED), None)
     if counted is None:
-        status = "refused" if came else "unknown"
-        return EventTrace(event_id, status, came, seconds=round(time.monotonic() - begun, 3))
+        status = "refused" if arrived else "unknown"
+        return EventTrace(event_id, status, arrived, seconds=round(time.monotonic() - begun, 3))
     row = next(
         row for row in rows if (row.partition, row.place) == (counted.partition, counted.place)
     )
@@ -116,7 +116,7 @@ def read_event_trace(client: Client, event_id: str, calendar: Calendar) -> Event
     return EventTrace(
         event_id,
         "counted",
-        came,
+        arrived,
         event_time=rfc3339(row.time_ms),
         model=row.model,
         priced=row.priced,
@@ -149,7 +149,7 @@ def _window_line(
 def _observed(alert: FiredAlert, row: EventRow, totals: list[ShardTotal]) -> bool:
     """Whether the event was part of what the alert was raised for.
 
-    It fired after the event had come; and where its command says up to which offset of the event's
+    It fired after the event had arrived; and where its command says up to which offset of the event's
     shard was counted, and the log is still the same, not before that offset.
     """
     same_log = all(

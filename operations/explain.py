@@ -1,4 +1,4 @@
-"""Why a scope is where it is: state, rule, evidence, since when, until when, who can lift it.
+"""Why a scope is in its throttle state: state, rule, evidence, since, until, and who can lift it.
 
 A request is decided by its scope and everything above it, so each of them is explained.
 """
@@ -37,7 +37,7 @@ class Explanation(NamedTuple):
     since_ms: int
     until_ms: int
     lift: str
-    """Who can end it, and how."""
+    """The role that can end it, and how."""
     orders: tuple[str, ...]
     version: str
 
@@ -48,8 +48,8 @@ def past_objects(
     """The policies and orders of a scope and of all above it, as they were.
 
     Args:
-        scope: which; ScopeError if it is none.
-        read: answers objects of one time by their ids, as JSON; those that there were.
+        scope: its spelling; ScopeError if it is none.
+        read: returns the objects of one time by their ids, as JSON, those that existed.
     """
     found: dict[str, PolicyObject] = {}
     asked: set[str] = set()
@@ -85,7 +85,7 @@ def explain_scope(
     """Explain one scope.
 
     Args:
-        scope: which.
+        scope: its spelling.
         commands: its commands up to `at_ms`, the newest first.
         policies: policies and orders as they were at `at_ms`.
         at_ms: the time of the question.
@@ -127,7 +127,7 @@ def _since(commands: Sequence[StoredCommand]) -> int:
 def _lift(command: StoredCommand) -> str:
     scope = command.scope
     if command.reason_code == _MANUAL:
-        return f"whoever operates it: meterline throttle release {scope} --reason ..."
+        return f"the operator: meterline throttle release {scope} --reason ..."
     if command.reason_code in BUDGET_REASONS:
         return (
             f"the budget's owner: meterline budget override {scope} --amount ... "
@@ -153,7 +153,7 @@ def _orders(scope: str, policies: Mapping[str, PolicyObject], at_ms: int) -> tup
 def explanation_json(
     at_ms: int, explained: Sequence[Explanation], alerts: Sequence[StoredAlert]
 ) -> dict[str, Any]:
-    """All of it for machines; times in UTC, empty for none."""
+    """The explanations and alerts as plain values; times in UTC, empty for none."""
     return {
         "at": rfc3339(at_ms),
         "scopes": [

@@ -8,15 +8,15 @@ Run with the workers stopped, before the first of them starts on the new log. Ef
 
     1. control records    as they were, byte for byte: a repeat changes nothing, because each topic
                           is read by key, and alerts by what they are about
-    2. notify's offset    behind the alerts that were told: nobody is told twice; the others follow
+    2. notify's offset    behind the alerts with a delivery: none is notified twice; the others follow
     3. entries and ids    tagged (epoch, -1): older than anything that is counted afterwards
-    4. state records      one per partition, last: where they stand, the rebuild is whole
-    5. an audit entry     says what was done
+    4. state records      one per partition, last: where they are stored, the rebuild is complete
+    5. an audit entry     records what was done
 
-Killed between any two, it is run again and writes the same. Exact, because both sides of the
-border are told apart by the epoch: what older logs brought is summed here (under FINAL, so each
-event once), what the new log brings is counted from the log; and an event that was stored and is
-sent once more is known by its lane's number or its id.
+Killed between any two, it is run again and writes the same. Exact, because the log epoch separates
+both sides of the border: events of older logs are summed here (under FINAL, so each event once),
+events of the new log are counted from the log; and an event that was stored and is sent once more
+is known by its lane's sequence number or its id.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from meterline.schemas.errors import UserError
 from meterline.schemas.groups import Group
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import WindowKind
-from meterline.schemas.scopes import ScopeType
+from meterline.schemas.scopes import is_organisation
 from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_totals, merged
 from meterline.schemas.topics import KEPT_TOPICS, Topic
 from meterline.sinks.core.stored_events import STORED_COLUMNS, stored_event
@@ -63,7 +63,7 @@ from meterline.streams.core.ledger import Record
 
 
 class RebuildError(UserError):
-    """A rebuild cannot or must not be made; the message says why and what to do."""
+    """A rebuild that is not possible or not allowed; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class RebuildReport:
     """What they cost."""
     totals: int
     zeroed: int
-    """Totals that the old log had and the events do not bear out."""
+    """Totals that the old log had and no stored event supports."""
     ids: int
     lanes: int
     records: Mapping[str, int]
@@ -91,11 +91,11 @@ class RebuildReport:
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """The totals of all partitions, and what there is to say of them."""
+    """The totals of all partitions, and the figures of the report."""
 
     by_partition: dict[int, list[tuple[SnapshotKey, Totals]]]
     others: list[tuple[SnapshotKey, Totals]]
-    """Of shards that are no partition's any more: zeros."""
+    """Zeros for shards of partitions that no longer exist."""
     zeroed: int
     events: int
     cost_nano_usd: int
@@ -210,22 +210,22 @@ def _states(kafka: KafkaConfig) -> dict[int, tuple[int, int]]:
 
 
 def _restore_control(kafka: KafkaConfig, client: Client, producer: Producer) -> dict[str, int]:
-    """Publish what was decided and told; alerts that nobody was told of come last."""
+    """Publish decisions, notifications and alerts; alerts without a delivery come last."""
     counts: dict[str, int] = {}
-    told: set[str] = set()
+    delivered: set[str] = set()
     for topic in KEPT_TOPICS:
         records = store.read_control_records(client, topic)
         counts[topic.value] = len(records)
         if topic is Topic.DELIVERIES:
-            told = {_alert_of(record.value) for record in records}
+            delivered = {_alert_of(record.value) for record in records}
         if topic is not Topic.ALERTS:
             _send_all(producer, topic, records)
             continue
-        heard = [record for record in records if _id_of(record.value) in told]
-        _send_all(producer, topic, heard)
-        if heard:
+        notified = [record for record in records if _id_of(record.value) in delivered]
+        _send_all(producer, topic, notified)
+        if notified:
             _skip_alerts(kafka)
-        _send_all(producer, topic, [record for record in records if record not in heard])
+        _send_all(producer, topic, [record for record in records if record not in notified])
     return counts
 
 
@@ -234,7 +234,7 @@ def _send_all(producer: Producer, topic: Topic, records: list[store.ControlRecor
 
 
 def _skip_alerts(kafka: KafkaConfig) -> None:
-    """Let the notifier begin behind what is on the topic now."""
+    """Let the notify worker start behind what is on the topic now."""
     with closing(TopicReader(kafka, [Topic.ALERTS])) as reader:
         last = max((record.offset for record in reader.read_to_end(READ_SECONDS_MAX)), default=-1)
     with closing(Admin(kafka)) as admin:
@@ -267,7 +267,7 @@ def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _
     zeroed = events = cost_nano_usd = 0
     for kind in WindowKind if ends.events else ():
         since_ms = closed_before_ms(policy.retention, kind, ends.received_ms)
-        # The one that holds the bound ends after it, so it is the first that is kept.
+        # The window that contains the bound ends after it, so it is the first that is kept.
         first = calendar.window(kind, since_ms)
         windows = windows_between(calendar, kind, first.start_ms, ends.event_ms + 1)
         for row in store.read_bootstrap_sums(client, windows, policy.epoch):
@@ -277,7 +277,7 @@ def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _
             totals = bootstrap_totals(policy.epoch, end_ms, row.sums)
             before = found.get((partition, key))
             found[partition, key] = totals if before is None else merged(before, totals)
-            if kind is WindowKind.MONTH and row.scope.startswith(f"{ScopeType.ORGANISATION}:"):
+            if kind is WindowKind.MONTH and is_organisation(row.scope):
                 events += totals.events
                 cost_nano_usd += totals.cost_nano_usd
         for stale in store.read_window_rows(client, kind, first.start_ms, policy.epoch):
@@ -323,7 +323,7 @@ def _openings(
 
 
 def _partition(number: int, partitions: int) -> int:
-    """Where the shard of an old partition goes on; the same unless there are fewer now."""
+    """The partition that continues an old shard; the same unless there are fewer now."""
     return number % partitions
 
 

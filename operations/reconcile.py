@@ -1,9 +1,9 @@
-"""Reconciliation: reads the three sides and compares them; `--repair` makes them agree.
+"""Reconciliation: compares stream totals, stored totals and events; `--repair` makes them agree.
 
     1. spend.snapshots to its end, until each entry is covered by its partition's state record:
-       the state's offset is the cut
-    2. wait until the sink has stored everything up to the cuts
-    3. spend_windows, and sums of usage_events up to the cuts
+       the state's offset is the applied offset
+    2. wait until the sink has stored everything up to the applied offsets
+    3. spend_windows, and sums of usage_events up to the applied offsets
     4. compare (`reports.reconciliation`)
 
 Repair, in order: the records that make the totals right, on spend.snapshots, from where every
@@ -29,6 +29,7 @@ from meterline.backends.kafka.publish import OutgoingRecord, publish_records
 from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.control.audit_log import audit_record
 from meterline.operations.pipeline import Pipeline
+from meterline.operations.total_difference import TotalDifference, total_difference
 from meterline.reports.core.event_sums import AppliedOffset
 from meterline.reports.core.reconciliation import (
     Drift,
@@ -54,6 +55,7 @@ from meterline.schemas.groups import Group
 from meterline.schemas.measures import Sums
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import Calendar, Window, WindowKind
+from meterline.schemas.scopes import is_organisation
 from meterline.schemas.spend import (
     SnapshotKey,
     Totals,
@@ -74,22 +76,8 @@ POLL_SECONDS = 0.2
 # More than this is no slip of a few windows: rebuild instead.
 REPAIRS_MAX = 5_000
 DIFFERENCES_SHOWN_MAX = 20
-# Late events reach the wider windows for ever, these only while the streams keep them.
+# Late events are counted in the wider windows indefinitely, in these while the streams keep them.
 _ONLY_KEPT = frozenset({WindowKind.MINUTE, WindowKind.HOUR})
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One total that differs, for people."""
-
-    where: str
-    scope: str
-    window: str
-    period: str
-    expected_usd: str
-    found_usd: str
-    expected_events: int
-    found_events: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +99,7 @@ class ReconcileReport:
     lanes_with_gaps: int
     repaired: int
     seconds: float
-    differences: tuple[Difference, ...]
+    differences: tuple[TotalDifference, ...]
     gaps: tuple[LaneGap, ...]
 
     @property
@@ -132,20 +120,20 @@ class _Sides:
 
 
 class SnapshotTable:
-    """The newest records of spend.snapshots, of some windows, and how far each shard is."""
+    """The newest records of spend.snapshots of some windows, and each shard's applied offset."""
 
     def __init__(self, period: Window, partitions: int) -> None:
         """Keep the windows that begin in the period."""
         self.newest: dict[SnapshotKey, Totals] = {}
         self._period = period
-        self._cuts = dict.fromkeys(range(partitions), AppliedOffset(0, BOOTSTRAP_OFFSET))
+        self._applied = dict.fromkeys(range(partitions), AppliedOffset(0, BOOTSTRAP_OFFSET))
         self._ahead: dict[int, AppliedOffset] = {}
 
-    def take(self, records: Sequence[Record]) -> None:
-        """Take records in, in the order of the log."""
+    def apply(self, records: Sequence[Record]) -> None:
+        """Apply records, in the order of the log."""
         for partition, state in newest_states(records).items():
-            self._cuts[partition] = max(
-                self._cuts.get(partition, AppliedOffset(*state)), AppliedOffset(*state)
+            self._applied[partition] = max(
+                self._applied.get(partition, AppliedOffset(*state)), AppliedOffset(*state)
             )
         for record in records:
             snapshot = decode_snapshot(record.key, record.value)
@@ -159,19 +147,19 @@ class SnapshotTable:
                 tag = AppliedOffset(totals.epoch, totals.offset)
                 self._ahead[record.partition] = max(self._ahead.get(record.partition, tag), tag)
             begins_in = self._period.start_ms <= key.start_ms < self._period.end_ms
-            present = self.newest.get(key)
-            if begins_in and (present is None or newer(totals, present)):
+            known = self.newest.get(key)
+            if begins_in and (known is None or newer(totals, known)):
                 self.newest[key] = totals
 
     @property
     def settled(self) -> bool:
         """Whether every entry is covered by its partition's state."""
-        return all(tag <= self._cuts[partition] for partition, tag in self._ahead.items())
+        return all(tag <= self._applied[partition] for partition, tag in self._ahead.items())
 
     @property
-    def cuts(self) -> list[AppliedOffset]:
-        """By partition."""
-        return [self._cuts[partition] for partition in sorted(self._cuts)]
+    def applied(self) -> list[AppliedOffset]:
+        """The applied offset of every partition."""
+        return [self._applied[partition] for partition in sorted(self._applied)]
 
 
 def reconcile(
@@ -203,7 +191,7 @@ def reconcile(
     with closing(TopicReader(kafka, [Topic.SPEND_SNAPSHOTS])) as reader:
         _settle(reader, table)  # 1
     deadline = time.monotonic() + wait_seconds
-    _await_sink(kafka, table.cuts, deadline)  # 2
+    _await_sink(kafka, table.applied, deadline)  # 2
     with closing(Client(pipeline.clickhouse)) as client:
         sides = _read_sides(pipeline, client, period, now_ms, table)  # 3
         while behind(sides.compared) and time.monotonic() < deadline:
@@ -224,13 +212,16 @@ def reconcile(
         lanes_with_gaps=len({gap.lane for gap in gaps}),
         repaired=repaired,
         seconds=round(time.monotonic() - begun, 2),
-        differences=tuple(_difference(calendar, each) for each in found[:DIFFERENCES_SHOWN_MAX]),
+        differences=tuple(
+            total_difference(each.side.value, each.key, each.expected, each.found, calendar)
+            for each in found[:DIFFERENCES_SHOWN_MAX]
+        ),
         gaps=tuple(gaps[:DIFFERENCES_SHOWN_MAX]),
     )
 
 
 def month_window(calendar: Calendar, name: str, now_ms: int) -> Window:
-    """The month that `2026-10` names; the present one without a name.
+    """The month that `2026-10` names; the current one without a name.
 
     Raises:
         UserError: no such month.
@@ -247,30 +238,30 @@ def month_window(calendar: Calendar, name: str, now_ms: int) -> Window:
 
 
 def _settle(reader: TopicReader, table: SnapshotTable) -> None:
-    table.take(list(reader.read_to_end(READ_SECONDS_MAX)))
+    table.apply(list(reader.read_to_end(READ_SECONDS_MAX)))
     deadline = time.monotonic() + SETTLE_SECONDS_MAX
     while not table.settled:
         if time.monotonic() > deadline:
             message = (
-                "spend.snapshots ends amid a flush: a streams worker is gone; "
+                "spend.snapshots ends within a flush: a streams worker has died; "
                 "see `meterline status`, and run it again"
             )
             raise UserError(message)
-        table.take(reader.poll(POLL_SECONDS))
+        table.apply(reader.poll(POLL_SECONDS))
 
 
-def _await_sink(kafka: KafkaConfig, cuts: Sequence[AppliedOffset], deadline: float) -> None:
-    """Everything that the streams counted and refused must be stored."""
+def _await_sink(kafka: KafkaConfig, applied: Sequence[AppliedOffset], deadline: float) -> None:
+    """Wait until everything that the streams counted and refused is stored."""
     admin = Admin(kafka)
     try:
         while True:
             stored = admin.committed(Group.SINK, Topic.USAGE_EVENTS)
-            letters = admin.group_lag(Group.SINK, Topic.DEAD_LETTERS) or {}
+            dead_letters = admin.group_lag(Group.SINK, Topic.DEAD_LETTERS) or {}
             missing = sum(
-                max(0, cut.offset + 1 - stored.get(partition, 0))
-                for partition, cut in enumerate(cuts)
+                max(0, each.offset + 1 - stored.get(partition, 0))
+                for partition, each in enumerate(applied)
             )
-            if not missing and not sum(letters.values()):
+            if not missing and not sum(dead_letters.values()):
                 return
             if time.monotonic() > deadline:
                 message = (
@@ -294,7 +285,7 @@ def _read_sides(
         spans = windows_between(calendar, kind, *_range(kind, period, now_ms - kept_ms))
         if not spans:
             continue
-        events |= read_event_sums(client, spans, table.cuts)
+        events |= read_event_sums(client, spans, table.applied)
         windows |= read_window_shards(client, kind, spans[0].start_ms, spans[-1].end_ms)
     stored = {window_of(key) for key in windows}
     streams = {
@@ -305,11 +296,11 @@ def _read_sides(
     keys = events.keys() | stored | {window_of(key) for key in streams}
     ends = {key: calendar.window(key.kind, key.start_ms).end_ms for key in keys}
     kept = {key for key in keys if ends[key] + retention.of(key.kind) > now_ms}
-    compared = TotalsBySource(streams, windows, events, ends, kept, table.cuts)
+    compared = TotalsBySource(streams, windows, events, ends, kept, table.applied)
     month = [
         sums
         for key, sums in events.items()
-        if key.kind is WindowKind.MONTH and key.scope.startswith("organisation:")
+        if key.kind is WindowKind.MONTH and is_organisation(key.scope)
     ]
     return _Sides(
         compared,
@@ -319,7 +310,7 @@ def _read_sides(
 
 
 def _range(kind: WindowKind, period: Window, kept_since_ms: int) -> tuple[int, int]:
-    """Which part of the period to look at: all of its days, but only the hours that are kept."""
+    """Which part of the period to compare: all of its days, but only the hours that are kept."""
     if kind in _ONLY_KEPT:
         return max(period.start_ms, kept_since_ms), period.end_ms
     return period.start_ms, period.end_ms
@@ -330,25 +321,11 @@ def _is_kept(retention: Retention, calendar: Calendar, key: WindowScope, now_ms:
     return end_ms + retention.of(key.kind) > now_ms
 
 
-def _difference(calendar: Calendar, drift: Drift) -> Difference:
-    window = calendar.window(drift.key.kind, drift.key.start_ms)
-    return Difference(
-        where=drift.side.value,
-        scope=drift.key.scope,
-        window=drift.key.kind.value,
-        period=calendar.period(window),
-        expected_usd=usd_text(drift.expected.cost_nano_usd),
-        found_usd=usd_text(drift.found.cost_nano_usd),
-        expected_events=drift.expected.events,
-        found_events=drift.found.events,
-    )
-
-
 # -- repair
 
 
 def _repair(pipeline: Pipeline, sides: TotalsBySource, found: list[Drift], now_ms: int) -> int:
-    """Make the totals right; how many windows were replaced."""
+    """Make the totals right; the number of windows replaced."""
     if len(found) > REPAIRS_MAX:
         message = (
             f"{len(found):,} totals differ, more than {REPAIRS_MAX:,}: this is no slip; stop the "

@@ -1,4 +1,4 @@
-"""Sending alerts again: to the channel that should have had them, or to another URL."""
+"""Redelivery of notifications: to the channel that should have had them, or to another URL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from meterline.schemas.delivery import Delivery, DeliveryOutcome, delivery_key, 
 from meterline.schemas.errors import UserError
 from meterline.schemas.topics import Topic
 
-# One request at a time: a replay is no load test.
+# One request at a time: a redelivery is no load test.
 ANSWER_SECONDS_MAX = 20.0
 
 
@@ -37,13 +37,13 @@ class RedeliveryTarget:
 
     @property
     def name(self) -> str:
-        """What stands in the log: without path and query, which may carry a token."""
+        """The channel in the delivery log: without path and query, which may carry a token."""
         return f"replay:{urlsplit(self.url).hostname or 'unknown'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Redelivery:
-    """What became of one message."""
+    """The outcome of one message."""
 
     message_id: str
     channel: str
@@ -56,14 +56,14 @@ def request_redelivery(
 ) -> list[Redelivery]:
     """Ask the notify worker to send messages again, each to its own channel.
 
-    Returns when the wishes are durable. The id of a message stays what it was.
+    Returns when the requests are durable. The id of a message stays what it was.
     """
-    wishes = [
+    requests = [
         _delivery(row, DeliveryOutcome.PENDING, row.channel, now_ms, replayed_at_ms=now_ms)
         for row in rows
     ]
-    _publish(config, wishes, actor, now_ms)
-    return [Redelivery(one.message_id, one.channel, one.outcome.value) for one in wishes]
+    _publish(config, requests, actor, now_ms)
+    return [Redelivery(one.message_id, one.channel, one.outcome.value) for one in requests]
 
 
 def deliver_to(
@@ -77,21 +77,21 @@ def deliver_to(
 
     A group's message goes as one request per alert: receivers of webhooks know no groups.
     """
-    door = WebhookClient()
+    webhooks = WebhookClient()
     deliveries: list[Delivery] = []
     try:
         for row in rows:
             for alert in alerts_of(row):
                 began_ms = clock()
-                attempt = _attempt(door, alert, target, began_ms)
-                # Nobody tries this again by itself.
+                attempt = _attempt(webhooks, alert, target, began_ms)
+                # No worker retries this.
                 outcome = attempt.outcome
                 if outcome is DeliveryOutcome.RETRY:
                     outcome = DeliveryOutcome.EXHAUSTED
-                told = _delivery(row, outcome, target.name, began_ms, attempt=1)
+                attempted = _delivery(row, outcome, target.name, began_ms, attempt=1)
                 deliveries.append(
                     msgspec.structs.replace(
-                        told,
+                        attempted,
                         message_id=message_id([alert]),
                         alert_id=alert.id,
                         alert_ids=(alert.id,),
@@ -102,7 +102,7 @@ def deliver_to(
                     )
                 )
     finally:
-        door.close()
+        webhooks.close()
     _publish(config, deliveries, actor, clock())
     return [
         Redelivery(one.message_id, one.channel, one.outcome.value, one.error) for one in deliveries
@@ -110,14 +110,16 @@ def deliver_to(
 
 
 def alerts_of(row: DeliveryRow) -> list[Alert]:
-    """What a message told."""
+    """The alerts that a message was about."""
     if not row.alerts:
-        message = f"{row.message_id}: the log does not say what it told (it is too old)"
+        message = f"{row.message_id}: the log does not hold its alerts (it is too old)"
         raise UserError(message)
     return [decode_alert(text.encode()) for text in row.alerts]
 
 
-def _attempt(door: WebhookClient, alert: Alert, target: RedeliveryTarget, now_ms: int) -> Attempt:
+def _attempt(
+    webhooks: WebhookClient, alert: Alert, target: RedeliveryTarget, now_ms: int
+) -> Attempt:
     request = WebhookRequest(
         url=target.url,
         message_id=message_id([alert]),
@@ -126,7 +128,7 @@ def _attempt(door: WebhookClient, alert: Alert, target: RedeliveryTarget, now_ms
         secret=target.secret,
         allow_private_address=target.allow_private_address,
     )
-    return attempt_of(door.post(request)).result(ANSWER_SECONDS_MAX)
+    return attempt_of(webhooks.post(request)).result(ANSWER_SECONDS_MAX)
 
 
 def _delivery(

@@ -1,4 +1,4 @@
-"""How the pipeline is: workers, lag, last event, spend against budget, breaker states.
+"""The status of a pipeline: workers, lag, last event, spend against budget, breaker states.
 
 Everything is read from where it already is: the brokers' group offsets, ClickHouse's window rows and
 the compacted control topics; what the supervisor says of its processes is handed in. Parts that
@@ -29,7 +29,8 @@ from meterline.schemas.scopes import ScopeType, parse_scope
 from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleError, decode_command
 from meterline.schemas.topics import Topic
 
-# A person waits for the answer; what takes longer is down.
+# An operator waits for the answer: shorter than `backends.kafka.reader.READ_SECONDS_MAX`, because
+# what takes longer is down.
 READ_SECONDS = 10
 
 
@@ -65,7 +66,7 @@ class BudgetLine:
 
 @dataclass(slots=True)
 class PipelineStatus:
-    """All of it."""
+    """Everything that `meterline status` shows."""
 
     workers: list[WorkerLine] = field(default_factory=list)
     lag: dict[str, int | None] = field(default_factory=dict)

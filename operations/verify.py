@@ -24,20 +24,28 @@ from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.reader import READ_SECONDS_MAX, TopicReader
 from meterline.operations.replay.truth import VERIFIED, Truth, TruthSums, WindowKey, read_truth
-from meterline.operations.verify_queries import QUARTER_MS, event_sums
+from meterline.operations.total_difference import (
+    TotalDifference,
+    tokens_difference,
+    total_difference,
+)
+from meterline.reports.core.query import Query, between
 from meterline.reports.core.totals import StreamTotals
 from meterline.reports.core.verification import EventRange
 from meterline.reports.totals_reader import read_stream_totals
 from meterline.reports.verification import check_ids
 from meterline.schemas.clock import Clock
-from meterline.schemas.measures import MeasureUnit
-from meterline.schemas.money import usd_text
+from meterline.schemas.measures import events_sql
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
+from meterline.schemas.scopes import is_organisation
 from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
 from meterline.schemas.topics import Topic
 from meterline.streams.core.entries import Retention
 
 POLL_SECONDS = 0.5
+QUARTER_MS = 15 * MINUTE_MS
+"""Every time zone's offset since 2020 is a multiple of it: a quarter of an hour lies in exactly one
+hour, day and month, so quarters can be summed to any of them."""
 DIFFERENCES_SHOWN_MAX = 10
 _NOTHING: Final = TruthSums()
 
@@ -46,26 +54,10 @@ Totaled = Mapping[WindowKey, TruthSums]
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """What to verify, and for how long to wait until it is equal."""
+    """The truth file, and how long to wait until the pipeline agrees with it."""
 
     truth: Path
     wait_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One scope and window that is not what it should be."""
-
-    where: str
-    """streams, clickhouse or windows."""
-    scope: str
-    window: str
-    period: str
-    expected_usd: str
-    found_usd: str
-    expected_events: int
-    found_events: int
-    tokens_diff: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +85,7 @@ class VerifyReport:
     other_events: int
     """Events of other origin in the same months."""
     waited_seconds: float
-    differences: tuple[Difference, ...]
+    differences: tuple[TotalDifference, ...]
 
     @property
     def equal(self) -> bool:
@@ -120,7 +112,7 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class ObservedTotals:
-    """What the pipeline says at one moment."""
+    """What the pipeline holds at one moment."""
 
     own: Totaled
     """Raw events of the run in ClickHouse."""
@@ -139,12 +131,12 @@ def run_verify(
     clock: Clock,
     on_poll: Callable[[VerifyReport], None] | None = None,
 ) -> VerifyReport:
-    """Compare until everything is equal or the time is over; the last report.
+    """Compare until everything is equal or the time is over; returns the last report.
 
     Raises:
         TruthError: the truth file cannot be used.
         KafkaClientError: spend.snapshots cannot be read.
-        ClickHouseError: ClickHouse cannot be asked.
+        ClickHouseError: ClickHouse does not answer, or refuses.
     """
     truth = read_truth(options.truth)
     begun = time.monotonic()
@@ -152,9 +144,9 @@ def run_verify(
     reader = SnapshotReader(truth, TopicReader(kafka, [Topic.SPEND_SNAPSHOTS]))
     try:
         while True:
-            asked_at = time.monotonic()
+            read_at = time.monotonic()
             observed = _observe(truth, reader, client)
-            report = compare_totals(truth, observed, clock(), waited_seconds=asked_at - begun)
+            report = compare_totals(truth, observed, clock(), waited_seconds=read_at - begun)
             if report.equal or time.monotonic() - begun >= options.wait_seconds:
                 return report
             if on_poll is not None:
@@ -168,19 +160,19 @@ def run_verify(
 def compare_totals(
     truth: Truth, observed: ObservedTotals, now_ms: int, waited_seconds: float = 0.0
 ) -> VerifyReport:
-    """Add up the differences; pure."""
+    """Sum the differences."""
     expected = dict(truth.windows())
     calendar = Calendar(truth.time_zone)
     kept = {key for key in expected if _kept(calendar, key, truth, now_ms)}
     clickhouse = _Tally("clickhouse", calendar)
-    # Windows that only ClickHouse knows of count as well.
+    # Windows that only ClickHouse has are compared as well.
     for key in expected.keys() | observed.own.keys():
-        clickhouse.take(key, expected.get(key, _NOTHING), observed.own.get(key, _NOTHING))
+        clickhouse.compare(key, expected.get(key, _NOTHING), observed.own.get(key, _NOTHING))
     streams, windows = _Tally("streams", calendar), _Tally("windows", calendar)
     for key in kept:
         found = observed.streams.get(key, _NOTHING)
-        streams.take(key, expected[key].plus(observed.others.get(key, _NOTHING)), found)
-        windows.take(key, found, observed.windows.get(key, _NOTHING))
+        streams.compare(key, expected[key].plus(observed.others.get(key, _NOTHING)), found)
+        windows.compare(key, found, observed.windows.get(key, _NOTHING))
     differences = [*clickhouse.differences, *streams.differences, *windows.differences]
     return VerifyReport(
         events=truth.events,
@@ -199,7 +191,7 @@ def compare_totals(
         other_events=sum(
             sums.events
             for key, sums in observed.others.items()
-            if key.kind is WindowKind.MONTH and key.scope.startswith("organisation:")
+            if key.kind is WindowKind.MONTH and is_organisation(key.scope)
         ),
         waited_seconds=round(waited_seconds, 3),
         differences=tuple(differences[:DIFFERENCES_SHOWN_MAX]),
@@ -213,35 +205,19 @@ class _Tally:
         self.nano_usd = 0
         self.tokens = 0
         self.events = 0
-        self.differences: list[Difference] = []
+        self.differences: list[TotalDifference] = []
         self._where = where
         self._calendar = calendar
 
-    def take(self, key: WindowKey, expected: TruthSums, found: TruthSums) -> None:
+    def compare(self, key: WindowKey, expected: TruthSums, found: TruthSums) -> None:
         if expected == found:
             return
-        tokens = sum(
-            abs(left - right)
-            for measure, left, right in zip(VERIFIED, expected, found, strict=True)
-            if measure.unit is MeasureUnit.TOKENS
-        )
         self.nano_usd += abs(expected.cost_nano_usd - found.cost_nano_usd)
-        self.tokens += tokens
+        self.tokens += tokens_difference(expected, found)
         self.events += abs(expected.events - found.events)
         if len(self.differences) < DIFFERENCES_SHOWN_MAX:
-            window = self._calendar.window(key.kind, key.start_ms)
             self.differences.append(
-                Difference(
-                    where=self._where,
-                    scope=key.scope,
-                    window=key.kind.value,
-                    period=self._calendar.period(window),
-                    expected_usd=usd_text(expected.cost_nano_usd),
-                    found_usd=usd_text(found.cost_nano_usd),
-                    expected_events=expected.events,
-                    found_events=found.events,
-                    tokens_diff=tokens,
-                )
+                total_difference(self._where, key, expected, found, self._calendar)
             )
 
 
@@ -259,7 +235,7 @@ class SnapshotReader:
     """Follows spend.snapshots; keeps the newest totals of the truth's scopes and windows."""
 
     def __init__(self, truth: Truth, reader: TopicReader) -> None:
-        """Take a reader at the topic's beginning; closed by `close`."""
+        """Read with a reader at the topic's beginning, which `close` closes."""
         self._wanted = {key for key, _ in truth.windows()}
         self._reader = reader
         self._newest: dict[SnapshotKey, Totals] = {}
@@ -272,15 +248,15 @@ class SnapshotReader:
             SnapshotError: a record that is no snapshot.
         """
         for record in self._reader.read_to_end(READ_SECONDS_MAX):
-            self.take(record.key, record.value)
+            self.apply(record.key, record.value)
         summed: defaultdict[WindowKey, TruthSums] = defaultdict(TruthSums)
         for key, totals in self._newest.items():
             window = WindowKey(key.scope, WindowKind(key.kind), key.start_ms)
             summed[window] = summed[window].plus(TruthSums.of(totals))
         return summed
 
-    def take(self, key: bytes | None, value: bytes | None) -> None:
-        """Take one record in."""
+    def apply(self, key: bytes | None, value: bytes | None) -> None:
+        """Apply one record, in the order of the log."""
         snapshot = decode_snapshot(key, value)
         if snapshot is None or self._window(snapshot.key) not in self._wanted:
             return
@@ -292,7 +268,7 @@ class SnapshotReader:
             self._newest[snapshot.key] = snapshot.totals
 
     def close(self) -> None:
-        """Let the reader go."""
+        """Close the reader."""
         self._reader.close()
 
     @staticmethod
@@ -333,6 +309,46 @@ def _event_sums(
             for window in calendar.windows(start_ms):
                 if window.kind in kinds:
                     yield _key(scope, window), bool(own), _sums(sums)
+
+
+_SCOPES = """arrayFilter(scope -> scope != '', [
+        concat('organisation:', organisation),
+        concat('department:', organisation, '/', department),
+        concat('key:', organisation, '/', key),
+        if(project = '', '', concat('project:', organisation, '/', project)),
+        if(user = '', '', concat('user:', organisation, '/', user))
+    ])"""
+
+
+def event_sums(
+    organisation: str, run_id: str, start_ms: int, end_ms: int, *, grain_ms: int
+) -> Query:
+    """Sums of raw events by scope and slice of time, those of the run apart from others.
+
+    Of the raw events under FINAL, the path that shares nothing with the streams but the decoder,
+    the rates and the log.
+
+    Rows: scope, slice start in ms, whether of the run, a sum per measure of VERIFIED.
+    """
+    sql = f"""
+SELECT scope,
+       intDiv(toUnixTimestamp64Milli(event_time), {{grain_ms:Int64}}) * {{grain_ms:Int64}} AS slice_ms,
+       startsWith(event_id, {{prefix:String}}) AS own,
+       {events_sql(VERIFIED)}
+FROM usage_events FINAL
+ARRAY JOIN {_SCOPES} AS scope
+WHERE organisation = {{organisation:String}} AND {between("event_time")}
+GROUP BY scope, slice_ms, own"""  # noqa: S608 - constants of this module; values are bound
+    return Query(
+        sql,
+        {
+            "organisation": organisation,
+            "prefix": f"{run_id}-",
+            "grain_ms": grain_ms,
+            "start_ms": start_ms,
+            "end_ms": end_ms,
+        },
+    )
 
 
 def _window_sums(

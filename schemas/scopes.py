@@ -51,6 +51,11 @@ class Scope(NamedTuple):
         return f"{self.type.value}:{self.organisation}/{self.identifier}"
 
 
+def is_organisation(scope: str) -> bool:
+    """Whether a spelled scope is a whole organisation: the widest, so that no event is in two."""
+    return scope.startswith(f"{ScopeType.ORGANISATION.value}:")
+
+
 def check_organisation(name: str) -> str:
     """Return the name if it can stand in a scope.
 

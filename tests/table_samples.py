@@ -28,10 +28,9 @@ from meterline.control.policy.plan import ChangeAction, FieldChange, PolicyChang
 from meterline.operations.event_trace import EventTrace, WindowLine
 from meterline.operations.explain import Explanation
 from meterline.operations.rebuild import RebuildReport
-from meterline.operations.reconcile import Difference as ReconcileDifference
 from meterline.operations.reconcile import ReconcileReport
 from meterline.operations.status import BudgetLine, PipelineStatus, WorkerLine
-from meterline.operations.verify import Difference as VerifyDifference
+from meterline.operations.total_difference import TotalDifference
 from meterline.operations.verify import VerifyReport
 from meterline.pricing.show import PriceRow, RateCardView
 from meterline.reports.attribution.core.answer import (
@@ -216,7 +215,7 @@ def _reconciled(names: Names) -> ReconcileReport:
         repaired=0,
         seconds=1.2,
         differences=(
-            ReconcileDifference(
+            TotalDifference(
                 "streams",
                 _department(names, 0),
                 "month",
@@ -225,6 +224,7 @@ def _reconciled(names: Names) -> ReconcileReport:
                 "1234567.884619456",
                 12_345_678,
                 12_345_676,
+                1_024,
             ),
         ),
         gaps=(),
@@ -249,7 +249,7 @@ def _verified(names: Names) -> VerifyReport:
         other_events=0,
         waited_seconds=3.0,
         differences=(
-            VerifyDifference(
+            TotalDifference(
                 "clickhouse",
                 f"key:{names.organisation}/{names.key}",
                 "hour",

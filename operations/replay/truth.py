@@ -21,7 +21,7 @@ from meterline.reports.core.totals import Total
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.measures import COST, EVENTS, INPUT_TOKENS, OUTPUT_TOKENS
 from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
-from meterline.schemas.scopes import scopes_of
+from meterline.schemas.scopes import is_organisation, scopes_of
 from meterline.schemas.spend import Totals
 from meterline.schemas.usage import UsageEvent
 
@@ -253,6 +253,6 @@ def _organisation_events(
     return sum(
         sums.events
         for scope, kinds in totals.items()
-        if scope.startswith("organisation:")
+        if is_organisation(scope)
         for sums in kinds[WindowKind.MONTH].values()
     )
