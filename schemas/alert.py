@@ -19,18 +19,18 @@ class Severity(StrEnum):
 
 
 class AlertStatus(StrEnum):
-    """Where an alert stands. People are told of firing and resolved ones only."""
+    """The state of an alert. Only firing and resolved ones are notified."""
 
     INACTIVE = "inactive"
-    """It was pending, and what it waited for did not last."""
+    """It was pending, and the condition ended before its `for`."""
     PENDING = "pending"
-    """The rule holds, but not yet for as long as its `for` asks."""
+    """The condition holds, but not yet for its `for`."""
     FIRING = "firing"
     RESOLVED = "resolved"
 
 
 class RuleType(StrEnum):
-    """The family of the rule that speaks."""
+    """The family of the rule."""
 
     THRESHOLD = "threshold"
     LIMIT = "limit"
@@ -42,7 +42,7 @@ class RuleType(StrEnum):
 
 
 NOTIFIABLE = frozenset({AlertStatus.FIRING, AlertStatus.RESOLVED})
-"""What receivers hear of."""
+"""The states that receivers are notified of."""
 
 
 class TopContributor(BaseModel):
@@ -88,7 +88,7 @@ class Explanation(BaseModel):
 class Alert(BaseModel):
     """One state change of one alert; the record key is `dedup_key`.
 
-    Money is integer nano-USD here and a decimal string where it leaves for a receiver.
+    Money is integer nano-USD here and a decimal string in what receivers get.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -116,18 +116,18 @@ class Alert(BaseModel):
     percent: int
     budget_version: int = 0
     also_crossed: tuple[int, ...] = ()
-    """Lower thresholds crossed by the same observation; they are not told separately."""
+    """Lower thresholds crossed by the same observation; they are not notified separately."""
     summary: str
     starts_at_ms: int
     ends_at_ms: int = 0
     reset_at_ms: int = 0
     told_at_ms: int = 0
-    """When it was last told: at the start, or by the latest reminder."""
+    """When it was last notified: at the start, or by the latest reminder."""
     reminder: int = 0
-    """How many times a firing alert was told again."""
+    """Number of reminders sent while it fires."""
     explanation: Explanation | None = None
     commands: tuple[str, ...] = ()
-    """scope@epoch.seq of the throttle commands given for the same cause."""
+    """scope@epoch.seq of the throttle commands published for the same cause."""
 
 
 class AlertError(MeterlineError, ValueError):
@@ -140,7 +140,11 @@ def encode_alert(alert: Alert) -> bytes:
 
 
 def decode_alert(value: bytes) -> Alert:
-    """Read one record value; AlertError if it is not one."""
+    """Decode one record value.
+
+    Raises:
+        AlertError: not an alert.
+    """
     try:
         return Alert.model_validate_json(value)
     except ValidationError as error:

@@ -27,7 +27,7 @@ class AuditEntry(BaseModel):
     """JSON of the object after; empty when it was deleted."""
 
 
-def audit_entry(  # noqa: PLR0913 - one parameter for each thing that an entry says
+def audit_entry(  # noqa: PLR0913 - one parameter per field of an entry
     action: str,
     object_id: str,
     *,
@@ -37,7 +37,7 @@ def audit_entry(  # noqa: PLR0913 - one parameter for each thing that an entry s
     before: str = "",
     after: str = "",
 ) -> AuditEntry:
-    """An entry under an id made of all that it says: a retry writes the same entry again."""
+    """An entry whose id is a digest of its fields: a retry writes the same entry again."""
     said = (action, object_id, str(at_ms), actor, reason, before, after)
     return AuditEntry(
         id=hashlib.sha256("\x00".join(said).encode()).hexdigest()[:_ID_LENGTH],

@@ -1,4 +1,4 @@
-"""The type of a clock: shells are given one, decisions are given its answer."""
+"""The type of a clock: shells take one, decisions take the time itself."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], int]
-"""Answers the present time in UTC milliseconds."""
+"""Returns the current time in UTC milliseconds."""

@@ -3,7 +3,7 @@
 Because both paths call this function on the same bytes and the same Kafka timestamp, both accept
 and reject exactly the same events; nothing here depends on a clock.
 
-A message is one of, told apart by content:
+A message is one of these, distinguished by content:
     {"lane": ..., "seq": ..., "events": [...]}                          UsageBatch
     {"specversion": "1.0", "type": "relay.usage.recorded.v1", "data": {...}}   CloudEvent, structured
     {"id": ..., "time_ms": ..., ...}                                    one UsageEvent
@@ -95,8 +95,8 @@ def decode_usage(
         value: the record's value; None for a tombstone.
         timestamp_ms: the record's Kafka timestamp: the "now" of the future-time check, so that
             every reader of the log decides alike.
-        decoder: tried first, for a reader that wants its own subclass of event where a batch fits
-            it. What it refuses is decoded as for everybody else, so it changes no verdict.
+        decoder: tried first, for a reader with a subclass of event of its own. What it refuses is
+            decoded as for every other reader, so it changes no verdict.
     """
     if value is None:
         return _whole(RejectReason.TOMBSTONE, "record without a value", b"")
@@ -150,7 +150,7 @@ def _message(
 
 
 def fault(event: UsageEvent, latest_ms: int) -> tuple[RejectReason, str] | None:
-    """Say what is wrong with a well-typed event, or None.
+    """The fault of a well-typed event, or None.
 
     Args:
         event: a decoded event.
@@ -311,7 +311,7 @@ def _whole(
 
 
 def _reason_of(error: Exception) -> RejectReason:
-    """Msgspec tells a missing field from a wrong type only in its text."""
+    """Msgspec distinguishes a missing field from a wrong type only in its message."""
     if not isinstance(error, msgspec.ValidationError):
         return RejectReason.MALFORMED_JSON
     if "missing required field" in str(error):

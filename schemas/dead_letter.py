@@ -1,6 +1,7 @@
-"""Dead letters: what could not be counted, with the reason and the original bytes.
+"""Dead letters: events and messages that could not be counted, with reason and original bytes.
 
-The key is made of the source position, so writing the same letter twice after a crash is harmless.
+The key is made of the source position, so writing the same dead letter twice after a crash is
+harmless.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.topic}-{self.partition}-{self.offset}-{self.index}"
 
     def original(self) -> bytes:
-        """The bytes as they came, at most ORIGINAL_BYTES_MAX of them."""
+        """The original bytes, at most ORIGINAL_BYTES_MAX of them."""
         return base64.b64decode(self.original_base64)
 
 
 def encode_original(original: bytes) -> str:
-    """Cut and spell the original bytes for JSON."""
+    """The original bytes, cut and in base64 for JSON."""
     return base64.b64encode(original[:ORIGINAL_BYTES_MAX]).decode("ascii")
 
 
@@ -54,5 +55,9 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
 
 
 def decode_dead_letter(value: bytes) -> DeadLetter:
-    """Read one record value; `msgspec.MsgspecError` if it is not one."""
+    """Decode one record value.
+
+    Raises:
+        msgspec.MsgspecError: not a dead letter.
+    """
     return _decoder.decode(value)

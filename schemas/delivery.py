@@ -1,7 +1,7 @@
-"""Deliveries: one record per attempt to tell one channel of one alert.
+"""Deliveries: one record per attempt to send one message to one channel.
 
-The newest record of a (message, channel) says where the delivery stands; the topic `deliveries`
-is at the same time the log people read and the record a restarted notifier goes on from.
+The newest record of a (message, channel) is the state of the delivery; the topic `deliveries` is at
+the same time the log that operators read and the record that a restarted notifier continues from.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import msgspec
 
 
 class DeliveryOutcome(StrEnum):
-    """What became of an attempt."""
+    """The result of an attempt."""
 
     PENDING = "pending"
     """Written down before its first attempt (number 0): a group's message, a fallback's or a
-    replay's, which no alert record alone could give back after a crash."""
+    replay's, which no alert record alone could restore after a crash."""
     MUTED = "muted"
-    """Not told: silenced, in maintenance, or explained by something else; `error` says which. Told
-    when that ends, if it still fires."""
+    """Not notified: silenced, in maintenance, or inhibited by another alert; `error` names which.
+    Notified when that ends, if it still fires."""
     DELIVERED = "delivered"
     RETRY = "retry"
-    """Failed in a way that time may heal: tried again at `next_attempt_ms`."""
+    """Failed in a way that may pass: retried at `next_attempt_ms`."""
     REFUSED = "refused"
-    """The receiver's answer is final: a 3xx, or a 4xx other than 408, 410 and 429."""
+    """The receiver's response is final: a 3xx, or a 4xx other than 408, 410 and 429."""
     GONE = "gone"
     """The receiver answered 410: the channel gets nothing more until its policy changes."""
     FORBIDDEN = "forbidden"
@@ -53,7 +53,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     outcome: DeliveryOutcome
     http_status: int = 0
-    """0 where no answer came."""
+    """0 without a response."""
     error: str = ""
     """A short sentence; never a secret, never a URL's path or query."""
     next_attempt_ms: int = 0
@@ -61,19 +61,19 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     dedup_key: str = ""
     duration_ms: int = 0
     channel_fingerprint: str = ""
-    """Of the channel's policy at the attempt: a 410 stands while the policy is the same.
+    """Of the channel's policy at the attempt: a 410 is final while the policy is the same.
     Not stored in ClickHouse."""
     alerts: tuple[msgspec.Raw, ...] = ()
-    """The alerts that the message tells of, as JSON: what a restarted notifier sends again, and
-    what a replay sends."""
+    """The alerts of the message, as JSON: a restarted notifier sends them again, and a replay
+    sends them."""
     alert_ids: tuple[str, ...] = ()
     """The ids of `alerts`; `alert_id` is the first."""
     route: str = ""
-    """Id of the route that chose the channel; empty where every channel is told."""
+    """Id of the route that chose the channel; empty where every channel is used."""
     replayed_at_ms: int = 0
-    """When somebody asked for it again; 0 for the first time. Not stored in ClickHouse."""
+    """When an operator requested the replay; 0 without. Not stored in ClickHouse."""
     queue: str = ""
-    """Messages of one queue leave in order: the incident's key, or the group's."""
+    """Messages of one queue are sent in order: the incident's key, or the group's."""
 
 
 _decoder = msgspec.json.Decoder(Delivery)

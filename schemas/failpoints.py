@@ -1,7 +1,7 @@
 """Failpoints: named effects of a worker at which a test makes the process kill itself.
 
-Every worker has a closed list of names, in the order of its effects, and METERLINE_CRASH_AT arms one
-of them: `NAME` kills at the first hit, `NAME:N` at the N-th. The process dies as by `kill -9`:
+Every worker has a closed list of names, in the order of its effects; METERLINE_CRASH_AT arms one of
+them: `NAME` kills at the first hit, `NAME:N` at the N-th. The process dies as by `kill -9`:
 nothing is flushed, closed or committed. Unarmed, a hit is one comparison.
 """
 

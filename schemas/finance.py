@@ -22,7 +22,7 @@ BASE_CURRENCY = "USD"
 RATE_PLACES_MAX = 10
 """Decimal places of an exchange rate; published ones have four to six."""
 RATE_MAX = 10**9
-# Every tag key splits lines further; five of them are what people can still read.
+# Every tag key splits lines further; beyond five a statement is no longer readable.
 TAG_KEYS_MAX = 5
 # The last day that every month has.
 CLOSE_DAY_MAX = 28
@@ -73,7 +73,7 @@ def minor_digits(currency: str) -> int:
 
 
 class RateKind(StrEnum):
-    """Where an exchange rate comes from."""
+    """The kind of an exchange rate."""
 
     CONTRACT = "contract"
     """Agreed; holds from its date until the next."""
@@ -166,7 +166,7 @@ class _Wire(BaseModel):
 
 
 class ExchangeRate(_Wire):
-    """How much of `quote` one US dollar is."""
+    """The price of one US dollar in `quote`."""
 
     kind: RateKind = RateKind.CONTRACT
     quote: Annotated[str, AfterValidator(_currency)]
@@ -181,7 +181,7 @@ class JournalAccounts(_Wire):
     expense: str = "6300"
     clearing: str = "2100"
     suspense: str = "9999"
-    """Takes what has no cost centre; a month with such lines is not closed."""
+    """Account of costs without a cost centre; a month with such lines is not closed."""
     ledger: str = "ACTUALS"
     source: str = "METERLINE"
     companies: dict[str, str] = Field(default_factory=dict)
@@ -189,7 +189,7 @@ class JournalAccounts(_Wire):
 
 
 class JournalLayout(_Wire):
-    """One journal file: a known ledger's columns, changed where `columns` says so."""
+    """One journal file: a known ledger's columns, with the changes of `columns`."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
     type: LayoutType
@@ -215,7 +215,7 @@ class PushTarget(_Wire):
 
 
 class FinancePolicy(_Wire):
-    """All of it; the default closes in US dollars on the third day at six."""
+    """The finance section of policy; the default closes in US dollars on the third day at six."""
 
     kind: Literal["finance"] = "finance"
     version: int = 1

@@ -1,8 +1,8 @@
-"""What people set by hand: a throttle on a scope, or another budget for a while.
+"""Manual overrides by operators: a throttle on a scope, or a temporary budget.
 
 Both are policy objects of their own, beside the file's: `meterline throttle` and `meterline
 budget` write them, every one has an author, a reason and an end, and `policy apply` leaves them
-alone. They stay on the topic after their end: that they were in force is part of what holds.
+alone. They stay on the topic after their end, because budget versions depend on them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ THROTTLE_PREFIX = "throttle:"
 OVERRIDE_PREFIX = "override:"
 """Object ids of budget overrides: `override:SCOPE`."""
 THROTTLE_MS_MAX = 24 * HOUR_MS
-"""DESIGN.md section 8: what a person blocks must be said again after a day at the latest."""
+"""DESIGN.md section 8: a manual throttle must be renewed after a day at the latest."""
 OVERRIDE_MS_MAX = 31 * 24 * HOUR_MS
-"""Longer than a month is no exception but the budget: that belongs into the policy file."""
+"""A longer override is no exception but the budget: that belongs into the policy file."""
 # A file's versions count single changes; no file is changed this often.
 _VERSION_STEP = 1_000_000
 
@@ -32,7 +32,7 @@ class _Wire(BaseModel):
 
 
 class ManualThrottle(_Wire):
-    """A person restricts a scope; in force while `since_ms <= now < until_ms`."""
+    """An operator's restriction of a scope; in force while `since_ms <= now < until_ms`."""
 
     kind: Literal["throttle"] = "throttle"
     version: int = 1
@@ -51,7 +51,7 @@ class ManualThrottle(_Wire):
 
 
 class BudgetOverride(_Wire):
-    """Another budget until `until_ms`; then the file's holds again, by itself.
+    """A temporary budget until `until_ms`; then the file's is in force again.
 
     None leaves a budget as it is. A scope that has no budget of a period gets none.
     """
@@ -71,10 +71,10 @@ class BudgetOverride(_Wire):
         return self.since_ms <= now_ms < self.until_ms
 
     def budget_version(self, base: int, now_ms: int) -> int:
-        """The version of the budget that holds: another one with every begin and end.
+        """The version of the budget in force: another one with every start and end.
 
-        Alerts are told once per budget version: after the end what the file's budget asks for is
-        told anew, although it may have been told before the override.
+        Alerts are notified once per budget version: after the end the alerts of the file's budget
+        are notified again, although they may have been before the override.
         """
         if now_ms < self.since_ms:
             return base

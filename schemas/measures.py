@@ -3,10 +3,10 @@
     of one event   `Measure.of_event`         its cost, its tokens of one class, or 1
     of a table     `Measure.events_sql`       the same sum over raw events
     of windows     `Measure.rollup_sql`       the sum over spend_windows or usage_days
-    of a report    `REPORT_COLUMNS`           measures under their headings, and what derives from them
+    of a report    `REPORT_COLUMNS`           measures under their headings, and derived columns
 
 MEASURES has the order of the wire (`schemas.spend.Totals`) and of the columns of both roll-ups.
-The hot loops of `streams.core` and `sinks.core.usage_rows` add by position and stay written by hand;
+The hot loops of `streams.core` and `sinks.core.usage_rows` add by position and stay hand-written;
 tests/unit/schemas/test_schemas_measures.py compares them, and the migrations, with MEASURES.
 
 To add a measure: a field of `UsageEvent`, a line here in MEASURES and in `Sums`, a field of
@@ -196,8 +196,8 @@ class ReportColumn(NamedTuple):
 
 
 DERIVED_COLUMNS: tuple[ReportColumn, ...] = ()
-"""Columns computed from the sums, after those of the measures; a line makes a column, such as
-`ReportColumn("tokens", MeasureUnit.TOKENS, lambda sums: sums.input_tokens + sums.output_tokens)`."""
+"""Columns computed from the sums, after those of the measures; a line makes a column:
+`ReportColumn("tokens", MeasureUnit.TOKENS, lambda s: s.input_tokens + s.output_tokens)`."""
 
 REPORT_COLUMNS = (
     *(ReportColumn(each.heading, each.unit, attrgetter(each.name)) for each in REPORTED),

@@ -1,4 +1,4 @@
-"""Metric names: one closed list, with the sentence that stands on the metrics page."""
+"""Metric names: one closed list, each with its meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Metric(StrEnum):
     REJECTS = "rejects_total"
     """Events or messages sent to the dead-letter topic, by reason."""
     NOTICES = "notices_total"
-    """Odd input that was handled, by reason."""
+    """Irregular input that was handled, by reason."""
     SNAPSHOTS = "snapshots_total"
     """Spend snapshots published."""
     ENTRIES = "table_entries"
@@ -24,7 +24,7 @@ class Metric(StrEnum):
     ROWS = "rows_total"
     """Rows inserted into ClickHouse, by table (reason)."""
     INSERT_RETRIES = "insert_retries_total"
-    """Inserts tried again."""
+    """Inserts retried."""
     COMMANDS = "throttle_commands_total"
     """Throttle commands published, by state (reason)."""
     ALERTS = "alerts_total"
@@ -36,7 +36,7 @@ class Metric(StrEnum):
     DROPPED = "dropped_total"
     """Events lost because a bounded buffer was full, by reason."""
     DRIFT_NANO_USD = "drift_nano_usd"
-    """How far stream totals, window rows and raw events are apart, at the last reconciliation."""
+    """Difference of stream totals, window rows and raw events, at the last reconciliation."""
     DRIFT_WINDOWS = "drift_windows"
     """Totals that differ, at the last reconciliation."""
     MISSING_BATCHES = "missing_batches"
@@ -46,7 +46,7 @@ class Metric(StrEnum):
     READY = "ready"
     """1 once the worker has caught up with its state and handles input."""
     HEARTBEAT_MS = "heartbeat_timestamp_ms"
-    """When the worker's loop last came round: an old value is a stuck worker."""
+    """When the worker's loop last completed a round: an old value is a stuck worker."""
     LAST_EVENT_MS = "last_event_timestamp_ms"
     """Newest event time seen."""
     LAST_FLUSH_MS = "last_flush_timestamp_ms"
@@ -54,7 +54,7 @@ class Metric(StrEnum):
 
 
 class Meter(Protocol):
-    """Where metrics go; label values are closed sets, so cardinality is bounded."""
+    """Receives metrics; label values are closed sets, so cardinality is bounded."""
 
     def count(self, metric: Metric, amount: int = 1, *, reason: str = "") -> None:
         """Add to a counter."""
@@ -64,10 +64,10 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """Drops everything: for relays and tests that do not look at metrics."""
+    """Discards metrics: for relays and tests without a metrics page."""
 
     def count(self, metric: Metric, amount: int = 1, *, reason: str = "") -> None:
-        """Do nothing."""
+        """Discard the value."""
 
     def gauge(self, metric: Metric, value: int) -> None:
-        """Do nothing."""
+        """Discard the value."""

@@ -1,7 +1,7 @@
 """Money: integers of nano-US-dollars, and the one function that rounds.
 
 1 USD = 1_000_000_000 nano-USD. Python integers do not overflow, so sums are exact at any size.
-Outside our own topics money travels as a decimal string ("0.005504000"), because JavaScript
+Outside Meterline's topics money is a decimal string ("0.005504000"), because JavaScript
 loses integers above 2**53 (9.0 million dollars in nano-USD).
 """
 
@@ -78,7 +78,7 @@ def usd_text(nano_usd: NanoUsd) -> str:
 
 
 def usd_display(nano_usd: NanoUsd, places: int = 2) -> str:
-    """The amount for people: "$1,234.57"; rounded half to even, never to be read back.
+    """The amount for display: "$1,234.57"; rounded half to even, never to be read back.
 
     Args:
         nano_usd: the amount.

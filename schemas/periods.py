@@ -51,7 +51,7 @@ class Calendar:
         self._of_minute = lru_cache(maxsize=CACHED_MINUTES_MAX)(self._compute)
 
     def windows(self, time_ms: int) -> tuple[Window, Window, Window, Window]:
-        """The minute, hour, day and month that hold an event time, in this order."""
+        """The minute, hour, day and month that contain an event time, in this order."""
         return self._of_minute(time_ms // MINUTE_MS)
 
     def window(self, kind: WindowKind, time_ms: int) -> Window:
@@ -59,7 +59,7 @@ class Calendar:
         return self.windows(time_ms)[_ORDER[kind]]
 
     def period(self, window: Window) -> str:
-        """Name a window for people and dedup keys: 2026-10, 2026-10-31, 2026-10-31T14:00+01:00."""
+        """A window's name in messages and dedup keys: 2026-10, 2026-10-31, 2026-10-31T14:00+01:00."""
         start = datetime.fromtimestamp(window.start_ms / 1000, self._zone)
         match window.kind:
             case WindowKind.MONTH:

@@ -18,7 +18,7 @@ class RejectReason(StrEnum):
     PART_EXCEEDS_WHOLE = "part_exceeds_whole"
     """Cached tokens above input tokens, or reasoning tokens above output tokens."""
     INVALID_IDENTIFIER = "invalid_identifier"
-    """An organisation, department, project, user or key that cannot stand in a scope."""
+    """An organisation, department, project, user or key that is not valid in a scope."""
     INVALID_TAGS = "invalid_tags"
     FUTURE_TIME = "future_time"
     ANCIENT_TIME = "ancient_time"
@@ -35,12 +35,12 @@ class RejectReason(StrEnum):
     LANE_RESTARTED = "lane_restarted"
     """A lane's sequence went back with events never seen: two processes share a lane id."""
     NOT_STORABLE = "not_storable"
-    """Refused by ClickHouse, or no record of its topic; the sink's word. The streams counted such an
-    event, so reconciliation shows it."""
+    """Refused by ClickHouse, or no record of its topic; reported by the sink. The streams counted such
+    an event, so reconciliation shows it."""
 
 
 class Notice(StrEnum):
-    """What was odd about input that was handled; counted in metrics, never dead letters."""
+    """An irregularity of input that was handled; counted in metrics, never a dead letter."""
 
     DUPLICATE_EVENT = "duplicate_event"
     """Same id and same body as a counted event: not counted again."""
@@ -59,5 +59,5 @@ class Notice(StrEnum):
 
 
 RETRACTED = frozenset({RejectReason.CONFLICT, RejectReason.LANE_RESTARTED})
-"""Reasons that only the streams can find: the sink stored such a row and takes it back when the
+"""Reasons that only the streams can find: the sink stored such a row and retracts it when the
 dead letter arrives. Every other reason is found by the shared decoder, on both paths alike."""

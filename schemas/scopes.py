@@ -57,7 +57,7 @@ def is_organisation(scope: str) -> bool:
 
 
 def check_organisation(name: str) -> str:
-    """Return the name if it can stand in a scope.
+    """Return the name if it is valid in a scope.
 
     Raises:
         ScopeError: empty, too long, not printable, or with "/" or ":" in it.
@@ -72,7 +72,7 @@ def check_organisation(name: str) -> str:
 
 
 def check_identifier(identifier: str, what: str = "identifier") -> str:
-    """Return the identifier if it can stand in a scope.
+    """Return the identifier if it is valid in a scope.
 
     Raises:
         ScopeError: empty, too long or not printable.
@@ -84,7 +84,7 @@ def check_identifier(identifier: str, what: str = "identifier") -> str:
 
 
 def parse_scope(text: str) -> Scope:
-    """Read a scope's one spelling.
+    """Parse a scope's one spelling.
 
     Raises:
         ScopeError: unknown type, or a malformed name.
@@ -117,7 +117,7 @@ def scopes_of(
     An empty department counts as `unassigned`; an empty project or user has no scope.
 
     Raises:
-        ScopeError: an identifier that cannot stand in a scope.
+        ScopeError: an identifier that is not valid in a scope.
     """
     check_organisation(organisation)
     named = [

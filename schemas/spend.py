@@ -1,10 +1,10 @@
 """Spend snapshots: absolute totals of one scope, window and shard.
 
-The topic `spend.snapshots` is the changelog of the streams' table, and at the same time the
-feed for everybody else. A shard is one source partition: it has one writer and one ordered source,
-so its totals only grow with `offset` (a grow-only counter). The total of a scope is the sum of its
+The topic `spend.snapshots` is the changelog of the streams' table, and at the same time the feed of
+alerting, sinks and status. A shard is one source partition: it has one writer and one ordered
+source, so its totals only grow with `offset` (a grow-only counter). The total of a scope is the sum of its
 shards. A reader keeps, per key, the value with the highest (epoch, offset); a repeat changes
-nothing, which is why nobody downstream needs exactly-once delivery.
+nothing, which is why no reader needs exactly-once delivery.
 
 Key on the wire:   ["department:acme/research","month",1761955200000,"3"]
 Value on the wire: the fields of Totals as a JSON array, in their order here.
@@ -24,11 +24,11 @@ from meterline.schemas.periods import WindowKind
 
 INTERNAL_PREFIX = "~"
 REPAIR_SHARD = "repair"
-"""A shard that is no partition's: what reconciliation found missing, written by `--repair` only."""
+"""A shard of no partition: the difference that reconciliation found, written by `--repair` only."""
 
 
 class SnapshotKey(NamedTuple):
-    """Which total: scope, window and shard."""
+    """The identity of a total: scope, window and shard."""
 
     scope: str
     kind: str
@@ -63,7 +63,7 @@ _sums: Any = attrgetter(*Sums._fields)
 
 
 def sums_of(totals: Totals) -> Sums:
-    """What is added up of a shard's totals."""
+    """The sums of a shard's totals."""
     return Sums(*_sums(totals))
 
 
@@ -83,7 +83,7 @@ class LaneSeen(msgspec.Struct, array_like=True, frozen=True):
 
 
 class StreamState(msgspec.Struct, array_like=True, frozen=True):
-    """What others may read of the streams' state record, one per shard; more fields may follow."""
+    """The public fields of the streams' state record, one per shard; more fields may follow."""
 
     epoch: int
     offset: int
@@ -104,7 +104,7 @@ class SpendSnapshot(NamedTuple):
 
 
 class SnapshotError(MeterlineError, ValueError):
-    """A record of spend.snapshots that nobody of ours wrote."""
+    """A record of spend.snapshots that Meterline did not write."""
 
 
 _key_decoder = msgspec.json.Decoder(tuple[str, str, int, str])
@@ -159,7 +159,7 @@ def decode_stream_state(value: bytes) -> StreamState:
     """Read a state record.
 
     Raises:
-        SnapshotError: not one of ours.
+        SnapshotError: not a state record.
     """
     try:
         return _state_decoder.decode(value)

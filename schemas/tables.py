@@ -5,8 +5,8 @@ The statements that create them are `sinks/migrations/*.sql`; a test compares th
 Conventions:
     money           Decimal with nine places in US dollars; written as integer nano-USD
     time            DateTime64(3, 'UTC'); written as UTC milliseconds
-    `version`       decides which row of one sorting key stands: the greatest, under FINAL
-    `is_deleted`    1 on a row that takes another back; FINAL hides both
+    `version`       decides which row of one sorting key wins: the greatest, under FINAL
+    `is_deleted`    1 on a row that retracts another; FINAL hides both
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Throttle commands and acknowledgements: the full desired state of one scope, as a lease.
 
 A relay applies a command only if its (epoch, seq) is greater than the one it has; a command that
-was never renewed ends at `expires_at_ms` by itself, in the way `on_expiry` says.
+was never renewed ends at `expires_at_ms` by itself, as `on_expiry` defines.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ThrottleMode(StrEnum):
 
 
 class OnExpiry(StrEnum):
-    """What a lease leaves behind when nobody renewed it."""
+    """What applies when a lease ends without having been renewed."""
 
     RELEASE = "release"
     """Soft throttles fail open: back to the policy's own limits."""
@@ -44,7 +44,7 @@ class OnExpiry(StrEnum):
 BUDGET_EXHAUSTED = "budget_exhausted"
 BUDGET_THROTTLED = "budget_throttled"
 BUDGET_REASONS = frozenset({BUDGET_EXHAUSTED, BUDGET_THROTTLED})
-"""Reason codes of a command that a budget asks for."""
+"""Reason codes of commands that a budget causes."""
 HOLD_MS_MAX = 24 * 3_600_000
 
 
@@ -53,9 +53,9 @@ class _Wire(BaseModel):
 
 
 class ThrottleLimits(_Wire):
-    """Absolute limits; None means the policy's own limit stands.
+    """Absolute limits; None means that the policy's own limit applies.
 
-    Never a factor of the present limit: a factor applied twice compounds.
+    Never a factor of the current limit: a factor applied twice compounds.
     """
 
     requests_per_minute: int | None = Field(default=None, ge=0)
@@ -98,7 +98,7 @@ class ThrottleCommand(_Wire):
     limits: ThrottleLimits = ThrottleLimits()
     fallback_model: str = ""
     reason: str
-    """A sentence for people."""
+    """A sentence for the caller and the operator."""
     reason_code: str
     """budget_exhausted, budget_throttled, hour_spend, day_spend, day_tokens, manual, released."""
     http_status: int = 429

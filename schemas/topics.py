@@ -1,4 +1,4 @@
-"""The registry of topics: name, key, value, partitions, retention. Created by our code only."""
+"""The registry of topics: name, key, value, partitions, retention. Created by Meterline only."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ KEPT_TOPICS = (
     Topic.THROTTLE_COMMANDS,
     Topic.ALERTS,
 )
-"""Topics that remember what was decided and told, and nothing else does: the newest record of each
-key is kept in ClickHouse and published again, in this order, when the log was lost."""
+"""Topics that are the only memory of what was decided and notified: the newest record of each key
+is kept in ClickHouse and published again, in this order, when the log was lost."""
 
 DAY_MS = 86_400_000
 # Dead letters carry base64 of the original, which is a third longer, plus its frame.
 DEAD_LETTER_BYTES_MAX = MESSAGE_BYTES_MAX
-COMPACT_FOR_EVER: Mapping[str, str] = MappingProxyType(
+COMPACT_ONLY: Mapping[str, str] = MappingProxyType(
     {
         "cleanup.policy": "compact",
-        # A month entry that nobody touches must survive the broker's default of seven days.
+        # A month entry that is not written again must survive the broker's default of seven days.
         "retention.ms": "-1",
         "min.cleanable.dirty.ratio": "0.1",
         "segment.ms": "3600000",
@@ -68,7 +68,7 @@ def _delete_after(days: int, **more: str) -> Mapping[str, str]:
 TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(
         Topic.USAGE_EVENTS,
-        "lane id (relays of ours) or API key",
+        "lane id (Meterline relays) or API key",
         "UsageBatch, UsageEvent or CloudEvent",
         0,
         # Append time is the one clock that no relay can set wrongly: the future check uses it.
@@ -88,11 +88,11 @@ TOPICS: tuple[TopicSpec, ...] = (
         0,
         MappingProxyType(
             # A stopped worker's late write must not push out the newer value before the next
-            # owner has healed it (FAUST.md, trap T4).
-            {**COMPACT_FOR_EVER, "min.compaction.lag.ms": "3600000"}
+            # owner has written it again (FAUST.md, trap T4).
+            {**COMPACT_ONLY, "min.compaction.lag.ms": "3600000"}
         ),
     ),
-    TopicSpec(Topic.THROTTLE_COMMANDS, "scope", "ThrottleCommand", 1, COMPACT_FOR_EVER),
+    TopicSpec(Topic.THROTTLE_COMMANDS, "scope", "ThrottleCommand", 1, COMPACT_ONLY),
     TopicSpec(
         Topic.THROTTLE_ACKS,
         "relay, scope",
@@ -101,7 +101,7 @@ TOPICS: tuple[TopicSpec, ...] = (
         MappingProxyType({"cleanup.policy": "compact,delete", "retention.ms": str(7 * DAY_MS)}),
     ),
     TopicSpec(Topic.ALERTS, "dedup key", "Alert", 1, _delete_after(90)),
-    TopicSpec(Topic.POLICIES, "object id", "PolicyObject", 1, COMPACT_FOR_EVER),
+    TopicSpec(Topic.POLICIES, "object id", "PolicyObject", 1, COMPACT_ONLY),
     TopicSpec(Topic.AUDIT_LOG, "object id", "AuditEntry", 1, _delete_after(90)),
     # Not compacted: every attempt is a line of the delivery log, not only the last.
     TopicSpec(Topic.DELIVERIES, "message id, channel", "Delivery", 1, _delete_after(90)),

@@ -1,4 +1,4 @@
-"""Usage events: what a relay says about one request, and the micro-batch they travel in.
+"""Usage events: what a relay reports of one request, and the micro-batch that carries events.
 
 Field names follow the OpenTelemetry GenAI conventions where there is one. Token counts follow the
 inclusive rule: cached tokens are part of `input_tokens`, reasoning tokens part of `output_tokens`;

@@ -29,7 +29,7 @@ from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.embedded.broker import start_broker
-from meterline.schemas.topics import COMPACT_FOR_EVER, TOPICS, Topic, TopicSpec
+from meterline.schemas.topics import COMPACT_ONLY, TOPICS, Topic, TopicSpec
 from tests.servers import running_broker
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(180)]
@@ -582,7 +582,7 @@ def test_a_compacted_topic_is_read_to_its_end(
     topic = cluster.topic(
         unique,
         partitions=1,
-        **{name.replace(".", "_"): text for name, text in COMPACT_FOR_EVER.items()}
+        **{name.replace(".", "_"): text for name, text in COMPACT_ONLY.items()}
         | {"segment_ms": "100", "min_cleanable_dirty_ratio": "0.0"},
     )
     producer = closing(Producer(cluster.config, linger_ms=0))
