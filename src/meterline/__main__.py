@@ -1,24 +1,36 @@
-"""The `meterline` command; says what to install where only the relay SDK is."""
+"""The `meterline` command; where only the relay SDK is installed, it names what to install."""
 
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+from importlib import import_module
+from types import ModuleType
 
-# What the command line needs and the relay extra does not bring.
-_SERVER_MODULES = ("typer", "rich", "pydantic_settings")
+EXIT_NOT_INSTALLED = 1
 
 
 def main() -> None:
-    """Run the command line, or say which extra brings it."""
-    if not all(find_spec(name) for name in _SERVER_MODULES):
-        sys.exit(
-            "meterline: this installation holds the relay SDK alone; "
-            "the command line comes with: pip install 'meterline[server]'"
-        )
-    from meterline.app.cli import main as run  # noqa: PLC0415 - needs what was looked for above
+    """Run the command line, or end with the extra that brings it."""
+    command_line().main()
 
-    run()
+
+def command_line() -> ModuleType:
+    """Import the command line.
+
+    Raises:
+        SystemExit: a package that it needs is not installed.
+    """
+    try:
+        return import_module("meterline.app.cli")
+    except ModuleNotFoundError as error:
+        package = (error.name or "meterline").partition(".")[0]
+        if package == "meterline":  # a defect, which keeps its traceback
+            raise
+        sys.stderr.write(
+            f"meterline: the command line needs {package}, which the relay SDK alone does not "
+            "bring: pip install 'meterline[server]'\n"
+        )
+        raise SystemExit(EXIT_NOT_INSTALLED) from None
 
 
 if __name__ == "__main__":
