@@ -1,7 +1,7 @@
-"""Replays: traces of real traffic through the real emitter, with the truth of what was sent.
+"""Load generator: plays a trace or synthetic traffic through real relays, and knows the truth.
 
-Owns: trace formats, the assignment of keys and models, pacing, the truth file.
+Owns: trace formats, the assignment of requests to keys, and the totals that the traffic must give.
 Reads: trace files.
-Writes: usage.events, through `relay.Emitter`; the truth file.
+Writes: usage events, through the relay SDK's emitters; a file with the truth.
 Never: reads the pipeline to know what it sent.
 """

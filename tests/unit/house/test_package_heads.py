@@ -22,6 +22,7 @@ PACKAGES = sorted(
 # `schemas` defines every topic and table; `app` hands all of them on.
 NAMING_ALL = {"schemas", "app"}
 ROOMS = sorted({package.partition("/")[0] for package in PACKAGES} - NAMING_ALL)
+IN_SQL = re.compile(r"\b(?:FROM|INTO|JOIN|TABLE|VIEW|EXISTS|UPDATE|IN)\s+\{?(?:\w+:)?(\w+)")
 PARTS = ("Owns", "Reads", "Writes", "Never")
 
 
@@ -78,8 +79,8 @@ def _tables_used(room: str) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module == "meterline.schemas.tables"
         for name in node.names
     }
-    words = {word for text in _texts(room) for word in re.findall(r"\w+", text)}
-    return {table.value for table in TableName if table.name in used or table.value in words}
+    queried = {name for text in _texts(room) for name in IN_SQL.findall(text)}
+    return {table.value for table in TableName if table.name in used or table.value in queried}
 
 
 def _named(head: str, names: set[str]) -> set[str]:
