@@ -1,4 +1,4 @@
-"""Manual control: what a person orders, as policy objects, with an audit entry for each.
+"""Manual overrides: what an operator orders, as policy objects, with an audit entry for each.
 
 The alerts worker turns an order into a throttle command or another budget, and relays obey that.
 """
@@ -30,7 +30,7 @@ from meterline.schemas.throttle import ThrottleMode
 
 @dataclass(frozen=True, slots=True)
 class ManualOrder:
-    """Who orders, why, when, and until when (UTC ms)."""
+    """The author of a manual override, the reason, and from when until when (UTC ms)."""
 
     author: str
     reason: str
@@ -54,7 +54,7 @@ def set_throttle(
     mode: ThrottleMode,
     order: ManualOrder,
 ) -> ManualChange:
-    """Restrict a scope; UserError if the order makes no sense."""
+    """Restrict a scope; UserError if the order cannot be carried out."""
     _check(scope, order, THROTTLE_MS_MAX)
     after = ManualThrottle(scope=scope, admit_percent=admit_percent, mode=mode, **_signed(order))
     return _given(policies, "throttle.set", after)
@@ -73,13 +73,13 @@ def override_budget(
     amounts: Mapping[str, int],
     order: ManualOrder,
 ) -> ManualChange:
-    """Put another budget in place until the order's end.
+    """Override a budget until the order's end.
 
     Args:
-        policies: what is published.
-        scope: whose budget; its policy must have one of each period named.
+        policies: the published objects by id.
+        scope: the budget's scope; its policy must have a budget of each period named.
         amounts: nano-USD by period, "month" and "day".
-        order: by whom, why, until when.
+        order: author, reason and end.
     """
     _check(scope, order, OVERRIDE_MS_MAX)
     policy = policies.get(scope)
@@ -106,7 +106,7 @@ def publish(config: KafkaConfig, change: ManualChange, order: ManualOrder) -> No
 
 
 def change_entry(change: ManualChange, order: ManualOrder) -> AuditEntry:
-    """Who, what, when, why, before and after; equal arguments give an equal entry."""
+    """The audit entry of a change; equal arguments give an equal entry."""
     return audit_entry(
         change.action,
         object_id(change.after),
@@ -119,14 +119,16 @@ def change_entry(change: ManualChange, order: ManualOrder) -> AuditEntry:
 
 
 def read(config: KafkaConfig) -> dict[str, PolicyObject]:
-    """All that is published now."""
+    """The published objects by id, as of now."""
     return read_policies(config)
 
 
 def _check(scope: str, order: ManualOrder, ms_max: int) -> None:
     parse_scope(scope)
     if not order.reason.strip():
-        message = "--reason must say why: it stands in the audit log and in every answer"
+        message = (
+            "--reason must not be empty: it is kept in the audit log and shown in every refusal"
+        )
         raise UserError(message)
     if order.until_ms <= order.at_ms:
         message = f"--until {rfc3339(order.until_ms)} is not in the future"
@@ -140,7 +142,7 @@ def _check(scope: str, order: ManualOrder, ms_max: int) -> None:
 
 
 def _signed(order: ManualOrder) -> dict[str, Any]:
-    """What every order says."""
+    """The fields that every manual object has."""
     return {
         "since_ms": order.at_ms,
         "until_ms": order.until_ms,
@@ -163,7 +165,7 @@ def _ended(
     if before is None or not before.holds(order.at_ms):
         message = f"{scope} has no manual {prefix[:-1]} in force: see `meterline explain {scope}`"
         raise UserError(message)
-    # Its version stays: begin and end of one order are told apart by time.
+    # Its version stays: begin and end of one order differ by their time.
     return ManualChange(action, before, before.model_copy(update={"until_ms": order.at_ms}))
 
 

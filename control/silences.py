@@ -1,4 +1,4 @@
-"""Silences: policy objects that people make and end by hand, each change in the audit log."""
+"""Silences: policy objects that operators make and end, each change in the audit log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from meterline.control.policy.plan import ChangeAction, PolicyChange
 from meterline.schemas.policy import PolicyObject, object_id
 from meterline.schemas.policy_notify import Silence
 
-# Longer is no silence but a route to nobody, which stands in the policy file for all to see.
+# A longer silence is a route without a receiver, which belongs into the policy file.
 DURATION_MS_MAX = 90 * 86_400_000
-# Ended silences are listed for a while; the audit log keeps them for ever.
+# Ended silences are listed for a month; the audit log keeps every change.
 FORGET_AFTER_MS = 30 * 86_400_000
 
 
@@ -33,7 +33,7 @@ def new_silence(
 def adding(
     silence: Silence, current: Mapping[str, PolicyObject], now_ms: int
 ) -> list[PolicyChange]:
-    """What publishing a silence changes: it comes, and those long over go."""
+    """The changes that publish a silence: it is created, and those long over are deleted."""
     changes = [PolicyChange(ChangeAction.CREATED, object_id(silence), None, silence, ())]
     changes += [
         PolicyChange(ChangeAction.DELETED, name, item, None, ())
@@ -44,7 +44,7 @@ def adding(
 
 
 def expiring(silence: Silence, now_ms: int) -> PolicyChange:
-    """What ending a silence now changes."""
+    """The change that ends a silence now."""
     after = silence.model_copy(
         update={
             "version": silence.version + 1,

@@ -1,4 +1,4 @@
-"""Where policy is kept: the compacted topic control.policies, and the audit log beside it."""
+"""The policy store: the compacted topic control.policies, and the audit log beside it."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def publish(
     Args:
         config: the cluster.
         changes: from `plan`.
-        actor: who publishes.
-        reason: why.
+        actor: the operator, for the audit log.
+        reason: the reason, for the audit log.
         at_ms: now, UTC ms; the same for a retry.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A back-test over what is stored, or over a file of events: sources, run and answer."""
+"""A back-test over stored spend, or over a file of events: sources, run and result."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from meterline.schemas.usage import FUTURE_TOLERANCE_MS
 HISTORY_MS = 11 * DAY_MS
 """Rules that look back look at most ten days back; a day more covers the day's start."""
 EVENTS_MAX = 1_000_000
-"""A test file is written by people or cut from a log; more belongs into a back-test."""
+"""A test file is written by hand or cut from a log; more belongs into a back-test."""
 
 
 @dataclass(frozen=True, slots=True)
 class RulesFile:
-    """What a rules file says: a policy file like any other."""
+    """The rules and policies of a policy file."""
 
     rules: RuleSet
     policies: Mapping[str, ScopePolicy]
@@ -46,7 +46,7 @@ def read_rules(path: Path) -> RulesFile:
     rules = objects[RULES_ID]
     policies = {name: item for name, item in objects.items() if isinstance(item, ScopePolicy)}
     if not policies or not isinstance(rules, RuleSet):
-        message = f"{path}: names no scope, so no rule has anything to look at"
+        message = f"{path}: names no scope, so no rule has anything to evaluate"
         raise UserError(message)
     return RulesFile(rules, policies)
 
@@ -57,7 +57,7 @@ def run_stored(
     """Run rules over stored spend in `[start_ms, end_ms)`; the start goes down to its hour.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store does not answer, or refuses.
     """
     calendar = Calendar(given.rules.time_zone)
     start_ms = calendar.window(WindowKind.HOUR, start_ms).start_ms
@@ -121,20 +121,20 @@ def _of_file(
 
 
 def backtest_json(run: Backtest) -> dict[str, Any]:
-    """The run for machines: money as decimal strings of dollars, times in UTC."""
+    """The run as plain values: money as decimal strings of dollars, times in UTC."""
     return {
         "alerts": [
             {
-                "at": rfc3339(told.at_ms),
-                "status": told.alert.status.value,
-                "severity": told.alert.severity.value,
-                "rule": told.alert.rule_id,
-                "scope": told.alert.scope,
-                "threshold": told.alert.threshold,
-                "period": told.alert.period,
-                "summary": told.alert.summary,
+                "at": rfc3339(raised.at_ms),
+                "status": raised.alert.status.value,
+                "severity": raised.alert.severity.value,
+                "rule": raised.alert.rule_id,
+                "scope": raised.alert.scope,
+                "threshold": raised.alert.threshold,
+                "period": raised.alert.period,
+                "summary": raised.alert.summary,
             }
-            for told in run.alerts
+            for raised in run.alerts
         ],
         "commands": [
             {
@@ -162,13 +162,13 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rule: str
     scope: str
     threshold: int | None = None
-    """None: whatever threshold."""
+    """None: any threshold."""
 
 
 def check_expected(run: Backtest, expected: Iterable[Expected]) -> list[str]:
-    """What is missing and what is too much; nothing if the rules said what was expected."""
+    """Alerts that did not fire and alerts not expected; empty if all is as expected."""
     wanted = list(expected)
-    fired = [told.alert for told in run.alerts if told.alert.status is AlertStatus.FIRING]
+    fired = [raised.alert for raised in run.alerts if raised.alert.status is AlertStatus.FIRING]
     faults = []
     for alert in fired:
         match = next(
@@ -202,19 +202,20 @@ def chart_data(run: Backtest, scope: str, end_ms: int) -> ChartData:
     if not scope:
         scope = max(run.spent_nano_usd, key=lambda each: run.spent_nano_usd[each], default="")
     if scope not in run.curves:
-        message = f"{scope or 'nobody'} spent nothing in this time: there is nothing to draw"
+        what = f"{scope} spent nothing" if scope else "no scope spent anything"
+        message = f"{what} in this time: there is nothing to draw"
         raise UserError(message)
     markers = [
         ChartMarker(
-            told.at_ms,
-            told.alert.severity,
-            told.alert.status,
-            f"{told.alert.rule_id} {told.alert.threshold}"
-            if told.alert.unit == "percent"
-            else told.alert.rule_id,
+            raised.at_ms,
+            raised.alert.severity,
+            raised.alert.status,
+            f"{raised.alert.rule_id} {raised.alert.threshold}"
+            if raised.alert.unit == "percent"
+            else raised.alert.rule_id,
         )
-        for told in run.alerts
-        if told.alert.scope == scope
+        for raised in run.alerts
+        if raised.alert.scope == scope
     ]
     states: list[tuple[int, int, BreakerState]] = []
     changes = [each for each in run.commands if each.command.scope == scope]
@@ -222,6 +223,6 @@ def chart_data(run: Backtest, scope: str, end_ms: int) -> ChartData:
         until_ms = end_ms if after is None else after.at_ms
         if each.command.state is not BreakerState.CLOSED:
             states.append((each.at_ms, until_ms, each.command.state))
-    # Dollars for the eye: the exact amounts stand in the answer.
+    # Dollars for the chart: the exact amounts are in `backtest_json`.
     curve = [(at_ms, spent / NANO_PER_USD) for at_ms, spent in run.curves[scope]]
     return ChartData(f"{scope}: back-test", curve, markers, states)

@@ -94,9 +94,9 @@ def read_event_trace(client: Client, event_id: str, calendar: Calendar) -> Event
     """
     begun = time.monotonic()
     rows = read_event_rows(client, event_id)
-    letters = read_dead_letters(client, event_id)
+    dead_letters = read_dead_letters(client, event_id)
     batches = read_batches(client, ((row.batch_version, row.partition) for row in rows))
-    arrived = tuple(arrivals(rows, letters, batches))
+    arrived = tuple(arrivals(rows, dead_letters, batches))
     counted = next((one for one in arrived if one.outcome is ArrivalOutcome.COUNTED), None)
     if counted is None:
         status = "refused" if arrived else "unknown"

@@ -1,4 +1,4 @@
-"""Where an alert would go, by what is published now: the worker's own decision, asked by hand."""
+"""Where an alert would go by the published policy: the notify worker's own routing decision."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def published_routing_context(config: KafkaConfig, at_ms: int) -> RoutingContext
                 else:
                     commands.append(decode_command(record.value))
             except (AlertError, ThrottleError):
-                continue  # the workers tell of it
+                continue  # the workers log it
     finally:
         reader.close()
     return routing_context(policies, at_ms, commands, active)

@@ -1,6 +1,6 @@
-"""Who made a request, and with which model: what a trace does not say.
+"""Key, tenant and model of a request: what a trace does not hold.
 
-Skewed as in life: a few heavy keys, a few heavy departments. The same seed gives the same keys,
+Skewed as in production: a few heavy keys, a few heavy departments. The same seed gives the same keys,
 departments, projects, users and models.
 """
 
@@ -37,7 +37,7 @@ CACHED_SHARE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model, its seller and habits."""
+    """A model, its provider, and how its requests look."""
 
     model: str
     provider: str
@@ -57,7 +57,7 @@ MODELS: tuple[ModelChoice, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class KeyProfile:
-    """One API key and where it belongs."""
+    """One API key and the scopes it belongs to."""
 
     key: str
     department: str
@@ -68,7 +68,7 @@ class KeyProfile:
 
 
 def department_names(count: int) -> tuple[str, ...]:
-    """The first so many departments; past the list they are numbered."""
+    """Names of `count` departments; past the list they are numbered."""
     named = DEPARTMENTS[:count]
     return named + tuple(f"department-{number}" for number in range(len(named) + 1, count + 1))
 

@@ -1,4 +1,4 @@
-"""Runs a replay: rows of a trace, in their time, through real emitters.
+"""Runs a replay: rows of a trace, at their times, through real emitters.
 
 Order of effects for each event:
     (1) the emitter accepts it     from here on it reaches the log exactly once
@@ -51,7 +51,7 @@ from meterline.schemas.usage import FUTURE_TOLERANCE_MS, UsageEvent
 
 PROGRESS_SECONDS = 0.5
 EMIT_WAIT_SECONDS = 0.005
-# A full emitter empties within a second unless the broker is gone; then patience has an end.
+# A full emitter empties within a second unless no broker answers; then the replay fails.
 EMIT_SECONDS_MAX = 60.0
 FLUSH_SECONDS_MAX = 120.0
 # Pauses shorter than this are not worth a system call: the next row makes up for it.
@@ -71,14 +71,14 @@ def run_replay(
     truth: Path | None = None,
     hooks: ReplayHooks | None = None,
 ) -> ReplayResult:
-    """Send a trace and tell what was sent.
+    """Send a trace; returns what was sent.
 
     Args:
         options: what to send, and how.
-        kafka: where to.
-        clock: event times are its answers, unless `options.start_ms` says otherwise.
-        catalogue: the one that the pipeline rates by.
-        truth: where to write the truth; also written when the replay is stopped or fails, of
+        kafka: the cluster.
+        clock: event times are read from it, unless `options.start_ms` says otherwise.
+        catalogue: the rate cards of the pipeline.
+        truth: the truth file to write; also written when the replay is stopped or fails, of
             what was accepted until then.
         hooks: progress, stop, gate, metrics.
 
@@ -152,7 +152,7 @@ def _check_start(options: ReplayOptions, rows: list[TraceRow], now_ms: int) -> N
 
 
 def _check_broker(kafka: KafkaConfig) -> None:
-    """Say at once that nobody is there: an emitter would spool patiently."""
+    """Fail at once if no broker answers: an emitter would go on spooling."""
     try:
         admin = Admin(kafka)
         try:
@@ -187,7 +187,7 @@ class _Counts:
 
 
 class _Sender:
-    """One run."""
+    """Sends the rows of one run and counts them."""
 
     def __init__(  # noqa: PLR0913 - assembled in one place, above
         self,
@@ -326,7 +326,7 @@ class _Sender:
         return msgspec.structs.replace(row.event, id=name, time_ms=time_ms, relay=relay)
 
     def _late_by_ms(self) -> int:
-        """Minutes more often than hours, hours more often than days."""
+        """A lateness in ms: minutes are likelier than hours, hours than days."""
         low, high = math.log(LATE_SECONDS_MIN), math.log(LATE_HOURS * 3600)
         return int(1000 * math.exp(self._draw.uniform(low, high)))
 
@@ -348,7 +348,7 @@ class _Sender:
         """Wait while the emitter is full: a replay loses nothing.
 
         Raises:
-            ReplayError: refused for good, or full for EMIT_SECONDS_MAX.
+            ReplayError: refused permanently, or full for EMIT_SECONDS_MAX.
         """
         outcome = self._emitters[relay].emit(event)
         if outcome is EmitOutcome.ACCEPTED:
@@ -358,7 +358,7 @@ class _Sender:
             time.sleep(EMIT_WAIT_SECONDS)
             outcome = self._emitters[relay].emit(event)
         if outcome is not EmitOutcome.ACCEPTED:
-            message = f"event {event.id} was not taken ({outcome}): is the broker up?"
+            message = f"event {event.id} was not accepted ({outcome}): is the broker up?"
             raise ReplayError(message)
 
     def _send_broken(self, number: int, now_ms: int) -> None:

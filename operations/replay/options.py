@@ -1,4 +1,4 @@
-"""What a replay is asked to do, and what came of it."""
+"""Options, progress and result of a replay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELAYS_MAX = 16
 KEYS_MAX = 100_000
 DEPARTMENTS_MAX = 1_000
 LATE_HOURS = 46
-"""Late events go back at most so far: with a day's change of clock still below two days."""
+"""Hours that late events go back at most: with a day's clock change still below two days."""
 
 
 class ReplayError(MeterlineError, RuntimeError):
@@ -25,7 +25,7 @@ class ReplayError(MeterlineError, RuntimeError):
 
 
 class TraceFormat(StrEnum):
-    """Where the requests come from."""
+    """The format of a trace."""
 
     AZURE = "azure"
     """CSV with TIMESTAMP, ContextTokens, GeneratedTokens."""
@@ -34,11 +34,11 @@ class TraceFormat(StrEnum):
     JSONL = "jsonl"
     """One usage event per line."""
     SYNTHETIC = "synthetic"
-    """Made on the fly to look like the Azure trace; needs no file."""
+    """Generated to look like the Azure trace; needs no file."""
 
 
 class TimeUnit(StrEnum):
-    """How a trace writes its times."""
+    """The unit of a trace's times."""
 
     ISO = "iso"
     SECONDS = "s"
@@ -47,7 +47,7 @@ class TimeUnit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """Everything but the connections."""
+    """All options of a replay but its connections."""
 
     trace: Path | None = None
     format: TraceFormat = TraceFormat.AZURE
@@ -58,7 +58,7 @@ class ReplayOptions:
     """Trace seconds per second; 0 sends without pausing."""
     start_ms: int | None = None
     """Event times begin here and keep the trace's own distances (backfill). None: the event time
-    is the moment of sending, so that live budgets and windows see the traffic as it comes."""
+    is the time of sending, so that live budgets and windows see the traffic as it arrives."""
     relays: int = 3
     keys: int = 200
     departments: int = 8
@@ -71,17 +71,17 @@ class ReplayOptions:
     """Extra broken messages per event, straight to the topic; they count nowhere."""
     seed: int = 7
     limit: int = 0
-    """Send only the first so many rows; 0 for all."""
+    """Maximum number of rows to send; 0 for all."""
     time_zone: str = "UTC"
     """Billing time zone of the truth's windows; must equal the policy's."""
     run_id: str = ""
     """Prefix of all event ids. Empty makes a new one, so that a second replay of the same trace
     counts again; naming an earlier run re-sends its ids, which count as conflicts or duplicates."""
     spool_dir: Path | None = None
-    """Where the emitters spool; None makes a temporary directory, gone when all is delivered."""
+    """Directory of the emitters' spools; None: a temporary one, removed when all is delivered."""
 
     def faults(self) -> list[str]:
-        """Everything that cannot work, one line each."""
+        """What is wrong with the options, one line each."""
         shares = {"--duplicates": self.duplicates, "--late": self.late, "malformed": self.malformed}
         checks = [
             (not 1 <= self.relays <= RELAYS_MAX, f"--relays: 1 to {RELAYS_MAX}"),
@@ -106,7 +106,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far a replay is."""
+    """Progress of a replay."""
 
     sent: int
     """Distinct events accepted by an emitter."""
@@ -117,13 +117,13 @@ class ReplayProgress:
     """Requests the gate did not admit: never sent, not part of the truth."""
     elapsed_seconds: float
     behind_seconds: float
-    """By how much sending lags the schedule."""
+    """Seconds that sending lags behind the schedule."""
     cost_nano_usd: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What was done."""
+    """Result of a replay."""
 
     run_id: str
     progress: ReplayProgress
@@ -136,7 +136,7 @@ class ReplayResult:
 
 
 def _nothing(_progress: ReplayProgress) -> None:
-    """Report to nobody."""
+    """No-op callback."""
 
 
 def _admit(_event: UsageEvent) -> bool:
@@ -146,10 +146,10 @@ def _admit(_event: UsageEvent) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReplayHooks:
-    """Where a replay reports to, and who may stop or refuse."""
+    """Callbacks of a replay: progress, stop, admission, metrics."""
 
     on_progress: Callable[[ReplayProgress], None] = _nothing
     stop: Event = field(default_factory=Event)
     admit: Callable[[UsageEvent], bool] = _admit
-    """Asked before each request, as a relay asks its gate; False: the request is not made."""
+    """Called before each request, as a relay calls its gate; False: the request is not made."""
     meter: Meter = field(default_factory=NoMeter)

@@ -51,7 +51,7 @@ def synthetic_trace(seed: int, rows: int = ROWS) -> list[TraceRow]:
 
     Args:
         seed: of the generator.
-        rows: how many requests; they always fill DURATION_SECONDS.
+        rows: number of requests; they always fill DURATION_SECONDS.
     """
     draw = random.Random(seed)  # noqa: S311 - no secret
     clock_ms = 0.0

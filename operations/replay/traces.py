@@ -1,4 +1,4 @@
-"""Trace files to requests: when, how many tokens in and out."""
+"""Trace files to requests: time, tokens in, tokens out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_csv(
         path: the file.
         columns: `time`, `input`, `output` to its column names.
         time_unit: how its times are written.
-        limit: read only so many rows; 0 for all.
+        limit: maximum number of rows to read; 0 for all.
 
     Raises:
         ReplayError: unreadable, a column missing, or a row that is no request; names the line.

@@ -116,10 +116,10 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TruthBuilder:
-    """Takes every distinct event that was accepted, once."""
+    """Adds up every distinct event that was accepted, once."""
 
     def __init__(self, catalogue: Catalogue, calendar: Calendar) -> None:
-        """Take what gives totals their meaning."""
+        """Rate by a catalogue and cut windows by a calendar, as the pipeline does."""
         self._catalogue = catalogue
         self._calendar = calendar
         # One row per identity and minute: five scopes and four windows each are unfolded at the
@@ -165,7 +165,7 @@ class TruthBuilder:
         return totals
 
     def truth(self, run: RunFacts) -> Truth:
-        """Put everything together."""
+        """Build the truth of a run."""
         return Truth(
             **run._asdict(),
             organisations=tuple(sorted(self._organisations)),
@@ -180,7 +180,7 @@ class TruthBuilder:
 
 
 class RunFacts(NamedTuple):
-    """What the sender knows of its run."""
+    """What the sender counted in its run."""
 
     run_id: str
     seed: int
