@@ -30,7 +30,7 @@ from meterline.embedded.engine import (
     SessionSettings,
     Summary,
 )
-from meterline.embedded.spool import Spool
+from meterline.embedded.insert_buffer import InsertBuffer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -270,7 +270,7 @@ class ClickHouseHttp:
     async def _insert(
         self, call: Call, statement: Statement, first: bytes, body: Body
     ) -> web.StreamResponse:
-        spool = Spool(self._directory)
+        spool = InsertBuffer(self._directory)
         try:
             # 1. All rows first: a client that leaves before the end leaves none of them.
             if not body.ended():
@@ -291,7 +291,7 @@ class ClickHouseHttp:
         return web.Response(headers=self._headers(call, None, summary))
 
     def _insert_spooled(
-        self, call: Call, statement: Statement, spool: Spool, rest: bytes
+        self, call: Call, statement: Statement, spool: InsertBuffer, rest: bytes
     ) -> Summary:
         spool.write(rest)
         rows = InsertRows(

@@ -14,7 +14,7 @@ client.close()
 from __future__ import annotations
 
 from meterline.relay.emitter import EmitOutcome, Emitter
-from meterline.relay.gate import Decision, Gate, GateRequest
+from meterline.relay.gate import Gate, GateDecision, GateRequest
 from meterline.relay.settings import RelaySettings
 from meterline.relay.subscriber import Subscriber
 from meterline.schemas.clock import Clock
@@ -65,7 +65,7 @@ class RelayClient:
         self._subscriber.start()
         return self._subscriber.wait_ready(wait_ready_seconds)
 
-    def decide(self, request: GateRequest) -> Decision:
+    def decide(self, request: GateRequest) -> GateDecision:
         """Decide one request now; takes microseconds."""
         return self.gate.decide(request, self._clock())
 

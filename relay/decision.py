@@ -49,7 +49,7 @@ class GateRequest(NamedTuple):
     user: str = ""
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+class GateDecision(msgspec.Struct, frozen=True, gc=False):
     """The gate's answer."""
 
     admission: Admission

@@ -24,11 +24,11 @@ from functools import partial
 
 import structlog
 
-from meterline.relay.lanes import FRAME_BYTES_MAX, Lane, lane_id
+from meterline.relay.lanes import FRAME_BYTES_MAX, LaneBuffer, lane_id
 from meterline.relay.partitioning import Partitioner
 from meterline.relay.sender import Connection, KafkaConnection, Parcel, Sender
 from meterline.relay.settings import RelaySettings
-from meterline.relay.spool import Batch, Spool, SpooledBatch, SpoolFullError, SpoolWriteError
+from meterline.relay.spool import SealedBatch, Spool, SpooledBatch, SpoolFullError, SpoolWriteError
 from meterline.schemas.clock import Clock
 from meterline.schemas.codec import encode
 from meterline.schemas.metrics import Meter, Metric
@@ -119,7 +119,7 @@ class Emitter:
         self._flushed = threading.Condition()
         # Of the sealing thread alone:
         self._taken: deque[tuple[str, bytes]] = deque()
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, LaneBuffer] = {}
         self._synced_at = 0.0
         self._thread = threading.Thread(target=self._run, name="meterline-sealer", daemon=True)
 
@@ -280,10 +280,10 @@ class Emitter:
             self._taken.popleft()
         return True
 
-    def _new_lane(self, partition: int) -> Lane:
+    def _new_lane(self, partition: int) -> LaneBuffer:
         name = lane_id(self._settings.relay_id, self._boot, partition)
         limits = self._limits
-        lane = Lane(name, partition, limits.batch_events_max, limits.batch_bytes_max)
+        lane = LaneBuffer(name, partition, limits.batch_events_max, limits.batch_bytes_max)
         self._lanes[partition] = lane
         return lane
 
@@ -295,12 +295,12 @@ class Emitter:
                 sealed = self._seal(lane) and sealed
         return sealed
 
-    def _is_old(self, lane: Lane, now: float) -> bool:
+    def _is_old(self, lane: LaneBuffer, now: float) -> bool:
         behind = self._sender.backlog(lane.partition) > BACKLOG_BATCHES
         linger_ms = self._limits.backlog_linger_ms if behind else self._limits.linger_ms
         return now - lane.oldest_at >= linger_ms / 2000
 
-    def _seal(self, lane: Lane) -> bool:
+    def _seal(self, lane: LaneBuffer) -> bool:
         """Effect (1): once the batch is in the spool it has its seq and will be sent."""
         batch = lane.batch()
         try:
@@ -340,7 +340,7 @@ class Emitter:
             log.info("emitter.spool_has_room")
 
 
-def _in_memory(batch: Batch) -> SpooledBatch:
+def _in_memory(batch: SealedBatch) -> SpooledBatch:
     return SpooledBatch(
         batch.lane, batch.partition, batch.seq, batch.events, _SEGMENT_OF_MEMORY, 0, 0
     )

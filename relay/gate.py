@@ -19,14 +19,14 @@ import msgspec
 
 from meterline.relay.core.bucket import Bucket, all_have_one
 from meterline.relay.core.effective_limits import EffectiveLimits, Phase, lease_ended
-from meterline.relay.core.scope_state import ScopeState
-from meterline.relay.decision import Admission, Decision, GateReason, GateRequest
+from meterline.relay.core.gate_scope import GateScope
+from meterline.relay.decision import Admission, GateDecision, GateReason, GateRequest
 from meterline.relay.settings import GateSettings
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.scopes import ScopeError, parse_scope, scopes_of
 from meterline.schemas.throttle import Applied, ThrottleCommand, ThrottleMode
 
-__all__ = ["Admission", "Decision", "Gate", "GateReason", "GateRequest"]
+__all__ = ["Admission", "Gate", "GateDecision", "GateReason", "GateRequest"]
 
 # What a client is told to wait when nothing better is known.
 RETRY_SECONDS_DEFAULT = 1
@@ -35,8 +35,8 @@ RETRY_SECONDS_DEFAULT = 1
 PLANS_MAX = 32_768
 
 
-_ADMITTED = Decision(Admission.ADMIT, GateReason.ADMITTED)
-_INVALID = Decision(
+_ADMITTED = GateDecision(Admission.ADMIT, GateReason.ADMITTED)
+_INVALID = GateDecision(
     Admission.REJECT, GateReason.INVALID_REQUEST, http_status=400, should_retry=False
 )
 _RANK = {ThrottleMode.REDIRECT: 0, ThrottleMode.QUEUE: 1, ThrottleMode.REJECT: 2}
@@ -46,11 +46,11 @@ class _Plan(msgspec.Struct, frozen=True, gc=False):
     """What there is to ask about one caller and model, prepared: a decision only walks it."""
 
     scopes: tuple[str, ...]
-    involved: tuple[ScopeState, ...]
+    involved: tuple[GateScope, ...]
     """The scopes something was said about."""
     forbidden: bool
     """Disabled, or the model is not allowed: no bucket is asked."""
-    watched: tuple[ScopeState, ...]
+    watched: tuple[GateScope, ...]
     buckets: tuple[Bucket, ...]
     requests: tuple[Bucket, ...]
     """Those of `buckets` that one admitted request is taken from."""
@@ -62,7 +62,7 @@ class Gate:
     def __init__(self, settings: GateSettings | None = None) -> None:
         """Know nothing yet: `ready` is False."""
         self._settings = settings if settings is not None else GateSettings()
-        self._scopes: dict[str, ScopeState] = {}
+        self._scopes: dict[str, GateScope] = {}
         self._plans: dict[GateRequest, _Plan] = {}
         # Held for the few microseconds of a decision that changes buckets.
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class Gate:
         """Everything said so far is known; it stays so when the broker goes away."""
         self._ready = True
 
-    def decide(self, request: GateRequest, now_ms: int) -> Decision:
+    def decide(self, request: GateRequest, now_ms: int) -> GateDecision:
         """Decide one request, and count it if it is admitted.
 
         Args:
@@ -93,7 +93,7 @@ class Gate:
             return _ADMITTED
         with self._lock:
             for each in plan.watched:
-                if now_ms >= each.stance.until_ms:
+                if now_ms >= each.limits.until_ms:
                     plan = self._end_leases(plan, request, now_ms)
                     break
             return _decide(plan, request.model, now_ms)
@@ -177,20 +177,20 @@ class Gate:
         with self._lock:
             return tuple(each.command for each in self._scopes.values() if each.command is not None)
 
-    def stances(self) -> dict[str, EffectiveLimits]:
+    def effective_limits(self) -> dict[str, EffectiveLimits]:
         """What was last derived for every known scope, for status pages."""
         with self._lock:
-            return {scope: each.stance for scope, each in self._scopes.items()}
+            return {scope: each.limits for scope, each in self._scopes.items()}
 
-    def _state_of(self, scope: str) -> ScopeState:
+    def _state_of(self, scope: str) -> GateScope:
         found = self._scopes.get(scope)
         if found is None:
-            found = self._scopes[scope] = ScopeState(scope)
+            found = self._scopes[scope] = GateScope(scope)
             # Plans that were made without it may need it.
             self._plans = {}
         return found
 
-    def _refresh(self, state: ScopeState, now_ms: int) -> None:
+    def _refresh(self, state: GateScope, now_ms: int) -> None:
         """A renewed lease changes no plan; another kind of restriction changes them."""
         if state.refresh(now_ms, self._settings.relays):
             self._plans = {}
@@ -216,7 +216,7 @@ class Gate:
             scopes,
             involved,
             any(
-                each.refused_for_good(request.model) not in {None, GateReason.BLOCKED}
+                each.permanent_reason(request.model) not in {None, GateReason.BLOCKED}
                 for each in involved
             ),
             tuple(each for each in involved if each.watched()),
@@ -231,7 +231,7 @@ class Gate:
     def _end_leases(self, plan: _Plan, request: GateRequest, now_ms: int) -> _Plan:
         """Let ended leases leave what they leave."""
         for each in plan.watched:
-            if now_ms >= each.stance.until_ms:
+            if now_ms >= each.limits.until_ms:
                 self._refresh(each, now_ms)
         return self._build_plan(request, plan.scopes)
 
@@ -243,62 +243,62 @@ class Gate:
         return next((policy.scope for policy in policies if not policy.fail_open), "")
 
 
-def _decide(plan: _Plan, model: str, now_ms: int) -> Decision:
-    least: ScopeState | None = None
+def _decide(plan: _Plan, model: str, now_ms: int) -> GateDecision:
+    least: GateScope | None = None
     if plan.watched:
         # Nested shares do not multiply: only the smallest is drawn from.
         least = min(plan.watched, key=_admit_percent) if len(plan.watched) > 1 else plan.watched[0]
     # A blocked scope's share is the least of all.
-    if plan.forbidden or (least is not None and least.stance.phase is Phase.BLOCKED):
-        return _refuse_for_good(plan, model, now_ms)
+    if plan.forbidden or (least is not None and least.limits.phase is Phase.BLOCKED):
+        return _permanent_rejection(plan, model, now_ms)
     if not all_have_one(plan.buckets, now_ms):
-        return _refuse_for_now(plan, model, now_ms)
+        return _retryable_rejection(plan, model, now_ms)
     if least is not None and not least.in_share():
         reason = GateReason.REDUCED_SHARE
-        return _for_now(least, reason, RETRY_SECONDS_DEFAULT, model, plan.involved)
+        return _retryable(least, reason, RETRY_SECONDS_DEFAULT, model, plan.involved)
     for bucket in plan.requests:
         bucket.take_one()
     return _ADMITTED
 
 
-def _admit_percent(each: ScopeState) -> int:
-    return each.stance.admit_percent
+def _admit_percent(each: GateScope) -> int:
+    return each.limits.admit_percent
 
 
-def _refuse_for_good(plan: _Plan, model: str, now_ms: int) -> Decision:
+def _permanent_rejection(plan: _Plan, model: str, now_ms: int) -> GateDecision:
     if len(plan.watched) == 1 and not plan.forbidden:
         # The common case, and the one that a runaway client hammers.
-        return _for_good(plan.watched[0], GateReason.BLOCKED, now_ms)
+        return _permanent(plan.watched[0], GateReason.BLOCKED, now_ms)
     refusals = [
-        _for_good(each, reason, now_ms)
+        _permanent(each, reason, now_ms)
         for each in plan.involved
-        if (reason := each.refused_for_good(model)) is not None
+        if (reason := each.permanent_reason(model)) is not None
     ]
     # The one that lasts longest: what it says about waiting holds for the others too.
     return refusals[0] if len(refusals) == 1 else max(refusals, key=_lasting)
 
 
-def _refuse_for_now(plan: _Plan, model: str, now_ms: int) -> Decision:
+def _retryable_rejection(plan: _Plan, model: str, now_ms: int) -> GateDecision:
     refusals = [
-        (_RANK[each.stance.mode], *wait, each)
+        (_RANK[each.limits.mode], *wait, each)
         for each in plan.involved
-        if (wait := each.refused_for_now(now_ms)) is not None
+        if (wait := each.retryable_reason(now_ms)) is not None
     ]
     _, wait_ms, reason, each = max(refusals, key=_strictness)
-    return _for_now(each, reason, -(-wait_ms // 1000), model, plan.involved)
+    return _retryable(each, reason, -(-wait_ms // 1000), model, plan.involved)
 
 
-def _strictness(refusal: tuple[int, int, GateReason, ScopeState]) -> tuple[int, int]:
+def _strictness(refusal: tuple[int, int, GateReason, GateScope]) -> tuple[int, int]:
     return refusal[:2]
 
 
-def _lasting(decision: Decision) -> tuple[bool, int]:
+def _lasting(decision: GateDecision) -> tuple[bool, int]:
     """No Retry-After at all lasts longest."""
     return not decision.retry_after_seconds, decision.retry_after_seconds
 
 
-def _not_ready(scope: str) -> Decision:
-    return Decision(
+def _not_ready(scope: str) -> GateDecision:
+    return GateDecision(
         Admission.REJECT,
         GateReason.NOT_READY,
         scope=scope,
@@ -307,64 +307,64 @@ def _not_ready(scope: str) -> Decision:
     )
 
 
-def _for_good(each: ScopeState, reason: GateReason, now_ms: int) -> Decision:
-    stance = each.stance
+def _permanent(each: GateScope, reason: GateReason, now_ms: int) -> GateDecision:
+    limits = each.limits
     if reason is not GateReason.BLOCKED:
-        return Decision(
+        return GateDecision(
             Admission.REJECT,
             reason,
             scope=each.scope,
-            rule=stance.rule,
+            rule=limits.rule,
             http_status=403,
             should_retry=False,
         )
     # Without a known end the lease's end is the next time the answer can change.
-    ends_ms = stance.reset_at_ms if stance.reset_at_ms > now_ms else stance.until_ms
-    return Decision(
+    ends_ms = limits.reset_at_ms if limits.reset_at_ms > now_ms else limits.until_ms
+    return GateDecision(
         Admission.REJECT,
         reason,
         scope=each.scope,
-        rule=stance.rule,
-        http_status=stance.http_status,
+        rule=limits.rule,
+        http_status=limits.http_status,
         retry_after_seconds=max(1, -(-(ends_ms - now_ms) // 1000)),
         should_retry=False,
-        reset_at_ms=stance.reset_at_ms,
+        reset_at_ms=limits.reset_at_ms,
     )
 
 
-def _for_now(
-    each: ScopeState,
+def _retryable(
+    each: GateScope,
     reason: GateReason,
     retry_seconds: int,
     model: str,
-    involved: Sequence[ScopeState],
-) -> Decision:
-    stance = each.stance
-    fallback = stance.fallback_model
-    if stance.mode is ThrottleMode.REDIRECT and _may_redirect(fallback, model, involved):
-        return Decision(
+    involved: Sequence[GateScope],
+) -> GateDecision:
+    limits = each.limits
+    fallback = limits.fallback_model
+    if limits.mode is ThrottleMode.REDIRECT and _may_redirect(fallback, model, involved):
+        return GateDecision(
             Admission.REDIRECT,
             reason,
             scope=each.scope,
-            rule=stance.rule,
+            rule=limits.rule,
             fallback_model=fallback,
-            reset_at_ms=stance.reset_at_ms,
+            reset_at_ms=limits.reset_at_ms,
         )
-    queue = stance.mode is ThrottleMode.QUEUE
-    return Decision(
+    queue = limits.mode is ThrottleMode.QUEUE
+    return GateDecision(
         Admission.QUEUE if queue else Admission.REJECT,
         reason,
         scope=each.scope,
-        rule=stance.rule,
+        rule=limits.rule,
         http_status=429,
         retry_after_seconds=max(1, retry_seconds),
-        reset_at_ms=stance.reset_at_ms,
+        reset_at_ms=limits.reset_at_ms,
     )
 
 
-def _may_redirect(fallback: str, model: str, involved: Sequence[ScopeState]) -> bool:
+def _may_redirect(fallback: str, model: str, involved: Sequence[GateScope]) -> bool:
     """A request for the fallback model itself has nowhere cheaper to go."""
     return fallback not in {"", model} and all(
-        each.stance.allowed_models is None or fallback in each.stance.allowed_models
+        each.limits.allowed_models is None or fallback in each.limits.allowed_models
         for each in involved
     )

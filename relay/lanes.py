@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meterline.relay.spool import Batch
+from meterline.relay.spool import SealedBatch
 from meterline.schemas.codec import encode
 
 # What stands around the events of a message: the lane (200 characters, six bytes each when JSON
@@ -27,7 +27,7 @@ def encode_batch(lane: str, seq: int, bodies: Sequence[bytes]) -> bytes:
     return b'{"lane":%b,"seq":%d,"events":[%b]}' % (encode(lane), seq, b",".join(bodies))
 
 
-class Lane:
+class LaneBuffer:
     """The events of one partition that wait to be sealed."""
 
     __slots__ = (
@@ -70,11 +70,11 @@ class Lane:
         """Whether waiting longer would bring no more events."""
         return len(self.bodies) >= self.events_max
 
-    def batch(self) -> Batch:
+    def batch(self) -> SealedBatch:
         """The batch as it would be sealed now; the lane is unchanged until `sealed`."""
         seq = self.seq + 1
         value = encode_batch(self.name, seq, self.bodies)
-        return Batch(self.name, self.partition, seq, len(self.bodies), value)
+        return SealedBatch(self.name, self.partition, seq, len(self.bodies), value)
 
     def sealed(self) -> None:
         """The batch has found its place: count it and start the next."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meterline.relay.gate import Admission, Decision, GateReason
+from meterline.relay.gate import Admission, GateDecision, GateReason
 from meterline.schemas.codec import encode
 from meterline.schemas.periods import rfc3339
 
@@ -47,7 +47,7 @@ _ERROR_TYPES: Mapping[GateReason, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class HttpRefusal:
     """What goes back to the caller."""
 
     status: int
@@ -55,7 +55,7 @@ class Refusal:
     body: bytes
 
 
-def refusal(decision: Decision) -> Refusal:
+def refusal(decision: GateDecision) -> HttpRefusal:
     """Render a decision that does not admit.
 
     Args:
@@ -72,10 +72,10 @@ def refusal(decision: Decision) -> Refusal:
         headers["retry-after"] = str(decision.retry_after_seconds)
     if not decision.should_retry:
         headers["x-should-retry"] = "false"
-    return Refusal(decision.http_status, headers, _document(decision))
+    return HttpRefusal(decision.http_status, headers, _document(decision))
 
 
-def _document(decision: Decision) -> bytes:
+def _document(decision: GateDecision) -> bytes:
     kind, title = _PROBLEMS[decision.reason]
     document: dict[str, object] = {
         "type": kind,

@@ -82,7 +82,7 @@ class SpoolWriteError(SpoolError):
         super().__init__(f"the spool cannot be written: {os.strerror(error.errno or 0)}")
 
 
-class Batch(NamedTuple):
+class SealedBatch(NamedTuple):
     """One sealed message and where it goes; the same for every attempt to send it."""
 
     lane: str
@@ -166,7 +166,7 @@ class Spool:
         """Batches without an acknowledgement."""
         return self._batches
 
-    def append(self, batch: Batch) -> SpooledBatch:
+    def append(self, batch: SealedBatch) -> SpooledBatch:
         """Write one batch; when this returns it survives the death of the process.
 
         Raises:

@@ -57,13 +57,13 @@ MeterlineError
 ├── ScenarioError                    reports.repricing.core.scenario
 ├── RerateError                      reports.repricing.rerate
 ├── SchedulerError                   reports.scheduler
+├── ProviderUsageError               relay.provider_usage
 ├── RelaySettingsError               relay.settings
 ├── SpoolError                       relay.spool
 │   ├── SpoolFullError
 │   ├── SpoolInUseError
 │   ├── SpoolUnusableError
 │   └── SpoolWriteError
-├── UsageBlockError                  relay.usage_blocks
 ├── ReplayError                      operations.replay.options
 ├── TruthError                       operations.replay.truth
 └── SettingsError                    app.settings

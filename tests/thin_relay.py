@@ -67,7 +67,7 @@ from pathlib import Path
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.relay.client import RelayClient
 from meterline.relay.gate import Admission, GateRequest
-from meterline.relay.responses import Refusal, refusal
+from meterline.relay.responses import HttpRefusal, refusal
 from meterline.relay.settings import RelaySettings, SpoolSettings
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.policy import ScopePolicy
@@ -86,7 +86,7 @@ def new_client(directory: Path) -> RelayClient:
     return client
 
 
-def refused(client: RelayClient, question: Question) -> Refusal | None:
+def refused(client: RelayClient, question: Question) -> HttpRefusal | None:
     decision = client.decide(GateRequest("acme", question.key, question.model))
     return None if decision.admission is Admission.ADMIT else refusal(decision)
 

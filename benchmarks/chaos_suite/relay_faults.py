@@ -14,7 +14,7 @@ from meterline.relay.emitter import Emitter
 from meterline.relay.gate import Gate
 from meterline.relay.sender import Connection, KafkaConnection, OnDone
 from meterline.relay.settings import GateSettings, RelaySettings
-from meterline.relay.spool import Batch, Spool, SpooledBatch
+from meterline.relay.spool import SealedBatch, Spool, SpooledBatch
 from meterline.schemas.clock import Clock
 from meterline.schemas.metrics import Meter
 from meterline.schemas.throttle import Applied, ThrottleCommand
@@ -45,7 +45,7 @@ class CrashingSpool(Spool):
         self._crash = crash
 
     @override
-    def append(self, batch: Batch) -> SpooledBatch:
+    def append(self, batch: SealedBatch) -> SpooledBatch:
         self._crash.reach("relay.before_spool")
         place = super().append(batch)
         self._crash.reach("relay.spooled")

@@ -29,7 +29,7 @@ from meterline.schemas.throttle import (
 )
 
 CLOCK_SKEW_MS = 30_000
-FOR_EVER_MS = 2**62
+NEVER_MS = 2**62
 PERCENT = 100
 # Below every share that a command can name, so that blocked beats a share of zero.
 BLOCKED_PERCENT = -1
@@ -72,7 +72,7 @@ def lease_ended(command: ThrottleCommand, now_ms: int) -> bool:
     return now_ms >= command.expires_at_ms + CLOCK_SKEW_MS
 
 
-def stance_of(
+def effective_limits_of(
     policy: ScopePolicy | None, command: ThrottleCommand | None, now_ms: int, relays: int = 1
 ) -> EffectiveLimits:
     """Derive what holds for a scope.
@@ -110,7 +110,7 @@ def _base(policy: ScopePolicy | None, relays: int) -> EffectiveLimits:
     requests = limits.requests_per_minute
     return EffectiveLimits(
         phase=Phase.NORMAL,
-        until_ms=FOR_EVER_MS,
+        until_ms=NEVER_MS,
         disabled=policy is not None and policy.disabled,
         allowed_models=None if models is None else frozenset(models),
         requests_per_minute=_share(requests, relays),

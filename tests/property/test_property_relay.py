@@ -14,7 +14,7 @@ from meterline.relay.emitter import EmitOutcome, Emitter
 from meterline.relay.gate import Admission, Gate, GateRequest
 from meterline.relay.lanes import encode_batch
 from meterline.relay.settings import EmitterSettings, SpoolSettings
-from meterline.relay.spool import Batch, Spool, SpooledBatch, SpoolFullError
+from meterline.relay.spool import SealedBatch, Spool, SpooledBatch, SpoolFullError
 from meterline.schemas.codec import decode_usage, encode
 from meterline.schemas.policy import Limits, ScopePolicy
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
@@ -116,7 +116,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(value=st.binary(min_size=0, max_size=900))
     def append(self, value: bytes) -> None:
         try:
-            place = self.spool.append(Batch("r/b/0", 0, self.seq + 1, 1, value))
+            place = self.spool.append(SealedBatch("r/b/0", 0, self.seq + 1, 1, value))
         except SpoolFullError:
             assert self.spool.bytes_used > 20_000 - 1_000
             return

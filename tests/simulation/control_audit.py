@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from meterline.relay.decision import Admission, Decision
+from meterline.relay.decision import Admission, GateDecision
 from meterline.relay.gate import Gate
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import HOUR_MS, WindowKind
@@ -211,7 +211,7 @@ class GateAudit:
         if gate.version(command.scope) != self.commands[command.scope].version:
             raise AuditError(f"{command.scope}: the gate is at {gate.version(command.scope)}")
 
-    def decided(self, scopes: tuple[str, ...], decision: Decision, now_ms: int) -> None:
+    def decided(self, scopes: tuple[str, ...], decision: GateDecision, now_ms: int) -> None:
         """Nothing passes an open breaker, and little passes one whose controller is dead."""
         if decision.admission is not Admission.ADMIT:
             return

@@ -22,7 +22,7 @@ from meterline.alerting.core.state import (
     Tick,
 )
 from meterline.alerting.core.takeover import ForeignAlerts
-from meterline.relay.decision import Decision, GateRequest
+from meterline.relay.decision import GateDecision, GateRequest
 from meterline.relay.gate import Gate
 from meterline.schemas.alert import Alert, decode_alert, encode_alert
 from meterline.schemas.manual import subject_of
@@ -193,7 +193,7 @@ class RelayGate:
             self.commands_read += 1
         self.gate.set_ready()
 
-    def decide(self, request: GateRequest, now_ms: int) -> Decision:
+    def decide(self, request: GateRequest, now_ms: int) -> GateDecision:
         """Decide, under the auditor's eyes."""
         at_ms = now_ms + self.skew_ms
         decision = self.gate.decide(request, at_ms)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from meterline.relay.lanes import Lane, lane_id
+from meterline.relay.lanes import LaneBuffer, lane_id
 from meterline.schemas.codec import decode_usage
 from meterline.schemas.dead_letter import DeadLetter
 from meterline.schemas.periods import MINUTE_MS
@@ -92,7 +92,7 @@ class Outbox:
     relay: str
     logs: Logs
     boot: int = 0
-    lanes: dict[int, Lane] = field(default_factory=dict)
+    lanes: dict[int, LaneBuffer] = field(default_factory=dict)
     queues: dict[int, deque[Parcel]] = field(default_factory=dict)
     unsealed: dict[int, list[UsageEvent]] = field(default_factory=dict)
 
@@ -111,7 +111,7 @@ class Outbox:
         lane = self.lanes.get(partition)
         if lane is None:
             name = lane_id(self.relay, str(self.boot), partition)
-            lane = self.lanes[partition] = Lane(name, partition, BATCH_EVENTS_MAX, 10**6)
+            lane = self.lanes[partition] = LaneBuffer(name, partition, BATCH_EVENTS_MAX, 10**6)
         for event in events:
             lane.add(msgspec.json.encode(event), 0.0)
         batch = lane.batch()

@@ -27,7 +27,7 @@ from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.synthetic import synthetic_trace
 from meterline.relay.client import RelayClient
 from meterline.relay.emitter import EmitOutcome
-from meterline.relay.gate import Admission, Decision, GateRequest
+from meterline.relay.gate import Admission, GateDecision, GateRequest
 from meterline.relay.responses import refusal
 from meterline.relay.settings import RelaySettings, SpoolSettings
 from meterline.schemas.metrics import NoMeter
@@ -95,7 +95,7 @@ class RelayNode:
             drained=drained,
         )
 
-    def _note(self, department: str, decision: Decision) -> None:
+    def _note(self, department: str, decision: GateDecision) -> None:
         """Say when the gate begins to answer a department otherwise for good."""
         # A share that alternates is told by the tally; only full stops and full starts turn.
         if decision.admission is Admission.REJECT and decision.reason.value == "reduced_share":

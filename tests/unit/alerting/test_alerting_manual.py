@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meterline.alerting.core.state import PolicyChanged
-from meterline.relay.core.effective_limits import CLOCK_SKEW_MS, Phase, stance_of
+from meterline.relay.core.effective_limits import CLOCK_SKEW_MS, Phase, effective_limits_of
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.manual import (
     BudgetOverride,
@@ -147,8 +147,8 @@ def test_a_dead_controller_holds_a_block_to_its_end_and_no_longer() -> None:
     command = story.last(KEY)
     after = command.expires_at_ms + CLOCK_SKEW_MS + MINUTE_MS
     assert after < command.reset_at_ms
-    assert stance_of(None, command, after).phase is Phase.BLOCKED
-    assert stance_of(None, command, command.reset_at_ms).phase is Phase.NORMAL
+    assert effective_limits_of(None, command, after).phase is Phase.BLOCKED
+    assert effective_limits_of(None, command, command.reset_at_ms).phase is Phase.NORMAL
 
 
 def test_orders_are_policy_objects() -> None:

@@ -15,9 +15,9 @@ from meterline.embedded.core.supervision import RestartPolicy, backoff_seconds
 from meterline.embedded.decoding import BrokenBodyError, Decoder, UnknownEncodingError
 from meterline.embedded.directories import own_directory
 from meterline.embedded.errors import DataDirectoryError, PortBusyError, exit_with
+from meterline.embedded.insert_buffer import InsertBuffer
 from meterline.embedded.kafka import cluster_id, server_properties
 from meterline.embedded.processes import tail
-from meterline.embedded.spool import Spool
 from meterline.embedded.workerlog import FILE_BYTES_MAX, LINE_BYTES_MAX, LineSplitter, WorkerLog
 
 PACKERS = {
@@ -153,8 +153,8 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 def test_many_rows_move_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A spool past its memory bound goes on in an unnamed file with the same content."""
-    monkeypatch.setattr("meterline.embedded.spool.MEMORY_BYTES_MAX", 10)
-    spool = Spool(tmp_path)
+    monkeypatch.setattr("meterline.embedded.insert_buffer.MEMORY_BYTES_MAX", 10)
+    spool = InsertBuffer(tmp_path)
     for piece in (b"0123456", b"789abc", b"def"):
         spool.write(piece)
     assert Path(spool.path).read_bytes() == b"0123456789abcdef"

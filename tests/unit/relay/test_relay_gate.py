@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from meterline.relay.core.effective_limits import CLOCK_SKEW_MS, Phase, stance_of
-from meterline.relay.gate import Admission, Decision, Gate, GateReason, GateRequest
+from meterline.relay.core.effective_limits import CLOCK_SKEW_MS, Phase, effective_limits_of
+from meterline.relay.gate import Admission, Gate, GateDecision, GateReason, GateRequest
 from meterline.relay.settings import GateSettings
 from meterline.schemas.policy import Limits, ScopePolicy
 from meterline.schemas.scopes import ScopeError
@@ -73,7 +73,7 @@ def admitted(gate: Gate, count: int, now_ms: int = NOW, request: GateRequest = R
 
 def test_nothing_said_admits() -> None:
     """Without policy and command a ready gate admits everything."""
-    assert ready_gate().decide(REQUEST, NOW) == Decision(Admission.ADMIT, GateReason.ADMITTED)
+    assert ready_gate().decide(REQUEST, NOW) == GateDecision(Admission.ADMIT, GateReason.ADMITTED)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -140,7 +140,7 @@ def test_share_refusal_names_no_amounts() -> None:
         command(BreakerState.HALF_OPEN, admit_percent=0, reason_code="budget_throttled")
     )
     decision = gate.decide(REQUEST, NOW)
-    assert decision == Decision(
+    assert decision == GateDecision(
         Admission.REJECT,
         GateReason.REDUCED_SHARE,
         scope=DEPARTMENT,
@@ -376,7 +376,7 @@ def test_command_without_a_scope_is_malformed() -> None:
     """A command for what is no scope is refused and leaves no trace."""
     gate = ready_gate()
     assert gate.apply(command(BreakerState.OPEN, scope="nonsense"), NOW) is Applied.MALFORMED
-    assert gate.stances() == {}
+    assert gate.effective_limits() == {}
     with pytest.raises(ScopeError):
         gate.apply_policy(ScopePolicy(scope="nonsense"), NOW)
 
@@ -402,14 +402,14 @@ def test_budget_lease_degrades_to_a_share() -> None:
 def test_budget_lease_degrades_to_a_tenth_of_the_rates() -> None:
     """Where policy has rates, the degraded scope has a tenth of them."""
     lasting = command(BreakerState.OPEN, on_expiry=OnExpiry.DEGRADE)
-    limits = Limits(requests_per_minute=600, tokens_per_minute=5, burst_requests=600)
-    stance = stance_of(
-        ScopePolicy(scope=DEPARTMENT, limits=limits), lasting, NOW + LEASE + CLOCK_SKEW_MS
+    rates = Limits(requests_per_minute=600, tokens_per_minute=5, burst_requests=600)
+    limits = effective_limits_of(
+        ScopePolicy(scope=DEPARTMENT, limits=rates), lasting, NOW + LEASE + CLOCK_SKEW_MS
     )
-    assert stance.phase is Phase.DEGRADED
-    assert (stance.requests_per_minute, stance.burst_requests) == (60, 6)
-    assert (stance.tokens_per_minute, stance.admit_percent) == (1, 100)
-    assert stance.until_ms == lasting.expires_at_ms + HOLD_MS_MAX
+    assert limits.phase is Phase.DEGRADED
+    assert (limits.requests_per_minute, limits.burst_requests) == (60, 6)
+    assert (limits.tokens_per_minute, limits.admit_percent) == (1, 100)
+    assert limits.until_ms == lasting.expires_at_ms + HOLD_MS_MAX
 
 
 def test_budget_lease_degrades_to_a_cap_of_money() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from meterline.relay.lanes import FRAME_BYTES_MAX, Lane, encode_batch, lane_id
+from meterline.relay.lanes import FRAME_BYTES_MAX, LaneBuffer, encode_batch, lane_id
 from meterline.relay.partitioning import CACHED_KEYS_MAX, Partitioner, murmur2
 from meterline.schemas.codec import decode_usage, encode
 from meterline.schemas.usage import UsageEvent
@@ -59,7 +59,7 @@ def test_batch_is_what_the_decoder_reads() -> None:
 
 def test_lane_counts_only_what_was_sealed() -> None:
     """A batch that found no place keeps its number for the next attempt."""
-    lane = Lane("r/b/0", 0, 500, 900_000)
+    lane = LaneBuffer("r/b/0", 0, 500, 900_000)
     lane.add(encode(event(1)), 0.0)
     assert lane.batch().seq == 1
     lane.add(encode(event(2)), 0.0)
@@ -72,13 +72,13 @@ def test_lane_counts_only_what_was_sealed() -> None:
 
 def test_lane_bounds_events_and_bytes() -> None:
     """A batch never has more events than allowed, nor more bytes, except for one event alone."""
-    lane = Lane("r/b/0", 0, 3, 10_000)
+    lane = LaneBuffer("r/b/0", 0, 3, 10_000)
     for _ in range(3):
         assert lane.has_room(b"{}")
         lane.add(b"{}", 0.0)
     assert lane.full()
     assert not lane.has_room(b"{}")
-    lane = Lane("r/b/0", 0, 500, 10_000)
+    lane = LaneBuffer("r/b/0", 0, 500, 10_000)
     big = b'"%b"' % (b"x" * 4_000)
     assert lane.has_room(b"x" * 50_000)
     lane.add(big, 0.0)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from meterline.relay.gate import Admission, Decision, GateReason
+from meterline.relay.gate import Admission, GateDecision, GateReason
 from meterline.relay.responses import refusal
 
 RESET = 1_764_547_200_000
@@ -15,7 +15,7 @@ RESET = 1_764_547_200_000
 def test_exhausted_budget() -> None:
     """An exhausted budget says when it ends, and that SDKs must not try again by themselves."""
     answer = refusal(
-        Decision(
+        GateDecision(
             Admission.REJECT,
             GateReason.BLOCKED,
             scope="department:acme/research",
@@ -52,7 +52,7 @@ def test_exhausted_budget() -> None:
 def test_rate_may_be_retried() -> None:
     """A rate says how long to wait and leaves retrying to the SDK."""
     answer = refusal(
-        Decision(
+        GateDecision(
             Admission.QUEUE,
             GateReason.REQUEST_RATE,
             scope="key:acme/k",
@@ -69,7 +69,7 @@ def test_rate_may_be_retried() -> None:
 @pytest.mark.parametrize("reason", [each for each in GateReason if each != GateReason.ADMITTED])
 def test_every_reason_can_be_told(reason: GateReason) -> None:
     """Each reason has a problem type, an SDK's error type and a sentence with the scope in it."""
-    answer = refusal(Decision(Admission.REJECT, reason, scope="key:acme/k", http_status=429))
+    answer = refusal(GateDecision(Admission.REJECT, reason, scope="key:acme/k", http_status=429))
     document = json.loads(answer.body)
     assert document["title"]
     assert document["error"]["type"]
@@ -82,4 +82,4 @@ def test_every_reason_can_be_told(reason: GateReason) -> None:
 def test_what_goes_out_is_no_refusal(admission: Admission) -> None:
     """Rendering a decision that lets the request go is a mistake of the caller."""
     with pytest.raises(ValueError, match="nothing to refuse"):
-        refusal(Decision(admission, GateReason.ADMITTED))
+        refusal(GateDecision(admission, GateReason.ADMITTED))

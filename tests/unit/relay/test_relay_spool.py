@@ -13,7 +13,7 @@ import pytest
 
 from meterline.relay.settings import SpoolSettings
 from meterline.relay.spool import (
-    Batch,
+    SealedBatch,
     Spool,
     SpoolFullError,
     SpoolInUseError,
@@ -22,8 +22,8 @@ from meterline.relay.spool import (
 )
 
 
-def batch(seq: int, size: int = 100, partition: int = 3) -> Batch:
-    return Batch(f"r1/boot/{partition}", partition, seq, 7, bytes([seq % 256]) * size)
+def batch(seq: int, size: int = 100, partition: int = 3) -> SealedBatch:
+    return SealedBatch(f"r1/boot/{partition}", partition, seq, 7, bytes([seq % 256]) * size)
 
 
 def values(spool: Spool) -> list[tuple[str, int, int, int, bytes]]:
@@ -197,12 +197,12 @@ import resource
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 from meterline.relay.settings import SpoolSettings
-from meterline.relay.spool import Batch, Spool, SpoolWriteError
+from meterline.relay.spool import SealedBatch, Spool, SpoolWriteError
 spool = Spool(SpoolSettings(Path({str(tmp_path)!r})))
 kept = 0
 try:
     while True:
-        spool.append(Batch("r/b/0", 0, kept + 1, 1, b"x" * 900))
+        spool.append(SealedBatch("r/b/0", 0, kept + 1, 1, b"x" * 900))
         kept += 1
 except SpoolWriteError as error:
     print(kept, error.cause)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from meterline.relay.usage_blocks import (
+from meterline.relay.provider_usage import (
+    ProviderUsageError,
     TokenFields,
-    UsageBlockError,
     anthropic_usage,
     openai_chat_usage,
     openai_responses_usage,
@@ -123,11 +123,11 @@ def test_no_count_is_an_error(
     read: Callable[[Mapping[str, Any]], TokenFields], bad: object
 ) -> None:
     """A count that is no whole number is told, never taken as zero."""
-    with pytest.raises(UsageBlockError):
+    with pytest.raises(ProviderUsageError):
         read({"prompt_tokens": bad, "input_tokens": bad})
 
 
 def test_details_that_are_no_object() -> None:
     """A detail of the wrong shape is told with its name."""
-    with pytest.raises(UsageBlockError, match="prompt_tokens_details"):
+    with pytest.raises(ProviderUsageError, match="prompt_tokens_details"):
         openai_chat_usage({"prompt_tokens_details": 3})

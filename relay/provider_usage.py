@@ -16,10 +16,10 @@ from typing import Any, TypedDict
 
 from meterline.schemas.errors import MeterlineError
 
-UsageBlock = Mapping[str, Any]
+ProviderUsage = Mapping[str, Any]
 
 
-class UsageBlockError(MeterlineError, ValueError):
+class ProviderUsageError(MeterlineError, ValueError):
     """A usage object in which a count is no whole number; the message names the field."""
 
 
@@ -36,7 +36,7 @@ class TokenFields(TypedDict):
     output_audio_tokens: int
 
 
-def openai_chat_usage(usage: UsageBlock) -> TokenFields:
+def openai_chat_usage(usage: ProviderUsage) -> TokenFields:
     """The `usage` of a chat completion; also of the many servers that imitate it.
 
     Rejected prediction tokens are part of completion_tokens and billed, so they stay in.
@@ -55,7 +55,7 @@ def openai_chat_usage(usage: UsageBlock) -> TokenFields:
     )
 
 
-def openai_responses_usage(usage: UsageBlock) -> TokenFields:
+def openai_responses_usage(usage: ProviderUsage) -> TokenFields:
     """The `usage` of a response of the Responses API."""
     given = _part(usage, "input_tokens_details")
     made = _part(usage, "output_tokens_details")
@@ -71,7 +71,7 @@ def openai_responses_usage(usage: UsageBlock) -> TokenFields:
     )
 
 
-def anthropic_usage(usage: UsageBlock) -> TokenFields:
+def anthropic_usage(usage: ProviderUsage) -> TokenFields:
     """The `usage` of a message: input_tokens there is what was neither read nor written cached."""
     split = _part(usage, "cache_creation")
     written_1h = _count(split, "ephemeral_1h_input_tokens")
@@ -93,21 +93,21 @@ def anthropic_usage(usage: UsageBlock) -> TokenFields:
     )
 
 
-def _part(usage: UsageBlock, name: str) -> UsageBlock:
+def _part(usage: ProviderUsage, name: str) -> ProviderUsage:
     part = usage.get(name)
     if part is None:
         return {}
     if not isinstance(part, Mapping):
         message = f"{name} is no object"
-        raise UsageBlockError(message)
+        raise ProviderUsageError(message)
     return part
 
 
-def _count(usage: UsageBlock, name: str) -> int:
+def _count(usage: ProviderUsage, name: str) -> int:
     count = usage.get(name)
     if count is None:
         return 0
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         message = f"{name} is no count of tokens: {count!r}"
-        raise UsageBlockError(message)
+        raise ProviderUsageError(message)
     return count

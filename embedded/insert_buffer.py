@@ -10,7 +10,7 @@ MEMORY_BYTES_MAX = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
 
 
-class Spool:
+class InsertBuffer:
     """Bytes that the engine reads as a file; in memory, or on disk when they are many.
 
     On Linux the file has no name in any directory: nothing is left behind, whatever is killed.

@@ -6,24 +6,24 @@ from collections.abc import Iterator
 
 from meterline.relay.core.bucket import HOUR_MS, MINUTE_MS, Bucket
 from meterline.relay.core.effective_limits import (
-    FOR_EVER_MS,
+    NEVER_MS,
     PERCENT,
     EffectiveLimits,
     Phase,
-    stance_of,
+    effective_limits_of,
 )
 from meterline.relay.decision import GateReason
 from meterline.schemas.policy import ScopePolicy
 from meterline.schemas.throttle import ThrottleCommand
 
 
-class ScopeState:
-    """Policy, command, the stance that follows from both, and the buckets of its limits.
+class GateScope:
+    """Policy, command, the limits that follows from both, and the buckets of its limits.
 
     Not thread-safe: the gate's lock is held around every call.
     """
 
-    __slots__ = ("command", "policy", "requests", "scope", "spend", "spread", "stance", "tokens", "version")  # fmt: skip
+    __slots__ = ("command", "limits", "policy", "requests", "scope", "spend", "spread", "tokens", "version")  # fmt: skip
 
     def __init__(self, scope: str) -> None:
         """Nothing was said yet."""
@@ -31,31 +31,31 @@ class ScopeState:
         self.policy: ScopePolicy | None = None
         self.command: ThrottleCommand | None = None
         self.version = (-1, -1)
-        self.stance: EffectiveLimits = stance_of(None, None, 0)
+        self.limits: EffectiveLimits = effective_limits_of(None, None, 0)
         self.requests: Bucket | None = None
         self.tokens: Bucket | None = None
         self.spend: Bucket | None = None
         self.spread = 0  # error diffusion: hundredths of a request that are due
 
     def refresh(self, now_ms: int, relays: int) -> bool:
-        """Derive the stance anew and give the buckets its limits; whether plans must be remade."""
+        """Derive the limits anew and give the buckets its limits; whether plans must be remade."""
         before = self._shape()
-        stance = stance_of(self.policy, self.command, now_ms, relays)
-        requests, tokens = stance.requests_per_minute, stance.tokens_per_minute
-        self.requests = _shaped(self.requests, requests, stance.burst_requests, MINUTE_MS, now_ms)
+        limits = effective_limits_of(self.policy, self.command, now_ms, relays)
+        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
+        self.requests = _shaped(self.requests, requests, limits.burst_requests, MINUTE_MS, now_ms)
         self.tokens = _shaped(self.tokens, tokens, tokens or 0, MINUTE_MS, now_ms)
-        spend, period_ms = stance.nano_usd_per_minute, MINUTE_MS
-        if stance.nano_usd_per_hour is not None:
-            spend, period_ms = stance.nano_usd_per_hour, HOUR_MS
+        spend, period_ms = limits.nano_usd_per_minute, MINUTE_MS
+        if limits.nano_usd_per_hour is not None:
+            spend, period_ms = limits.nano_usd_per_hour, HOUR_MS
         self.spend = _shaped(self.spend, spend, spend or 0, period_ms, now_ms)
-        if stance.admit_percent != self.stance.admit_percent:
+        if limits.admit_percent != self.limits.admit_percent:
             self.spread = 0
-        self.stance = stance
+        self.limits = limits
         return self._shape() != before
 
     def watched(self) -> bool:
         """Whether there is more to ask than the buckets."""
-        return self.stance.phase is not Phase.NORMAL or self.stance.until_ms != FOR_EVER_MS
+        return self.limits.phase is not Phase.NORMAL or self.limits.until_ms != NEVER_MS
 
     def buckets(self) -> Iterator[Bucket]:
         """Its limits' buckets."""
@@ -63,18 +63,18 @@ class ScopeState:
             if bucket is not None:
                 yield bucket
 
-    def refused_for_good(self, model: str) -> GateReason | None:
+    def permanent_reason(self, model: str) -> GateReason | None:
         """A reason that waiting a moment does not remove."""
-        stance = self.stance
-        if stance.disabled:
+        limits = self.limits
+        if limits.disabled:
             return GateReason.DISABLED
-        if stance.phase is Phase.BLOCKED:
+        if limits.phase is Phase.BLOCKED:
             return GateReason.BLOCKED
-        if stance.allowed_models is not None and model not in stance.allowed_models:
+        if limits.allowed_models is not None and model not in limits.allowed_models:
             return GateReason.MODEL_NOT_ALLOWED
         return None
 
-    def refused_for_now(self, now_ms: int) -> tuple[int, GateReason] | None:
+    def retryable_reason(self, now_ms: int) -> tuple[int, GateReason] | None:
         """Which rate is used up, and for how many ms."""
         waits = []
         if self.requests is not None:
@@ -91,7 +91,7 @@ class ScopeState:
 
     def in_share(self) -> bool:
         """Whether this request is among the admitted share: exactly floor(n * share) of n are."""
-        self.spread += self.stance.admit_percent
+        self.spread += self.limits.admit_percent
         if self.spread < PERCENT:
             return False
         self.spread -= PERCENT
@@ -99,10 +99,10 @@ class ScopeState:
 
     def _shape(self) -> tuple[object, ...]:
         """What plans are made of."""
-        stance = self.stance
+        limits = self.limits
         return (
-            stance.disabled,
-            stance.allowed_models,
+            limits.disabled,
+            limits.allowed_models,
             self.watched(),
             self.requests,
             self.tokens,
