@@ -18,6 +18,7 @@ from meterline.schemas.codec import decode_usage
 from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import Calendar
+from meterline.streams._driver_patches import set_recovery
 from meterline.streams.core.changelog import LedgerFactory
 from meterline.streams.core.ledger import LedgerOutcome, PartitionLedger, Rate
 from meterline.streams.flusher import FAILED_STATUS, Flusher, end_process
@@ -95,14 +96,13 @@ def build_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Me
     )
     assert isinstance(table, SpendTable)
     table.using_window(SpendWindows(calendar))
-    manager: Any = app.tables
-    # Faust makes its own recovery unless there is one.
-    manager._recovery = BulkRecovery(  # noqa: SLF001
+    recovery = BulkRecovery(
         app,
         table=table,
         stall_ms=settings.recovery_stall_ms,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
     )
+    set_recovery(app.tables, recovery)
     failpoints = Failpoints(settings.crash_at, StreamsFailpoint)
     flusher = Flusher(settings, table.replica, clock, meter, failpoints)
     _add_agent(app, table, flusher, settings)

@@ -21,6 +21,11 @@ from typing_extensions import override
 from yarl import URL
 
 from meterline.backends.kafka.gaps import GapWatch
+from meterline.streams._driver_patches import (
+    known_positions,
+    own_thread_loop,
+    set_fetch_wait,
+)
 from meterline.streams.core.ledger import Record
 
 # The broker answers where a partition begins within milliseconds.
@@ -34,8 +39,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         assert isinstance(transport, SpendTransport)
-        # Read by the consumer when it starts; the constructor call is inside Faust.
-        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms  # noqa: SLF001
+        set_fetch_wait(consumer, transport.fetch_max_wait_ms)
         self._gaps = GapWatch() if transport.refetch_gaps else None
         return consumer
 
@@ -48,7 +52,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             return await super()._fetch_records(consumer, active_partitions, *args, **options)
         # What is missing follows only from the position before the fetch: a partition whose
         # position is not known yet is left to a later fetch.
-        positions = _positions(consumer)
+        positions = known_positions(consumer)
         known = active_partitions & positions.keys()
         if not known:
             await asyncio.sleep(POSITION_WAIT_SECONDS)
@@ -61,17 +65,6 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return {partition: records for partition, records in fetched.items() if records}
 
 
-def _positions(consumer: AIOKafkaConsumer) -> dict[Any, int]:
-    """The next offset of each assigned partition that has one; the public call may block."""
-    subscription = consumer._subscription.subscription  # noqa: SLF001
-    if subscription is None or subscription.assignment is None:
-        return {}
-    states = {
-        each: subscription.assignment.state_value(each) for each in subscription.assignment.tps
-    }
-    return {each: state.position for each, state in states.items() if state.has_valid_position}
-
-
 class SpendConsumer(driver.Consumer):
     """Faust's consumer with a fetch wait of its own and a faster event loop."""
 
@@ -82,8 +75,7 @@ class SpendConsumer(driver.Consumer):
         thread = _ConsumerThread(
             self, loop=self.loop, thread_loop=uvloop.new_event_loop(), beacon=self.beacon
         )
-        # As the loop that it would have made by itself.
-        thread._close_thread_loop_on_stop = True  # noqa: SLF001
+        own_thread_loop(thread)
         return thread
 
 

@@ -8,65 +8,43 @@ and no conversion by the driver touches money.
 from __future__ import annotations
 
 import re
-import sys
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 from clickhouse_connect.datatypes.base import ClickHouseType
 from clickhouse_connect.datatypes.numeric import Bool, Int32, Int64, Int128, UInt16, UInt64
 from clickhouse_connect.datatypes.registry import get_from_name
-from clickhouse_connect.datatypes.string import String
 from clickhouse_connect.datatypes.temporal import DateTime64
-from clickhouse_connect.driver.insert import InsertContext
 from typing_extensions import override
 
-
-class _Packed(ClickHouseType, registered=False):
-    """A number that may also be given as an array, which holds its bytes already."""
-
-    @override
-    def _write_column_binary(
-        self, column: Sequence[Any], dest: bytearray, ctx: InsertContext
-    ) -> None:
-        if not isinstance(column, array):
-            super()._write_column_binary(column, dest, ctx)
-            return
-        if column.itemsize != self.byte_size:
-            message = f"column {ctx.column_name}: {column.itemsize} bytes for a {self.base_type}"
-            raise ValueError(message)
-        if sys.byteorder == "big":
-            column = array(column.typecode, column)
-            column.byteswap()
-        dest += memoryview(column).cast("B")
+from meterline.backends.clickhouse._driver_patches import Packed
 
 
-class _PackedBool(_Packed, Bool, registered=False):
+class _PackedBool(Packed, Bool, registered=False):
     """Bool; in an array 0 and 1."""
 
 
-class _PackedInt32(_Packed, Int32, registered=False):
+class _PackedInt32(Packed, Int32, registered=False):
     """Int32."""
 
 
-class _PackedInt64(_Packed, Int64, registered=False):
+class _PackedInt64(Packed, Int64, registered=False):
     """Int64."""
 
 
-class _PackedUInt16(_Packed, UInt16, registered=False):
+class _PackedUInt16(Packed, UInt16, registered=False):
     """UInt16."""
 
 
-class _PackedUInt64(_Packed, UInt64, registered=False):
+class _PackedUInt64(Packed, UInt64, registered=False):
     """UInt64."""
 
 
-class _PackedTime(_Packed, DateTime64, registered=False):
+class _PackedTime(Packed, DateTime64, registered=False):
     """DateTime64; in an array integers of its last place."""
 
 
-_PACKED: Mapping[type[ClickHouseType], type[_Packed]] = {
+_PACKED: Mapping[type[ClickHouseType], type[Packed]] = {
     Bool: _PackedBool,
     Int32: _PackedInt32,
     Int64: _PackedInt64,
@@ -76,7 +54,7 @@ _PACKED: Mapping[type[ClickHouseType], type[_Packed]] = {
 }
 
 
-class _Units64(_Packed, Int64, registered=False):
+class _Units64(Packed, Int64, registered=False):
     """A Decimal of up to 18 digits, given as the integer that ClickHouse stores."""
 
     declared = ""
@@ -98,23 +76,6 @@ class _Units128(Int128, registered=False):
         return self.declared
 
 
-class _Labels(String, registered=False):
-    """LowCardinality(String) whose dictionary is made without a loop: a third of the time."""
-
-    @property
-    @override
-    def insert_name(self) -> str:
-        return _LABELS
-
-    @override
-    def _build_lc_dictionary(
-        self, column: Sequence[Any], _ctx: InsertContext
-    ) -> tuple[list[Any], list[int]]:
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(column))}
-        return list(numbers), list(map(numbers.__getitem__, column))
-
-
-_LABELS = "LowCardinality(String)"
 _DECIMAL = re.compile(r"^(Nullable\()?Decimal\((\d+), (\d+)\)(\))?$")
 _DIGITS_64 = 18
 
@@ -122,8 +83,11 @@ _DIGITS_64 = 18
 # As many as there are types in schemas.tables, several times over.
 @lru_cache(maxsize=256)
 def column_type(name: str) -> ClickHouseType:
-    if name == _LABELS:
-        return _Labels(get_from_name(name).type_def)
+    """The driver's type for a column that is inserted into; its `insert_name` stays the name given.
+
+    Args:
+        name: the column's ClickHouse type, as in `Decimal(18, 9)`.
+    """
     decimal = _DECIMAL.match(name)
     if decimal is None:
         plain = get_from_name(name)

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 from kafka import KafkaProducer
 from kafka import errors as driver
 from kafka.net.compat import KafkaNetClient
-from kafka.net.inet import KafkaNetSocket
-from typing_extensions import override
 
+from meterline.backends.kafka._driver_patches import ClosingSocket
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.error_mapping import mapped
 from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError
@@ -27,27 +26,6 @@ _SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _T = TypeVar("_T")
 
 
-class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # the driver is untyped
-    """Closes the socket of a failed connection attempt.
-
-    The driver leaves it to the garbage collector: with a broker away, a process that tries again
-    every second would run out of file descriptors. The scheme is the driver's way to choose a
-    kind of socket.
-    """
-
-    SCHEMES = ("meterline-direct",)
-
-    @override
-    async def sock_connect(
-        self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
-    ) -> Any:
-        try:
-            return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
-        except BaseException:
-            sock.close()
-            raise
-
-
 def common_options(config: KafkaConfig) -> dict[str, Any]:
     """The driver's settings that hold for producer, consumer and admin."""
     if not config.addresses:
@@ -59,7 +37,7 @@ def common_options(config: KafkaConfig) -> dict[str, Any]:
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MS_MAX,
         "metadata_max_age_ms": METADATA_AGE_MS_MAX,
-        "proxy_url": f"{_ClosingSocket.SCHEMES[0]}://",
+        "proxy_url": f"{ClosingSocket.SCHEMES[0]}://",
         **_security_options(config),
     }
 

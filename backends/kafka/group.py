@@ -13,6 +13,7 @@ from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 from typing_extensions import override
 
+from meterline.backends.kafka._driver_patches import event_loop, finish_joins
 from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, start_client
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.consuming import (
@@ -115,9 +116,8 @@ class GroupConsumer:
             "max_poll_interval_ms": POLL_INTERVAL_MS_MAX,
         }
         self._driver: Any = start_client(KafkaConsumer, config, options)
-        _finish_joins(self._driver._coordinator)  # noqa: SLF001 - see there
-        # The only way to wake the driver's loop from the callback's thread.
-        self._listener.loop = self._driver._net  # noqa: SLF001
+        finish_joins(self._driver)
+        self._listener.loop = event_loop(self._driver)
         with mapped(f"subscribing to {', '.join(topics)}"):
             self._driver.subscribe(topics=list(topics), listener=self._listener)
 
@@ -198,23 +198,3 @@ class GroupConsumer:
         failure, self._listener.failure = self._listener.failure, None
         if failure is not None:
             raise failure
-
-
-def _finish_joins(coordinator: Any) -> None:
-    """Let the driver remember that it is joining, from one poll to the next.
-
-    When a topic's partitions became known after the group was joined, the driver joins again because
-    what it assigned differs from what it knows. A poll that is shorter than the joining leaves it
-    under way; meanwhile the driver notes the new assignment, finds nothing that differs any more in
-    the next poll, and never takes it: the member reads nothing, sends no heartbeat, and is put out.
-    """
-    differs = coordinator.need_rejoin
-
-    def need_rejoin() -> bool:
-        needed = bool(differs())
-        if needed:
-            # Taken back by the driver when it has the assignment.
-            coordinator.rejoin_needed = True
-        return needed
-
-    coordinator.need_rejoin = need_rejoin

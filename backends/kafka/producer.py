@@ -9,10 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from kafka import KafkaProducer
-from kafka.net.compat import KafkaNetClient
-from kafka.producer.transaction_manager import TransactionState
-from typing_extensions import override
 
+from meterline.backends.kafka._driver_patches import WaitingClient, ask_for_ids_again, end_sender
 from meterline.backends.kafka.client import REQUEST_TIMEOUT_MS, common_options, start_client
 from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.error_mapping import client_error, mapped
@@ -39,10 +37,6 @@ RECORD_OVERHEAD_BYTES = 512
 # After everything is answered only the driver's thread and its sockets are waited for.
 CLOSE_SECONDS_MAX = 5.0
 
-# A broker that was busy, or not reached, is looked at again after this, should nothing wake the
-# driver before: an answer and a new connection do.
-BUSY_WAIT_MS = 100.0
-
 OnDone: TypeAlias = Callable[[KafkaClientError | None], None]
 
 
@@ -53,21 +47,6 @@ class _Held(NamedTuple):
     size: int
     topic: str
     on_done: OnDone | None
-
-
-class _WaitingClient(KafkaNetClient):  # type: ignore[misc] # the driver is untyped
-    """Tells the driver's sender how long to wait for a broker that takes no request now.
-
-    The driver says 0 of a broker that is connected but has as many requests under way as it may,
-    and of one it connects to, and gives seconds where the sender wants milliseconds. So the sender
-    looked again and again: half a core of a relay at 150 messages a second.
-    """
-
-    @override
-    def connection_delay(self, node_id: Any) -> float:
-        if node_id in self._manager._conns:  # noqa: SLF001 - there is no public way
-            return BUSY_WAIT_MS
-        return float(super().connection_delay(node_id)) * 1000
 
 
 class Producer:
@@ -127,8 +106,8 @@ class Producer:
         self._unanswered: Counter[int] = Counter()
         self._first_error: KafkaClientError | None = None
         self._closed = False
-        self._driver: Any = start_client(KafkaProducer, config, options, _WaitingClient)
-        _ask_for_ids_again(self._driver._transaction_manager)  # noqa: SLF001 - see there
+        self._driver: Any = start_client(KafkaProducer, config, options, WaitingClient)
+        ask_for_ids_again(self._driver)
 
     def send(
         self,
@@ -198,10 +177,7 @@ class Producer:
             if self._wait_answered(timeout_seconds):
                 self._driver.close(timeout=CLOSE_SECONDS_MAX)
                 return
-            # The driver's own close gives up when its flush does, and leaves its thread running.
-            sender = self._driver._sender  # noqa: SLF001 - there is no public way
-            sender.force_close()
-            sender.join(CLOSE_SECONDS_MAX)
+            end_sender(self._driver, CLOSE_SECONDS_MAX)
             self._driver.close(timeout=0)
 
     @property
@@ -264,23 +240,3 @@ class Producer:
                 held.on_done(error)
         finally:
             self._give_back(held, error)
-
-
-def _ask_for_ids_again(manager: Any) -> None:
-    """Let an idempotent driver get a new producer id after it gave up its own.
-
-    It gives up its id when a batch that was sent expires unanswered, as it does when a broker dies
-    and stays away for the delivery time. The driver then forgets to go back to the state in which
-    it asks for one (Apache's own client does, KAFKA-7737): it would wait for ever, answer nothing
-    more, and only a new process would send again.
-    """
-    if manager is None:  # not idempotent
-        return
-    give_up = manager.reset_producer_id
-
-    def reset_producer_id() -> None:
-        with manager._lock:  # noqa: SLF001 - there is no public way
-            give_up()
-            manager._current_state = TransactionState.UNINITIALIZED  # noqa: SLF001 - see above
-
-    manager.reset_producer_id = reset_producer_id

@@ -13,6 +13,7 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka import TopicPartition as DriverPartition
 
+from meterline.backends.kafka._driver_patches import topic_id
 from meterline.backends.kafka.client import start_client
 from meterline.backends.kafka.config import KafkaConfig, Record
 from meterline.backends.kafka.consuming import (
@@ -159,9 +160,8 @@ class TopicReader:
         A position in the lost log means nothing in the new one; only where it is beyond the end
         would the broker say so.
         """
-        cluster = self._driver._client.cluster  # noqa: SLF001 - there is no public way
         for topic in self._topics:
-            found = cluster.topic_id(topic)
+            found = topic_id(self._driver, topic)
             if found is None or found == self._topic_ids.setdefault(topic, found):
                 continue
             self._topic_ids[topic] = found
