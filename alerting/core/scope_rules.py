@@ -54,6 +54,7 @@ def view_of(state: State, policy: ScopePolicy) -> ScopeView:
     return ScopeView(
         policy,
         state.now_ms,
+        state.now_ms // MINUTE_MS,
         state.calendar,
         state.windows,
         state.periods,
@@ -101,7 +102,7 @@ def evaluations(
     """What every rule says of its scope now."""
     view = view_of(state, policy)
     by_rule = _prepared(state, policy.scope, rules).by_rule
-    for (kind, _, rule), prepared in zip(rules, by_rule, strict=True):
+    for (kind, _, rule, _), prepared in zip(rules, by_rule, strict=True):
         yield kind.evaluate(rule, prepared, view)
 
 
@@ -132,7 +133,7 @@ def minute_bound(
     known = _known(state, policy.scope)
     headroom = [
         more
-        for (kind, _, rule), prepared in zip(
+        for (kind, _, rule, _), prepared in zip(
             rules, (None,) * len(rules) if known is None else known.by_rule, strict=True
         )
         for more in kind.headroom(rule, prepared, view)
@@ -165,7 +166,7 @@ def follow_up(
     view = view_of(state, policy)
     due = (
         kind.recheck_ms(rule, view, is_active=kind.name in firing or kind.name in waiting)
-        for kind, _, rule in rules
+        for kind, _, rule, _ in rules
     )
     return min((each for each in due if each > state.now_ms), default=0)
 
@@ -177,12 +178,12 @@ def _prepared(state: State, scope: str, rules: tuple[ActiveRule, ...]) -> Prepar
         return known
     history = state.histories[scope]
     past = PastHours(history, state.hour, history.incidents, state.days, state.alive)
-    by_rule = tuple(kind.prepare(rule, past) for kind, _, rule in rules)
+    by_rule = tuple(kind.prepare(rule, past) for kind, _, rule, _ in rules)
     found = PreparedRules(
         by_rule,
         tuple(
             bound
-            for (kind, _, _), prepared in zip(rules, by_rule, strict=True)
+            for (kind, _, _, _), prepared in zip(rules, by_rule, strict=True)
             if prepared is not None
             for bound in kind.amounts(prepared)
         ),

@@ -78,7 +78,7 @@ def set_minute_headroom(state: State, scope: str) -> None:
     """The same for rules that look at the last minutes."""
     rules = state.scope_rules.get(scope, ())
     policy = state.scopes[scope].policy if scope in state.scopes else None
-    if policy is not None and any(kind.reads_minutes(rule) for kind, _, rule in rules):
+    if policy is not None and any(each.reads_minutes for each in rules):
         state.minutes[scope] = scope_rules.minute_bound(state, policy, rules)
 
 

@@ -215,7 +215,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
                 # Made only where it is read: every scope is evaluated in every hour.
                 explanation = _explanation(rule, prepared, observed)
                 summary = _summary(view.subject, rule.method, observed, explanation)
-        level = max(reached, default=0)
+        level = reached[-1] if reached else 0
         escalated = level >= ESCALATION_FACTOR * rule.threshold_hundredths
         return Evaluation(
             rule=RuleRef(self.name, rule.id),

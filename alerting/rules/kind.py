@@ -21,7 +21,7 @@ from meterline.alerting.rules.evaluation import Evaluation, Subject
 from meterline.alerting.rules.history import PastHours, SpendHistory
 from meterline.alerting.rules.measurement import SpendSum
 from meterline.schemas.alert import RuleType
-from meterline.schemas.periods import MINUTE_MS, Calendar, Window, WindowKind
+from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.policy import PolicyRecordError, RuleSet, ScopePolicy
 from meterline.schemas.policy_kinds import RuleEntry, RuleKind
 from meterline.schemas.policy_rules import ScopeRule
@@ -51,6 +51,8 @@ class ScopeView(NamedTuple):
 
     policy: ScopePolicy
     now_ms: int
+    minute: int
+    """Number of the current minute."""
     calendar: Calendar
     windows: Mapping[WindowKind, Window]
     """The current hour, day and month."""
@@ -64,11 +66,6 @@ class ScopeView(NamedTuple):
     def subject(self) -> Subject:
         """What an alert is about."""
         return Subject(self.policy.scope, self.policy.name)
-
-    @property
-    def minute(self) -> int:
-        """Number of the current minute."""
-        return self.now_ms // MINUTE_MS
 
     def spent(self, kind: WindowKind) -> int:
         """Nano-USD of the current hour, day or month."""
@@ -158,3 +155,5 @@ class ActiveRule(NamedTuple):
     kind: ScopeRuleKind[Any, Any, Any]
     ref: RuleRef
     rule: Any
+    reads_minutes: bool = False
+    """Whether it looks at the last minutes (`ScopeRuleKind.reads_minutes`)."""

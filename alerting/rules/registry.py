@@ -64,7 +64,7 @@ class RuleKinds:
     def published(self, rule_set: RuleSet) -> tuple[ActiveRule, ...]:
         """Every rule of the published lists, in the order of evaluation."""
         return tuple(
-            ActiveRule(kind, RuleRef(kind.name, rule.id), rule)
+            ActiveRule(kind, RuleRef(kind.name, rule.id), rule, kind.reads_minutes(rule))
             for kind in self.of_scopes
             for rule in kind.rules_of(rule_set)
         )
