@@ -210,7 +210,7 @@ def test_a_newer_controller_fences_us(story: Story) -> None:
 
 
 def test_a_twin_fences_us(story: Story) -> None:
-    """Another controller with our epoch cannot be told from us: stop."""
+    """Another controller with the same epoch writes as well: stop."""
     story.spend(RESEARCH, "80")
     ours = story.last(RESEARCH)
     story.see_command(ours.model_copy(update={"issued_at_ms": ours.issued_at_ms + 1}))

@@ -107,7 +107,7 @@ def test_other_scopes_are_untouched(story: Story) -> None:
     ],
 )
 def test_epochs_only_rise(greatest: int, now_ms: int, expected: int, because: str) -> None:
-    """Each start is above every epoch that anybody may have seen."""
+    """Each start is above every epoch that a relay may have seen."""
     assert next_epoch(greatest, now_ms) == expected, because
 
 

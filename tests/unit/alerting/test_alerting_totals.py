@@ -88,7 +88,7 @@ def test_a_deleted_entry_is_ignored() -> None:
 
 
 def test_all_of_a_scope_is_found() -> None:
-    """A new policy is told all that is known of its scope."""
+    """A new policy comes with all that is known of its scope."""
     totals = SpendTotals()
     totals.apply(snapshot(1))
     totals.apply(snapshot(2, kind="day"))

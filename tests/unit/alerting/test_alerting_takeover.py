@@ -43,7 +43,7 @@ def test_an_alert_of_a_month_that_is_over_is_resolved_at_once(story: Story) -> N
 
 
 def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story: Story) -> None:
-    """What was told of the present budget stays told."""
+    """What has fired of the current budget does not fire again."""
     (late,) = story.alerts
     story.policy(RESEARCH, month="90", version=2)
     assert story.fired(RESEARCH) == [80, 80]
@@ -53,7 +53,7 @@ def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story:
 
 
 def test_an_alert_that_holds_is_taken_over() -> None:
-    """It is not told again, and resolved as its own would be."""
+    """It does not fire again, and is resolved like its own."""
     first, second = Story("2026-10-31T12:00:00Z"), Story("2026-10-31T12:00:00Z")
     for each in (first, second):
         each.policy(RESEARCH, month="100")
@@ -86,7 +86,7 @@ def test_a_limit_that_was_raised_is_resolved_again() -> None:
 
 
 def test_a_foreign_resolution_is_believed(story: Story) -> None:
-    """Whoever hears of alerts has been told that it is over: it is not resolved a second time."""
+    """Receivers know that it is over: it is not resolved a second time."""
     (told,) = story.alerts
     assert overhear(story, lifecycle.resolved(told, story.now_ms)) == []
     story.wait_until("2026-11-01T00:00:01Z")
@@ -149,7 +149,7 @@ def lag_told() -> tuple[State, Alert]:
 
 
 def test_a_pipeline_alert_survives_a_restart() -> None:
-    """It is not told again while it lasts, even into another hour, and resolved when it is over."""
+    """It does not fire again while it lasts, even into another hour, and is resolved when over."""
     _, alert = lag_told()
     memory = RestoredState()
     memory.add_alert(alert)
@@ -166,7 +166,7 @@ def test_a_pipeline_alert_survives_a_restart() -> None:
 
 
 def test_a_foreign_pipeline_alert_is_resolved_by_the_next_look() -> None:
-    """Nothing lags: what a replaced controller told of it is over."""
+    """Nothing lags: a replaced controller's alert about it is over."""
     _, alert = lag_told()
     state = engine.start(2, RuleSet(), alert.starts_at_ms)
     state, effects = engine.step(state, AlertSeen(alert), alert.starts_at_ms)

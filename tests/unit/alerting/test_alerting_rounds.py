@@ -1,4 +1,4 @@
-"""The stroke of an hour: every scope needs new baselines, and no throttle waits for them."""
+"""On the hour every scope needs new baselines, and no throttle waits for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probes of the pipeline: what is measured, what is told, and when it is over."""
+"""Health checks of the pipeline: what is measured, what fires, and when it is over."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_lane_that_no_relay_names_is_not_missed() -> None:
 
 
 def test_tokens_that_cost_nothing_are_told_of_keys_with_a_price() -> None:
-    """Without a price it is `unpriced`, told of the organisation; below the limit it is nothing."""
+    """Without a price it is `unpriced`, fired for the organisation; below the limit it is nothing."""
     state = engine.start(1, RuleSet(), NOW_MS)
     totals = counted("key:acme/free", HOUR_START_MS, 0, tokens=100_000)
     add(totals, "key:acme/few", HOUR_START_MS, 0, tokens=99_999)
