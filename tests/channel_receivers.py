@@ -1,4 +1,4 @@
-"""Slack, PagerDuty and Alertmanager as far as their published rules go: they refuse what those do.
+"""Slack, Teams, PagerDuty and Alertmanager as far as their published rules go: they refuse what those do.
 
 Each is a path of a `Receiver`; the answer after the script is the real one's word for success.
 """
@@ -13,11 +13,20 @@ from tests.webhook_receiver import Answer, Received, Receiver
 PAGERDUTY_KEY = "0123456789abcdef0123456789abcdef"
 BEARER = "alertmanager-token"
 _PAGERDUTY_BYTES_MAX = 512 * 1024
+# 28 KB are documented; connectors have answered 413 from here on.
+_TEAMS_BYTES_MAX = 21_000
 
 
 def slack(receiver: Receiver, path: str, *answers: Answer) -> str:
     """The URL of an incoming webhook."""
     receiver.judges[path] = _slack
+    return receiver.url(path, *answers)
+
+
+def teams(receiver: Receiver, path: str, *answers: Answer) -> str:
+    """The URL of a workflow that posts to a channel; a connector's, where answers are scripted."""
+    usual = None if answers else Answer(202)
+    receiver.judges[path] = lambda request: _teams_refusal(request) or usual
     return receiver.url(path, *answers)
 
 
@@ -61,6 +70,32 @@ def _texts(block: dict[str, Any]) -> list[str]:
     if block["type"] == "context":
         return [element["text"] for element in block["elements"]]
     return [block["text"]["text"]]
+
+
+def _teams_refusal(request: Received) -> Answer | None:
+    document = json.loads(request.body)
+    if len(request.body) > _TEAMS_BYTES_MAX:
+        return Answer(413)
+    attachments = document.get("attachments", [])
+    if document.get("type") != "message" or len(attachments) != 1:
+        return Answer(400, body=b'{"error":{"code":"TriggerInputSchemaMismatch"}}')
+    card = attachments[0]["content"]
+    faults = [
+        attachments[0]["contentType"] != "application/vnd.microsoft.card.adaptive",
+        card["type"] != "AdaptiveCard",
+        tuple(map(int, card["version"].split("."))) > (1, 4),
+        not card["body"],
+        any(not text for block in card["body"] for text in card_texts(block)),
+    ]
+    return Answer(400) if any(faults) else None
+
+
+def card_texts(block: dict[str, Any]) -> list[str]:
+    """The texts of an element of a card."""
+    if block["type"] == "RichTextBlock":
+        return [run["text"] for run in block["inlines"] if run["type"] == "TextRun"]
+    assert block["type"] == "TextBlock"
+    return [block["text"]]
 
 
 def _pagerduty(request: Received) -> Answer:

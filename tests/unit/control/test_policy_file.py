@@ -318,7 +318,7 @@ _REFUSALS: list[tuple[str, str, str, str, str]] = [
     ("channel-severity", "min_severity: warning", "min_severity: loud",
      "notify.channels[ops].min_severity", "'info', 'warning', 'error' or 'critical'; got 'loud'"),
     ("channel-type", "type: webhook", "type: pigeon", "notify.channels[ops].type",
-     "must be 'webhook', 'slack', 'pagerduty', 'email' or 'alertmanager'; got 'pigeon'"),
+     "must be 'webhook', 'slack', 'pagerduty', 'email', 'alertmanager' or 'teams'; got 'pigeon'"),
     ("channel-secret", "METERLINE_OPS_SECRET", "whsec_c2VjcmV0", "notify.channels[ops].secret_env",
      "must be the name of an environment variable"),
 ]  # fmt: skip
