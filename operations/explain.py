@@ -7,9 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
-from meterline.reports.decisions import StoredAlert, StoredCommand
+from meterline.backends.clickhouse.client import Client
+from meterline.control.store import read_policies
+from meterline.operations.pipeline import Pipeline
+from meterline.reports.decisions import (
+    StoredAlert,
+    StoredCommand,
+    read_alerts,
+    read_commands,
+    read_objects,
+)
 from meterline.schemas.manual import (
     OVERRIDE_PREFIX,
     THROTTLE_PREFIX,
@@ -40,6 +50,46 @@ class Explanation(NamedTuple):
     """The role that can end it, and how."""
     orders: tuple[str, ...]
     version: str
+
+
+class ScopeExplanations(NamedTuple):
+    """A scope and everything above it, and the alerts of all of them, the newest first."""
+
+    scopes: Sequence[Explanation]
+    alerts: Sequence[StoredAlert]
+
+
+def explain_scopes(
+    pipeline: Pipeline, scope: str, at_ms: int, *, past: bool = False
+) -> ScopeExplanations:
+    """Explain a scope and everything above it.
+
+    Args:
+        pipeline: whose policy, commands and alerts are read.
+        scope: its spelling.
+        at_ms: the time to explain, UTC ms.
+        past: read the policies of that time from the audit log; else those published now.
+
+    Raises:
+        ScopeError: no scope.
+        KafkaClientError: the published policy cannot be read.
+        ClickHouseError: the store does not answer, or refuses.
+    """
+    with closing(Client(pipeline.clickhouse)) as client:
+        # The topic holds only what is published now; the audit log every change.
+        policies = (
+            past_objects(scope, lambda names: read_objects(client, names, at_ms))
+            if past
+            else read_policies(pipeline.kafka("explain"))
+        )
+        scopes = chain_of(scope, policies)
+        return ScopeExplanations(
+            [
+                explain_scope(each, read_commands(client, each, at_ms), policies, at_ms)
+                for each in scopes
+            ],
+            read_alerts(client, scopes, at_ms),
+        )
 
 
 def past_objects(

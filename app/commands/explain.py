@@ -16,17 +16,9 @@ from meterline.app.commands.tables import TerminalTable, labelled_lines
 from meterline.app.commands.times import minute_text, short_minute_text, time_ms
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
-from meterline.app.wiring import clickhouse_config, kafka_config
-from meterline.backends.clickhouse.client import Client
-from meterline.control import manual as manual_control
-from meterline.operations.explain import (
-    Explanation,
-    chain_of,
-    explain_scope,
-    explanation_json,
-    past_objects,
-)
-from meterline.reports.decisions import StoredAlert, read_alerts, read_commands, read_objects
+from meterline.app.wiring import pipeline
+from meterline.operations.explain import Explanation, explain_scopes, explanation_json
+from meterline.reports.decisions import StoredAlert
 
 _out = Console(highlight=False)
 
@@ -42,32 +34,16 @@ def explain(
 
     The scopes above it are explained too: a request is decided by all of them.
     """
-    settings = load_settings(data)
     at_ms = time_ms(at) if at else now_ms()
-    client = Client(clickhouse_config(settings))
-    try:
-        # The topic knows only what is published now; the audit log every change.
-        policies = (
-            past_objects(scope, lambda names: read_objects(client, names, at_ms))
-            if at
-            else manual_control.read(kafka_config(settings, "explain"))
-        )
-        scopes = chain_of(scope, policies)
-        explained = [
-            explain_scope(each, read_commands(client, each, at_ms), policies, at_ms)
-            for each in scopes
-        ]
-        alerts = read_alerts(client, scopes, at_ms)
-    finally:
-        client.close()
+    found = explain_scopes(pipeline(load_settings(data)), scope, at_ms, past=bool(at))
     if json_output:
-        print_json(explanation_json(at_ms, explained, alerts))
+        print_json(explanation_json(at_ms, found.scopes, found.alerts))
         return
-    for one in explained:
+    for one in found.scopes:
         show(_out, one)
-    if alerts:
+    if found.alerts:
         _out.print("[bold]alerts[/], the newest first")
-        _out.print(alerts_table(alerts))
+        _out.print(alerts_table(found.alerts))
 
 
 def show(out: Console, one: Explanation) -> None:
