@@ -6,5 +6,5 @@ import time
 
 
 def now_ms() -> int:
-    """The present time in UTC milliseconds."""
+    """Now, in UTC milliseconds."""
     return time.time_ns() // 1_000_000

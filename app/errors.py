@@ -1,7 +1,7 @@
 """The error boundary of the command line: every expected failure becomes a line and an exit code.
 
     MeterlineError   its message (`schemas.errors`)
-    EmbeddedError    its message: the embedded servers know nothing of ours, and have their own root
+    EmbeddedError    its message: `embedded` imports no other package, and has its own error root
     OSError          what to do about a full disk, a taken port, a missing permission
 Anything else is a defect and keeps its traceback.
 """

@@ -2,7 +2,7 @@
 
 Every job looks up by itself what is due, so a run too many changes nothing. A month that was
 refused is tried again by `close-retry`; the reasons stand in closed_periods and in the log. It runs
-at every start too, as does `push`: a close or a delivery that was killed goes on at once.
+at every start too, as does `push`: a close or a delivery that was killed resumes at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.metrics import Metric
 
 CLOSE_RETRY_SECONDS = 900
-"""Lag and drift heal by themselves in minutes; people mend a mapping in hours."""
+"""Lag and drift clear within minutes; an accountant corrects a mapping within hours."""
 PUSH_SECONDS = 600
 """The receiver that was away is asked again this often."""
 ACTOR = "scheduler"
@@ -90,13 +90,13 @@ def close_due(settings: Settings, at_ms: int) -> None:
         if settings.crash_at == f"{CRASH_PREFIX}{step}":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with close_dependencies(pipeline(settings), on_step) as doors:
-        policy = mapping_of(doors.policies()).finance
-        ledger = read_ledger(doors.client)
-        stored = read_months_with_events(doors.client, settings.time_zone)
+    with close_dependencies(pipeline(settings), on_step) as dependencies:
+        policy = mapping_of(dependencies.policies()).finance
+        ledger = read_ledger(dependencies.client)
+        stored = read_months_with_events(dependencies.client, settings.time_zone)
         for month in due_months(stored, ledger, policy, settings.time_zone, at_ms):
             try:
-                result = close_month(doors, month.name, now_ms(), actor=ACTOR)
+                result = close_month(dependencies, month.name, now_ms(), actor=ACTOR)
             except CloseBusyError:
                 _log.info("close.busy", period=month.name)
                 return
@@ -114,14 +114,14 @@ def push_due(
     target = _finance_policy(settings).push
     if target is None:
         return PushReport()
-    door = WebhookClient()
+    webhook = WebhookClient()
     client = Client(clickhouse_config(settings))
     try:
-        doors = PushDependencies(client, door.post, secret, now_ms, stop.wait)
-        return push_closed(doors, read_ledger(client), target, period)
+        dependencies = PushDependencies(client, webhook.post, secret, now_ms, stop.wait)
+        return push_closed(dependencies, read_ledger(client), target, period)
     finally:
         client.close()
-        door.close()
+        webhook.close()
 
 
 def _finance_policy(settings: Settings) -> FinancePolicy:

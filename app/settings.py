@@ -1,4 +1,4 @@
-"""Settings: what the environment says, checked all at once.
+"""Settings: read from the environment, validated all at once.
 
 Every variable begins with `METERLINE_`; sections are joined by two underscores:
 `METERLINE_KAFKA__BOOTSTRAP=broker:9092`. A command that talks to a pipeline started by
@@ -33,7 +33,7 @@ DEPRECATED_EMBEDDED = "tansu"
 
 
 class BrokerKind(StrEnum):
-    """Which broker answers: some protocol features are missing in the embedded one."""
+    """Kind of the broker: the embedded one lacks some features of the protocol."""
 
     KAFKA = "kafka"
     EMBEDDED = "embedded"
@@ -93,7 +93,7 @@ class ClickHouseSection(BaseModel):
 
 
 class ReportsSection(BaseModel):
-    """Where closed months stand, and who may fetch them."""
+    """Directory of the closed months, and the pull endpoint that serves them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -109,7 +109,7 @@ class ReportsSection(BaseModel):
 
 
 class Settings(BaseSettings):
-    """All of it; the defaults are those of one machine."""
+    """All settings; the defaults are those of one machine."""
 
     model_config = SettingsConfigDict(
         env_prefix=VARIABLE_PREFIX, env_nested_delimiter=SECTION_DELIMITER, extra="forbid"
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     """Rate card files, later ones override; the shipped catalogue comes before them."""
     data_dir: Path = DEFAULT_DATA_DIR
     log_epoch: int = Field(default=0, ge=0, le=1_023)
-    """Generation of the Kafka log: raise it by one when a cluster was lost and begins anew."""
+    """Generation of the Kafka log: raise it by one when a cluster was lost and starts empty."""
     log_format: str = Field(default="console", pattern="^(console|json)$")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     metrics_port: int = Field(default=0, ge=0, le=65_535)
@@ -288,7 +288,7 @@ SECRET_BYTES_MAX = 16_384
 def secret(name: str) -> str | None:
     """A secret named in policy, such as a webhook's signing key; None if it is not set.
 
-    Where NAME_FILE is set instead of NAME, the file it names holds the secret: read anew each
+    Where NAME_FILE is set instead of NAME, the file it names holds the secret: read again each
     time, so that a rotated one needs no restart.
     """
     value = os.environ.get(name)
@@ -303,7 +303,7 @@ def secret(name: str) -> str | None:
 
 
 def base_environment() -> dict[str, str]:
-    """The environment that worker processes inherit, without our own settings."""
+    """The environment that worker processes inherit: no METERLINE_ setting, but the secrets."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -26,7 +26,7 @@ from meterline.streams.transport import SpendProducer
 
 log = structlog.get_logger()
 
-# The table holds some 100,000 objects that live long: looking at all of them every 700 new ones
+# The table holds some 100,000 objects that live long: traversing all of them at every 700 new ones
 # (the default) would take a tenth of the time.
 GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -40,14 +40,14 @@ def run_streams(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Mete
     """Run a streams worker until SIGTERM or SIGINT; blocks.
 
     Args:
-        settings: where, and with which limits.
+        settings: brokers, limits and intervals.
         rate: prices an event: (cost in nano-USD, whether a price was found).
-        clock: the present time.
-        meter: where the metrics go.
+        clock: now, in UTC milliseconds.
+        meter: receives the metrics.
 
     Returns:
         0 after a clean drain. A failure does not return: the process ends with a status that
-        tells a supervisor to start it again (70: failed, 75: fenced itself).
+        makes a supervisor start it again (70: failed, 75: fenced itself).
 
     Raises:
         UnknownFailpointError: `settings.crash_at` names no failpoint.
@@ -75,11 +75,13 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
         # It waits for the group or the changelog, and has not counted anything yet.
         _leave("worker.stopped")
     if starting.exception() is not None:
-        end_process(FAILED_STATUS, "worker.failed", error=_told(settings, starting.exception()))
+        end_process(
+            FAILED_STATUS, "worker.failed", error=_explained(settings, starting.exception())
+        )
     await stopping
     log.info("worker.draining")
     loop.call_later(settings.stop_timeout_ms / 1000, _give_up, streams)
-    # The flusher goes on while Faust stops: Faust waits for the acknowledgements it makes.
+    # The flusher keeps running while Faust stops: Faust waits for the acknowledgements it makes.
     await app.stop()
     flushing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -88,7 +90,7 @@ async def _run(settings: StreamsSettings, rate: Rate, clock: Clock, meter: Meter
     return 0
 
 
-def _told(settings: StreamsSettings, error: BaseException | None) -> str:
+def _explained(settings: StreamsSettings, error: BaseException | None) -> str:
     if isinstance(error, KafkaConnectionError):
         return (
             f"no Kafka broker answers at {settings.bootstrap}: start the broker, or correct the "
@@ -109,7 +111,7 @@ async def _flush(streams: Streams) -> None:
 
 
 def _give_up(streams: Streams) -> None:
-    """The drain takes too long: Faust waits for a rebalance, or for a broker that is gone."""
+    """The drain takes too long: Faust waits for a rebalance, or for a broker that is down."""
     if streams.flusher.idle:
         # Everything counted is durable; only the commit may be missing, which is a longer replay.
         _leave("worker.stopped_undrained")

@@ -21,7 +21,7 @@ from typing_extensions import override
 from meterline.schemas.metrics import Metric
 
 PREFIX = "meterline_"
-# Drivers tell every reconnect; what matters of it reaches our own log as a mapped error.
+# Drivers log every reconnect; what matters of it is logged by Meterline as a mapped error.
 QUIET = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "clickhouse_connect", "urllib3")
 
 
@@ -31,8 +31,8 @@ def set_up_logging(
     """Send everything to standard error.
 
     Args:
-        worker: who speaks; in every JSON line.
-        level: the least that is shown.
+        worker: name of the process, in every JSON line.
+        level: the lowest level that is shown.
         style: `console` or `json`.
         drivers: show the drivers' errors as well. For workers, which outlive a broker's absence;
             a command ends with a line of its own that says the same.
@@ -66,34 +66,34 @@ def set_up_logging(
     quiet = logging.ERROR if drivers else logging.CRITICAL
     for name in QUIET:
         logging.getLogger(name).setLevel(quiet)
-    # A driver tries an address that does not answer several times a second, and tells of each.
+    # A driver tries an address that does not answer several times a second, and logs each attempt.
     for handler in logging.getLogger().handlers:
         handler.addFilter(Sparse())
 
 
 class Sparse(logging.Filter):
-    """Lets each of the drivers say one thing in ten seconds."""
+    """Passes at most one record of each driver in ten seconds."""
 
     SILENCE_SECONDS = 10.0
 
     def __init__(self) -> None:
-        """Nobody has spoken yet."""
+        """Start with no record seen."""
         super().__init__()
-        self._spoke: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the record is shown."""
+        """Return whether the record is shown."""
         driver = record.name.partition(".")[0]
         if driver not in QUIET:
             return True
         # Every close of a client cancels its refresh under way, which kafka-python calls an error.
         if record.getMessage().endswith("failed Cancelled"):
             return False
-        last = self._spoke.get(driver)
+        last = self._shown.get(driver)
         if last is not None and record.created - last < self.SILENCE_SECONDS:
             return False
-        self._spoke[driver] = record.created
+        self._shown[driver] = record.created
         return True
 
 
@@ -128,7 +128,7 @@ class PrometheusMeter:
         self._gauges[metric].labels(self._worker).set(value)
 
     def ready(self) -> bool:
-        """Whether the worker said that it has caught up."""
+        """Whether the worker has reported that it has caught up."""
         return (self.registry.get_sample_value(f"{PREFIX}ready", {"worker": self._worker}) or 0) > 0
 
 
@@ -153,7 +153,7 @@ class MetricsServer:
                 self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                # Who asked may have lost patience: that is no event either.
+                # A scraper may have hung up after its timeout: that is no event either.
                 with contextlib.suppress(ConnectionError):
                     self.wfile.write(body)
 
@@ -169,10 +169,10 @@ class MetricsServer:
         )
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start serving."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
+        """Stop serving and free the port."""
         self._server.shutdown()
         self._server.server_close()

@@ -23,7 +23,7 @@ stamina.instrumentation.set_on_retry_hooks(())
 
 
 def kafka_config(settings: Settings, client: str) -> KafkaConfig:
-    """The door's configuration for one client of this process."""
+    """The Kafka configuration for one client of this process."""
     section = settings.kafka
     security: dict[str, str] = {}
     if section.security_protocol != "PLAINTEXT":
@@ -47,7 +47,7 @@ def kafka_config(settings: Settings, client: str) -> KafkaConfig:
 
 
 def clickhouse_config(settings: Settings) -> ClickHouseConfig:
-    """The door's configuration."""
+    """The configuration of the ClickHouse client."""
     section = settings.clickhouse
     return ClickHouseConfig(
         host=section.host,

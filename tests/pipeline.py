@@ -48,7 +48,7 @@ class Pipeline:
         return runtime
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `meterline ARGUMENTS` as a person would."""
+        """Run `meterline ARGUMENTS` as an operator would."""
         done = run_cli(*arguments, data_dir=self.data_dir)
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
@@ -72,7 +72,7 @@ class Pipeline:
 
 
 def eventually(question: Callable[[], Answer | None], what: str) -> Answer:
-    """The first answer that is true or not empty, of something that other processes bring about."""
+    """The first answer that is true or not empty, of a question that other processes decide."""
     deadline = time.monotonic() + SOON_SECONDS
     while not (answer := question()):
         assert time.monotonic() < deadline, f"in vain: {what}"
@@ -105,7 +105,7 @@ def run_cli(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment without anybody's METERLINE_ settings, wide enough not to wrap lines."""
+    """This environment without METERLINE_ settings, wide enough not to wrap lines."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("METERLINE_")}
     return {**kept, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", **(more or {})}
 

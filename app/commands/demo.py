@@ -83,7 +83,7 @@ def demo(
         options = StackOptions(folder / "data", kafka=kafka.value, policy=sample_policy())
         stack = Stack(options, log, lambda line: _out.print(f"[dim]        {line}[/]"))
         try:
-            _tell(stack, folder, stop, keep=data is None)
+            _play(stack, folder, stop, keep=data is None)
             if not once and not stop.is_set():
                 _keep_serving(stack, stop)
         finally:
@@ -105,7 +105,7 @@ def _directory(data: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell(stack: Stack, folder: Path, stop: threading.Event, *, keep: bool) -> None:
+def _play(stack: Stack, folder: Path, stop: threading.Event, *, keep: bool) -> None:
     _out.print(Rule("Meterline: one budget, from the first request to the proof", align="left"))
     stack.start()
     _out.print(_processes(stack))
@@ -141,7 +141,7 @@ def _traffic(stack: Stack, story: Story, feed: Feed) -> None:
         feed.start_relay(name, arguments, environment)
     story.until(lambda seen: seen.ready >= set(RELAYS), "both relays to start", READY_SECONDS)
     story.restart_clock()
-    story.tell(
+    story.line(
         "cyan",
         "TRAFFIC",
         f"{len(RELAYS)} relays, {REQUESTS_PER_SECOND * len(RELAYS):.0f} requests per second of "
@@ -160,7 +160,7 @@ def _crossing(story: Story) -> None:
     admitted, refused = story.seen.totals()
     story.during(LOOK_SECONDS)
     admitted_then, refused_then = story.seen.totals()
-    story.tell(
+    story.line(
         "bold",
         "ISOLATION",
         departments_line(admitted_then - admitted, refused_then - refused, HERO)
@@ -172,7 +172,7 @@ def _recovery(stack: Stack, story: Story, folder: Path) -> None:
     raised = folder / "raised.yaml"
     raised.write_text(_raised_policy(), encoding="utf-8")
     changes = planned(pipeline(stack.settings), raised)
-    story.tell("cyan", "POLICY", f"{HERO}'s budget is raised: {changes[0]}")
+    story.line("cyan", "POLICY", f"{HERO}'s budget is raised: {changes[0]}")
     publish(
         kafka_config(stack.settings, "demo"),
         changes,
@@ -203,30 +203,30 @@ def _proof(stack: Stack, story: Story, feed: Feed) -> None:
     sent = [story.seen.done[name] for name in RELAYS]
     events = sum(one["events"] for one in sent)
     cost = sum(one["cost_nano_usd"] for one in sent)
-    story.tell("cyan", "STOPPED", f"the relays sent {spend_line(events, cost)}")
+    story.line("cyan", "STOPPED", f"the relays sent {spend_line(events, cost)}")
     proof = prove(stack.settings, events, cost, PROOF_SECONDS)
-    _say_proof(story, proof)
+    _print_proof(story, proof)
     _out.print(departments_table(gather(pipeline(stack.settings), (), now_ms())))
     if not proof.equal:
         raise typer.Exit(1)
 
 
-def _say_proof(story: Story, proof: Proof) -> None:
-    story.tell("cyan", "COUNTED", f"streams     {spend_line(*proof.streams)}")
-    story.tell("cyan", "COUNTED", f"ClickHouse  {spend_line(*proof.clickhouse)}")
+def _print_proof(story: Story, proof: Proof) -> None:
+    story.line("cyan", "COUNTED", f"streams     {spend_line(*proof.streams)}")
+    story.line("cyan", "COUNTED", f"ClickHouse  {spend_line(*proof.clickhouse)}")
     if proof.equal:
-        story.tell("bold green", "EXACT", "three counts, no difference: not one nano-dollar")
+        story.line("bold green", "EXACT", "three counts, no difference: not one nano-dollar")
     else:
-        story.tell("bold red", "DIFFERENT", f"by {usd_display(proof.difference_nano_usd, 9)}")
+        story.line("bold red", "DIFFERENT", f"by {usd_display(proof.difference_nano_usd, 9)}")
 
 
 def _month_end(stack: Stack, story: Story, *, keep: bool) -> None:
     """Close last month, show its bill, and say where its files are."""
     month = last_month(stack.settings)
     sent = send_last_month(stack.settings, month, SEED)
-    story.tell("cyan", "LATE", f"{sent:,} events of {month.name} arrive, as after an outage")
+    story.line("cyan", "LATE", f"{sent:,} events of {month.name} arrive, as after an outage")
     result = close_last_month(stack.settings, month)
-    story.tell(
+    story.line(
         "bold green",
         "CLOSED",
         f"{month.name}, revision {result.revision}: manifest {result.manifest_sha256[:12]}",
@@ -244,7 +244,7 @@ def _keep_serving(stack: Stack, stop: threading.Event) -> None:
     program = Path(sys.argv[0]).name
     server = f"http://{settings.clickhouse.host}:{settings.clickhouse.port}/"
     _out.print(Rule(align="left"))
-    _out.print("The pipeline goes on until Ctrl-C. Try, in another terminal:")
+    _out.print("The pipeline runs until Ctrl-C. Try, in another terminal:")
     _out.print(f"  {program} status --data {settings.data_dir}")
     _out.print(f"  {program} replay --format synthetic --speed 60 --data {settings.data_dir}")
     _out.print(f"  curl '{server}' --data '{_SAMPLE_QUERY}'")

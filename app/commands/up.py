@@ -28,7 +28,7 @@ from meterline.schemas.errors import UserError
 _out = Console(highlight=False, soft_wrap=True)
 KAFKA_PORT = 19_092
 CLICKHOUSE_PORT = 18_123
-REPLAY_GRACE_SECONDS = 20  # it drains its emitters; more means the broker is gone
+REPLAY_GRACE_SECONDS = 20  # it drains its emitters; more means the broker is down
 
 
 class KafkaChoice(StrEnum):
@@ -130,7 +130,7 @@ def sample_policy() -> Path:
 
 
 def ready_line(runtime: Runtime, data_dir: Path) -> str:
-    """What a person (or a script that waits for "ready") reads."""
+    """The line for the operator, and for a script that waits for "ready"."""
     return (
         f"[bold green]ready[/] kafka={runtime.bootstrap} "
         f"clickhouse=http://{runtime.clickhouse_host}:{runtime.clickhouse_port} "
@@ -143,7 +143,7 @@ def _start_replay(
 ) -> subprocess.Popen[bytes]:
     """A process of its own, as a fleet of relays would be."""
     arguments = ["--format", trace_format, "--speed", str(speed), "--data", str(data)]
-    return subprocess.Popen(  # noqa: S603 - our own command
+    return subprocess.Popen(  # noqa: S603 - a command of this package
         [sys.executable, "-m", "meterline.app.cli", "replay", str(trace), *arguments],
         env=base_environment(),
         start_new_session=True,

@@ -12,7 +12,7 @@ from meterline.app.settings import Settings, load_settings
 from meterline.app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
 from meterline.app.workers import Worker
 
-# What is asked for under a worker's name and is no worker.
+# Commands under a worker's name that run something else.
 SUBCOMMANDS: Mapping[str, Mapping[str, Lazy]] = {
     "alerts": {
         "route": Lazy("meterline.app.commands.routes", "alerts_route"),

@@ -4,7 +4,7 @@
     then      topics, tables, policy        (this process, before order 1)
     order 1   streams, sink, alerts, notify, reports
 
-Stopping goes the other way round, so that workers drain into servers that still answer.
+Stopping is in the reverse order, so that workers drain into servers that still answer.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ SINK_POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What `up` was asked for; port 0 picks a free one."""
+    """The options of `up`; port 0 picks a free one."""
 
     data_dir: Path
     kafka: str = BrokerKind.EMBEDDED.value
     """`embedded` or `apache`."""
     policy: Path | None = None
     sample_policy: bool = False
-    """`policy` was not asked for: it yields to one that was published before."""
+    """`policy` is the shipped sample: it yields to a policy that was published before."""
     kafka_port: int = 0
     clickhouse_port: int = 0
     usage_partitions: int = 4
@@ -75,23 +75,23 @@ class StackOptions:
     time_zone: str = "UTC"
     log_level: str = "info"
     environment: Mapping[str, MutableMapping[str, str]] = field(default_factory=dict)
-    """More environment variables of a worker, by its name; read anew whenever it is started."""
+    """Further environment variables of a worker process, by its name; read at each of its starts."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 class Stack:
     """Servers and workers of one data directory."""
 
-    def __init__(self, options: StackOptions, log: TextIO, say: Callable[[str], None]) -> None:
-        """Nothing is started yet.
+    def __init__(self, options: StackOptions, log: TextIO, progress: Callable[[str], None]) -> None:
+        """Create a stopped stack.
 
         Args:
             options: what to run.
-            log: where the output of every process goes, line by line.
-            say: tells a person what is going on.
+            log: receives the output of every process, line by line.
+            progress: receives one line of progress for the operator.
         """
         self.options = options
-        self._say = say
+        self._progress = progress
         self._log = log
         self._lock: TextIO | None = None
         self._ports: dict[str, int] = {}
@@ -148,7 +148,9 @@ class Stack:
                 for topic in (Topic.USAGE_EVENTS, *KEPT_TOPICS):
                     while sum((admin.group_lag(Group.SINK, topic) or {}).values()):
                         if time.monotonic() > deadline:
-                            self._say("the sink is behind: some events are lost with the broker")
+                            self._progress(
+                                "the sink is behind: some events are lost with the broker"
+                            )
                             return
                         time.sleep(SINK_POLL_SECONDS)
             finally:
@@ -193,23 +195,23 @@ class Stack:
         )
 
     def _set_up(self, order: int) -> None:
-        """Between the servers and the workers: what every worker takes for granted."""
+        """Create what every worker needs, once the servers run and before the workers start."""
         if order != WORKERS:
             return
-        self._say("servers answer; creating topics and tables")
+        self._progress("servers answer; creating topics and tables")
         apply_topics(pipeline(self.settings))
         apply_migrations(pipeline(self.settings))
         self._rebuild()
         self._publish_policy()
-        self._say("starting the workers")
+        self._progress("starting the workers")
 
     def _rebuild(self) -> None:
-        """A broker that forgot everything is told by ClickHouse."""
+        """Restore the state of a broker that lost its log, from ClickHouse."""
         if not is_needed(pipeline(self.settings)):
             return
-        self._say("the log is new: restoring its state from ClickHouse")
-        report = rebuild(pipeline(self.settings), now_ms(), self._say)
-        self._say(
+        self._progress("the log is new: restoring its state from ClickHouse")
+        report = rebuild(pipeline(self.settings), now_ms(), self._progress)
+        self._progress(
             f"restored {report.totals:,} totals of {report.events:,} events in "
             f"{report.seconds:.1f} s"
         )
@@ -228,14 +230,14 @@ class Stack:
         changes = planned(pipeline(self.settings), path)
         reason = f"start with {path.name}"
         publish(kafka, changes, actor="up", reason=reason, at_ms=now_ms())
-        self._say(f"policy: {len(changes)} objects published")
+        self._progress(f"policy: {len(changes)} objects published")
 
     def _servers(self, kafka_port: int, clickhouse_port: int) -> Iterator[ProcessSpec]:
         data_dir = self.options.data_dir
         if self.options.kafka == BrokerKind.EMBEDDED.value:
             argv = broker_argv(kafka_port)
         else:
-            self._say("Apache Kafka: resolving its jars (once)")
+            self._progress("Apache Kafka: resolving its jars (once)")
             (data_dir / "kafka").mkdir(exist_ok=True)
             argv = prepare(data_dir / "kafka", kafka_port)
         yield ProcessSpec(

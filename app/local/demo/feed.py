@@ -19,7 +19,7 @@ from meterline.schemas.topics import Topic
 
 TOPICS = (Topic.ALERTS, Topic.THROTTLE_COMMANDS, Topic.THROTTLE_ACKS)
 POLL_SECONDS = 0.2
-# A demonstration has thousands of facts; were nobody reading, the oldest matter least.
+# A demonstration has thousands of facts; without a reader, newer ones beyond this are dropped.
 FACTS_MAX = 100_000
 RELAY_STOP_SECONDS = 20.0  # its own drain takes up to 15
 
@@ -39,7 +39,7 @@ class Feed:
     """Collects facts from a topic reader's thread and one thread per relay."""
 
     def __init__(self, kafka: KafkaConfig) -> None:
-        """Nothing is read before `start`."""
+        """Create a feed that reads nothing before `start`."""
         self._facts: queue.Queue[Fact] = queue.Queue(FACTS_MAX)
         self._stop = threading.Event()
         self._kafka = kafka
@@ -52,7 +52,7 @@ class Feed:
 
     def start_relay(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         """Start a relay process and follow its reports."""
-        process = subprocess.Popen(  # noqa: S603 - our own module
+        process = subprocess.Popen(  # noqa: S603 - a module of this package
             [
                 sys.executable,
                 "-m",

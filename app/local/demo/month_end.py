@@ -37,17 +37,17 @@ POLL_SECONDS = 0.5
 RELAY = "relay-late"
 ORGANISATION = "acme"
 KEPT_DIRECTORY = DEFAULT_DATA_DIR / "demo"
-"""Where the closed month goes when the demonstration forgets its data."""
+"""Directory of the closed month when the demonstration deletes its data."""
 BAR_CELLS = 16
 
 
 def last_month(settings: Settings) -> Month:
-    """The month that the act is about."""
+    """The month that is closed: the last one before now."""
     return month_before(month_at(now_ms(), settings.time_zone), settings.time_zone)
 
 
 def send_last_month(settings: Settings, month: Month, seed: int) -> int:
-    """Send the events of a month through a relay client; how many were taken."""
+    """Send the events of a month through a relay client; the number accepted."""
     run = f"demo-late-{now_ms():x}"
     step_ms = (month.end_ms - month.start_ms) // EVENTS
     assigner = Assigner(organisation=ORGANISATION, keys=200, departments=8, seed=seed)
@@ -73,9 +73,9 @@ def close_last_month(settings: Settings, month: Month) -> CloseResult:
         UserError: it was refused until the time was over; the message says why.
     """
     deadline = time.monotonic() + CLOSE_SECONDS_MAX
-    with close_dependencies(pipeline(settings), lambda _step: None) as doors:
+    with close_dependencies(pipeline(settings), lambda _step: None) as dependencies:
         while True:
-            result = close_month(doors, month.name, now_ms(), actor="demo", early=True)
+            result = close_month(dependencies, month.name, now_ms(), actor="demo", early=True)
             if result.outcome is not CloseOutcome.REFUSED:
                 return result
             if time.monotonic() > deadline:
@@ -86,7 +86,7 @@ def close_last_month(settings: Settings, month: Month) -> CloseResult:
 
 
 def keep_closed(directory: Path) -> Path:
-    """Copy a closed month out of a directory that will be forgotten; where to.
+    """Copy a closed month out of a directory that will be deleted; the new directory.
 
     The last demonstration's copy is replaced.
     """

@@ -39,7 +39,7 @@ class Proof:
 
 
 def prove(settings: Settings, events: int, cost_nano_usd: int, bound_seconds: float) -> Proof:
-    """Count until all agree or the time is over; the last counts."""
+    """Count until all agree or the time is over; the last counts are returned."""
     client = Client(clickhouse_config(settings))
     deadline = time.monotonic() + bound_seconds
     try:

@@ -96,8 +96,8 @@ class RelayNode:
         )
 
     def _note(self, department: str, decision: GateDecision) -> None:
-        """Say when the gate begins to answer a department otherwise for good."""
-        # A share that alternates is told by the tally; only full stops and full starts turn.
+        """Report when the gate's answer to a department has changed for good."""
+        # A share that alternates is in the tally; only full stops and full starts are reported.
         if decision.admission is Admission.REJECT and decision.reason.value == "reduced_share":
             return
         answer = (decision.admission, decision.reason.value)

@@ -1,7 +1,7 @@
 """The story: traffic, thresholds, the breaker, the gate's refusal, recovery, and the proof.
 
 Each act waits for facts, not for time; a bound turns a fact that never comes into an error that
-says which one.
+names it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from meterline.schemas.throttle import (
 )
 from meterline.schemas.topics import Topic
 
-Say = Callable[[str, str, str], None]
-"""Tells one line: (seconds since the traffic began, headline with its colour, text)."""
+PrintLine = Callable[[str, str, str], None]
+"""Prints one line: (seconds since the traffic began, headline with its colour, text)."""
 
 _STATE_COLOURS = {
     BreakerState.CLOSED: "green",
@@ -41,7 +41,7 @@ _SEVERITY_COLOURS = {"info": "cyan", "warning": "yellow", "error": "dark_orange"
 
 @dataclass(slots=True)
 class Seen:
-    """What has been told so far."""
+    """What has been seen so far."""
 
     ready: set[str] = field(default_factory=set)
     refusing: dict[str, set[str]] = field(default_factory=dict)
@@ -64,24 +64,24 @@ class Seen:
 class Story:
     """Turns facts into lines, and waits for the fact that ends an act."""
 
-    def __init__(self, feed: Feed, say: Say) -> None:
+    def __init__(self, feed: Feed, print_line: PrintLine) -> None:
         """Begin with the clock of the story at zero."""
         self.seen = Seen()
         self._feed = feed
-        self._say = say
+        self._print = print_line
         self._began = time.monotonic()
 
     def restart_clock(self) -> None:
         """Zero is when the traffic begins."""
         self._began = time.monotonic()
 
-    def tell(self, colour: str, headline: str, text: str) -> None:
-        """One line of the story."""
+    def line(self, colour: str, headline: str, text: str) -> None:
+        """Print one line of the story."""
         elapsed = time.monotonic() - self._began
-        self._say(f"{elapsed:6.1f}s", f"[{colour}]{headline:<9}[/]", text)
+        self._print(f"{elapsed:6.1f}s", f"[{colour}]{headline:<9}[/]", text)
 
     def until(self, happened: Callable[[Seen], bool], what: str, bound_seconds: float) -> None:
-        """Tell what comes until something has happened.
+        """Print what arrives until something has happened.
 
         Raises:
             UserError: it did not happen within the bound.
@@ -97,7 +97,7 @@ class Story:
                 self._take(fact)
 
     def during(self, seconds: float) -> None:
-        """Tell what comes for some time: the audience looks at the traffic."""
+        """Print what arrives for some time, so that the audience sees the traffic."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             fact = self._feed.next(left)
@@ -123,9 +123,9 @@ class Story:
     def _alert(self, alert: Alert) -> None:
         if alert.status is AlertStatus.RESOLVED:
             self.seen.resolved += 1
-            self.tell("green", "RESOLVED", alert.summary)
+            self.line("green", "RESOLVED", alert.summary)
             return
-        self.tell(_SEVERITY_COLOURS[alert.severity.value], "ALERT", alert.summary)
+        self.line(_SEVERITY_COLOURS[alert.severity.value], "ALERT", alert.summary)
 
     def _command(self, command: ThrottleCommand) -> None:
         self.seen.issued[command.scope, command.epoch, command.seq] = command
@@ -133,7 +133,7 @@ class Story:
         if command.state is before:
             return  # a renewed lease
         self.seen.states[command.scope] = command.state
-        self.tell(
+        self.line(
             _STATE_COLOURS[command.state],
             "BREAKER",
             f"{_short(command.scope)}: {before.value} → {command.state.value} ({command.reason})",
@@ -144,7 +144,7 @@ class Story:
         if command is None or command.state is BreakerState.CLOSED:
             return
         delay = ack.at_ms - command.issued_at_ms
-        self.tell("dim", "ack", f"{ack.relay} applied it {delay} ms after it was decided")
+        self.line("dim", "ack", f"{ack.relay} applied it {delay} ms after it was decided")
 
     def _report(self, report: RelayReport) -> None:
         fields = report.fields
@@ -168,13 +168,13 @@ class Story:
         refusing = self.seen.refusing.setdefault(department, set())
         if fields["admission"] == "admit":
             refusing.discard(relay)
-            self.tell("green", "GATE", f"{relay} admits {department} again")
+            self.line("green", "GATE", f"{relay} admits {department} again")
             return
         refusing.add(relay)
         self.seen.refusal = self.seen.refusal or fields
         retry = fields["headers"].get("Retry-After", "")
         again = f", Retry-After {retry} s" if retry else ""
-        self.tell(
+        self.line(
             "red",
             "GATE",
             f"{relay} refuses {department}'s next request: HTTP {fields['status']}{again}",
@@ -193,7 +193,7 @@ def departments_line(admitted: Counter[str], refused: Counter[str], department: 
 
 
 def spend_line(events: int, cost_nano_usd: int) -> str:
-    """Events and money for people."""
+    """Events and money as an operator reads them."""
     return f"{events:,} events, {usd_display(cost_nano_usd, 4)}"
 
 

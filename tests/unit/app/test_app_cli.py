@@ -1,4 +1,4 @@
-"""The command line loads what it runs, and still knows everything."""
+"""The command line imports only what it runs, and still lists every command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_start_loads_no_driver() -> None:
 
 
 def test_help_lists_every_command_under_its_heading() -> None:
-    """Commands that are loaded on demand are shown with what they say of themselves."""
+    """Commands that are loaded on demand are shown with their help texts."""
     shown = CliRunner().invoke(cli, ["--help"]).stdout
     for name, command in COMMANDS.items():
         assert f"│ {name} " in shown
@@ -41,20 +41,20 @@ def test_sub_commands_are_found_on_demand() -> None:
         assert CliRunner().invoke(cli, [group, name, "--help"]).exit_code == 0
 
 
-def test_an_unknown_command_is_told() -> None:
+def test_an_unknown_command_is_refused() -> None:
     """A misspelt command ends with usage, not with a traceback."""
     done = CliRunner().invoke(cli, ["no-such"])
     assert done.exit_code == 2
     assert "No such command" in done.output
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     """`meterline --version` says which version runs."""
     assert CliRunner().invoke(cli, ["--version"]).stdout.startswith("meterline ")
 
 
 def test_a_failure_is_a_line_and_a_defect_is_none() -> None:
-    """What a person can mend is explained; anything else keeps its traceback."""
+    """What an operator can correct is explained; anything else keeps its traceback."""
     assert explain(UserError("do this")) == "do this"
     assert explain(ZeroDivisionError()) is None
     assert explain(typer.Exit(0)) is None

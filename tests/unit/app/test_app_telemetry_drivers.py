@@ -1,4 +1,4 @@
-"""What the drivers may say in our logs."""
+"""What the drivers may write to the logs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def record(logger: str, message: str, created: float) -> logging.LogRecord:
     return made
 
 
-def test_a_driver_that_repeats_itself_is_heard_once_in_ten_seconds() -> None:
+def test_a_driver_that_repeats_itself_is_shown_once_in_ten_seconds() -> None:
     """A broker that is away fills no log, and is mentioned again while it stays away."""
     sparse = Sparse()
-    heard = [
+    shown = [
         sparse.filter(record(logger, "refused", created))
         for logger, created in (
             ("kafka.net.manager", 100.0),
@@ -25,11 +25,11 @@ def test_a_driver_that_repeats_itself_is_heard_once_in_ten_seconds() -> None:
             ("kafka.net.manager", 111.0),
         )
     ]
-    assert heard == [True, False, True, True]
+    assert shown == [True, False, True, True]
 
 
-def test_our_own_lines_always_pass() -> None:
-    """Only drivers are kept short."""
+def test_lines_of_meterline_always_pass() -> None:
+    """Only records of drivers are dropped."""
     sparse = Sparse()
     assert all(sparse.filter(record("app", "said", 100.0)) for _ in range(3))
 
