@@ -88,9 +88,10 @@ class HealthCheckThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; waits no longer than one request takes."""
+        """End; waits no longer than one request takes, and not at all if it never started."""
         self._stop.set()
-        self._thread.join(CHECK_SECONDS)
+        if self._thread.ident is not None:
+            self._thread.join(CHECK_SECONDS)
 
     def take(self) -> HealthCheckRound | None:
         """The newest round, once."""

@@ -8,13 +8,14 @@ from meterline.alerting.core import engine
 from meterline.alerting.core.pipeline_alerts import inspect
 from meterline.alerting.core.state import HealthChecksSeen, PublishAlert, State
 from meterline.alerting.core.totals import SpendTotals
-from meterline.alerting.health_checks import LagClock
+from meterline.alerting.health_checks import HealthCheckThread, LagClock
 from meterline.alerting.rules.pipeline import (
     PIPELINE,
     HealthCheck,
     HealthCheckKind,
     HealthCheckRound,
 )
+from meterline.backends.kafka.config import KafkaConfig
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import DAY_MS, HOUR_MS
 from meterline.schemas.policy import RuleSet
@@ -62,6 +63,11 @@ def told(state: State, observation: HealthChecksSeen, after_ms: int = 0) -> list
     """What the engine says."""
     _, effects = engine.step(state, observation, NOW_MS + after_ms)
     return [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
+
+
+def test_health_checks_that_never_started_can_be_stopped() -> None:
+    """A worker whose start fails says why, and not that there is no thread to wait for."""
+    HealthCheckThread(KafkaConfig("127.0.0.1:1"), "meterline-streams", lambda: NOW_MS).stop()
 
 
 def test_lag_is_the_age_of_the_oldest_message_that_is_not_counted() -> None:
