@@ -1,4 +1,4 @@
-"""Doors to the outside, one per driver.
+"""Clients of the outside, one per driver.
 
 Owns: the error trees that drivers' exceptions are mapped to.
 Reads: Kafka, ClickHouse and HTTP peers.

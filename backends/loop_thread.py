@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that a server that hangs holds nobody."""
+"""An event loop in a thread of its own, so that a server that hangs blocks no caller."""
 
 from __future__ import annotations
 

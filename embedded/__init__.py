@@ -3,5 +3,5 @@
 Owns: the embedded broker, ClickHouse engine and process supervision.
 Reads: its data directory.
 Writes: its data directory.
-Never: imports anything of ours.
+Never: imports another package of Meterline.
 """

@@ -3,7 +3,7 @@
     python -m meterline.embedded.broker --port N
 
 becomes the broker (exec), so that a supervisor's child is the broker itself. It keeps nothing:
-after a restart every topic is gone.
+after a restart every topic is lost.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
     try:
-        # Tansu ends with status 0 and a panic on a busy port: say it better before.
+        # Tansu ends with status 0 and a panic on a busy port: check it before, with a message that says so.
         require_free_port(port)
         argv = broker_argv(port)
     except EmbeddedError as error:

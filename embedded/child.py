@@ -23,7 +23,7 @@ def main() -> None:
     argv = sys.argv[2:]
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         sys.stderr.write("warning: this process will outlive a killed parent: prctl failed\n")
-    # The parent may have ended before the request was made: then nobody would send the signal.
+    # The parent may have ended before the request was made: then no signal would be sent.
     if os.getppid() != parent_pid:
         raise SystemExit(1)
     os.execvp(argv[0], argv)  # noqa: S606 - the argument vector comes from our own parent

@@ -44,7 +44,7 @@ STATEMENTS_MAX = 64
 BATCH_BYTES = 1024 * 1024
 # A statement's text, its VALUES included; rows in a format are not limited, they are streamed.
 TEXT_BYTES_MAX = 64 * 1024 * 1024
-# As ClickHouse's http_max_uri_size: long SELECTs may stand in the URL.
+# As ClickHouse's http_max_uri_size: the URL may hold a long SELECT.
 URL_BYTES_MAX = 1024 * 1024
 DEFAULT_FORMAT = "TabSeparated"
 
@@ -126,7 +126,7 @@ def read_call(request: web.Request, form: dict[str, str], query_id: str) -> Call
         session=SessionSettings(
             database=fields.get("database", "") or headers.get("X-ClickHouse-Database", ""),
             settings=settings,
-            # As ClickHouse: whoever follows a link must not change anything.
+            # As ClickHouse: following a link must not change anything.
             read_only=request.method == "GET",
         ),
         parameters={
@@ -154,7 +154,7 @@ class Body:
         return self._ended
 
     def skip(self) -> None:
-        """Somebody else has read it (a form)."""
+        """The body was read already (as a form)."""
         self._ended = True
 
     async def batch(self) -> bytes:
@@ -231,7 +231,7 @@ class ClickHouseHttp:
         except (EngineError, BrokenBodyError, UnknownEncodingError, UnicodeDecodeError) as error:
             return self._refusal(as_engine_error(error), query_id)
         except (ConnectionError, web.RequestPayloadError):
-            # The client is gone or speaks no HTTP: the answer is for nobody. Not worth a log line.
+            # The client is gone or speaks no HTTP: no answer can reach it. Not worth a log line.
             return web.Response(status=400)
         finally:
             self._statements -= 1
@@ -340,7 +340,7 @@ class ClickHouseHttp:
             await response.write_eof()
             return response
         finally:
-            # Closing the generator cancels a statement that nobody reads any more.
+            # Closing the generator cancels a statement whose client has left.
             await self._in_thread(blocks.close)
             await self._in_thread(session.close)
 

@@ -35,13 +35,13 @@ ERROR_LINE_CHARACTERS = 300
 
 # Linux gives 32768 and above to connections, macOS and Windows 49152 and above.
 _PORTS = range(20_000, 32_000)
-# So many busy ports in a row mean a machine with very many servers: then the system chooses.
+# This many busy ports in a row mean a machine with very many servers: then the system chooses.
 PORT_TRIES_MAX = 100
 _CHILD_WRAPPER = Path(__file__).with_name("child.py")
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now.
+    """A TCP port of 127.0.0.1 that no process listens on now.
 
     Below the ports that systems give to outgoing connections: a worker that is started again needs
     its port after minutes, in which any client could have been given it.
@@ -133,7 +133,7 @@ class ServerProcess:
             time.sleep(READY_POLL_SECONDS)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; returns when the process is gone."""
+        """SIGKILL, as a crash would; returns when the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait(KILL_WAIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Does a Kafka broker answer? One ApiVersions request by hand, without a client library."""
+"""Does a Kafka broker answer? One ApiVersions request, encoded here: no client library is needed."""
 
 import socket
 import struct

@@ -203,7 +203,7 @@ class Supervisor:
             raise WorkerStartError(message)
 
     def _probe(self) -> None:
-        """Ask starting workers whether they are ready; slow answers delay nobody else's output."""
+        """Ask starting workers whether they are ready; slow answers delay no other worker's output."""
         while not self._closing:
             with self._changed:
                 starting = [
@@ -336,7 +336,7 @@ class Supervisor:
     # Output
 
     def _read(self, worker: _Worker) -> bool:
-        """Log what the worker wrote; False when there is no more for now."""
+        """Log what the worker wrote; False when there is no more yet."""
         output = worker.output
         if output is None:
             return False
@@ -345,7 +345,7 @@ class Supervisor:
         except BlockingIOError:
             return False
         if not data:
-            # Closed by the worker: it would be readable for ever.
+            # Closed by the worker: it would stay readable.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(output)
             return False
@@ -354,7 +354,7 @@ class Supervisor:
         return True
 
     def _drain(self, worker: _Worker) -> None:
-        # Bounded: what a surviving child of the worker goes on writing is not waited for.
+        # Bounded: what a surviving child of the worker still writes is not waited for.
         for _ in range(DRAIN_READS_MAX):
             if not self._read(worker):
                 break

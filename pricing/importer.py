@@ -54,7 +54,7 @@ SELLERS: tuple[str, ...] = (
     "x-ai",
     "zai",
 )
-"""Sellers imported unless told otherwise."""
+"""Sellers that are imported by default."""
 
 FIRST_DAY = date(2020, 1, 1)
 """Prices without a start hold from the earliest event time there is."""

@@ -89,11 +89,11 @@ class RateCard:
     aliases: tuple[str, ...]
     periods: tuple[PricePeriod, ...]
     source: str = ""
-    """Where the prices come from, for people."""
+    """Where the prices come from: free text."""
 
 
 class TierEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One tier as it stands in a file."""
+    """One tier as a file has it."""
 
     input: str
     output: str
@@ -106,7 +106,7 @@ class TierEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One period as it stands in a file; dates are RFC 3339 full dates in UTC."""
+    """One period as a file has it; dates are RFC 3339 full dates in UTC."""
 
     effective_from: str
     tiers: list[TierEntry]
@@ -116,7 +116,7 @@ class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class CardEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One card as it stands in a file."""
+    """One card as a file has it."""
 
     seller: str
     model: str

@@ -1,4 +1,4 @@
-"""A model's prices at a moment, for people and for machines."""
+"""A model's prices at a moment, as a table and as JSON."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class RelayClient:
         """Open the spool; no thread runs and no connection is made before `start`.
 
         Args:
-            settings: the relay's.
-            clock: the present, UTC ms.
+            settings: spool, emitter, gate and cluster of this relay.
+            clock: the current time, UTC ms.
             meter: where metrics go.
             emitter: by default one of `settings`; tests give one with faults.
             gate: the same.
@@ -53,7 +53,7 @@ class RelayClient:
         self._subscriber = Subscriber(settings.kafka, settings.relay_id, self.gate, clock, meter)
 
     def start(self, wait_ready_seconds: float = 0.0) -> bool:
-        """Start; works without a broker too, and finds it when it comes.
+        """Start; works without a broker too, and connects when one is reachable.
 
         Args:
             wait_ready_seconds: how long to wait for the commands to be read to their end.
@@ -72,7 +72,7 @@ class RelayClient:
     def record(self, event: UsageEvent) -> EmitOutcome:
         """After the response: emit its usage and charge the gate's rates with it.
 
-        The gate is charged even if the emitter refuses the event: the tokens are used all the same.
+        The gate is charged even if the emitter rejects the event: the tokens are used all the same.
         """
         request = GateRequest(
             event.organisation,

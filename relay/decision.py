@@ -1,4 +1,4 @@
-"""The gate's question and answer."""
+"""The gate's request and decision."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Admission(StrEnum):
 
 
 class GateReason(StrEnum):
-    """Why."""
+    """Why the gate decided so."""
 
     ADMITTED = "admitted"
     INVALID_REQUEST = "invalid_request"
-    """An organisation, department, project, user or key that cannot stand in a scope."""
+    """An organisation, department, project, user or key that no scope can name."""
     NOT_READY = "not_ready"
     """The commands are not read to their end, and policy says to fail closed."""
     DISABLED = "disabled"
@@ -39,7 +39,7 @@ class GateReason(StrEnum):
 
 
 class GateRequest(NamedTuple):
-    """Who asks for which model; empty means none."""
+    """The caller and the model it asks for; an empty field means none."""
 
     organisation: str
     key: str
@@ -65,7 +65,7 @@ class GateDecision(msgspec.Struct, frozen=True, gc=False):
     should_retry: bool = True
     fallback_model: str = ""
     reset_at_ms: int = 0
-    """When the cause ends by itself; 0 when it does not or nobody knows."""
+    """When the cause ends by itself; 0 when it does not or the end is unknown."""
 
     @property
     def message(self) -> str:

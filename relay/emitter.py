@@ -38,7 +38,7 @@ log = structlog.get_logger("relay.emitter")
 
 # From this many batches on, a partition counts as behind and is spooled in larger batches.
 BACKLOG_BATCHES = 10
-# After an unexpected failure the sealer waits this long before it goes on.
+# After an unexpected failure the sealer waits this long before it continues.
 FAILURE_PAUSE_SECONDS = 1.0
 _SEGMENT_OF_MEMORY = -1
 # Room of a closed emitter: no event is small enough.
@@ -50,17 +50,17 @@ class EmitOutcome(StrEnum):
 
     ACCEPTED = "accepted"
     QUEUE_FULL = "queue_full"
-    """Refused: more events than the queue holds came faster than they could be sealed."""
+    """Rejected: more events than the queue holds came faster than they could be sealed."""
     SPOOL_FULL = "spool_full"
-    """Refused: the spool (and then the queue) is full, because the broker is away too long or the
+    """Rejected: the spool (and then the queue) is full, because the broker is away too long or the
     disk is full."""
     OVERSIZE = "oversize"
-    """Refused: the event alone is larger than a message may be."""
+    """Rejected: the event alone is larger than a message may be."""
     INVALID = "invalid"
-    """Refused: a field holds what JSON cannot say. Other faults are not looked for here: the
-    streams put them into the dead letters, where they can be seen and repaired."""
+    """Rejected: a field holds what JSON cannot say. Other faults are not checked here: the
+    streams write dead letters of them, where they can be seen and repaired."""
     CLOSED = "closed"
-    """Refused: the emitter is closed or was not started."""
+    """Rejected: the emitter is closed or was not started."""
 
 
 _ACCEPTED = EmitOutcome.ACCEPTED
@@ -84,7 +84,7 @@ class Emitter:
         """Open the spool; nothing is sent before `start`.
 
         Args:
-            settings: the relay's.
+            settings: queue, batches, spool and cluster of this relay.
             clock: used once, for the boot id.
             meter: where EMITTED and DROPPED are counted.
             connect: makes the connection; by default to `settings.kafka`.
@@ -134,17 +134,17 @@ class Emitter:
         try:
             body = encode(event)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return self._refuse(EmitOutcome.INVALID)
+            return self._reject(EmitOutcome.INVALID)
         size = len(body)
         if size > self._event_bytes_max:
-            return self._refuse(EmitOutcome.OVERSIZE)
+            return self._reject(EmitOutcome.OVERSIZE)
         cost = max(size, self._event_cost_min)
         with self._lock:
             if cost <= self._room:
                 self._room -= cost
                 self._queue.append((event.key, body))
                 return _ACCEPTED
-        return self._refuse(self._why_no_room())
+        return self._reject(self._why_no_room())
 
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until the broker has every event accepted before this call.
@@ -155,7 +155,7 @@ class Emitter:
         deadline = time.monotonic() + timeout_seconds
         if not self._flush_to_spool(timeout_seconds):
             return False
-        return self._sender.wait(self._sender.marks(), max(0.0, deadline - time.monotonic()))
+        return self._sender.wait(self._sender.positions(), max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout_seconds: float = 10.0) -> bool:
         """Take no more events, drain, stop the threads, release the spool.
@@ -204,7 +204,7 @@ class Emitter:
         in_lanes = sum(len(lane.bodies) for lane in self._lanes.values())
         return len(self._queue) + len(self._taken) + in_lanes
 
-    def _refuse(self, outcome: EmitOutcome) -> EmitOutcome:
+    def _reject(self, outcome: EmitOutcome) -> EmitOutcome:
         self._meter.count(Metric.DROPPED, reason=outcome.value)
         return outcome
 
@@ -255,7 +255,7 @@ class Emitter:
             with self._flushed:
                 self._flushes_done = asked
                 self._flushed.notify_all()
-        self._say_stuck(stuck=not room)
+        self._log_stuck(stuck=not room)
         if now - self._synced_at >= self._settings.spool.fsync_interval_ms / 1000:
             self._synced_at = now
             self._spool.sync()
@@ -324,7 +324,7 @@ class Emitter:
         self._sender.add(parcel)
         return True
 
-    def _say_stuck(self, *, stuck: bool) -> None:
+    def _log_stuck(self, *, stuck: bool) -> None:
         """One line per change of state."""
         if stuck == self._stuck:
             return

@@ -1,12 +1,11 @@
 """The gate: decides in process, in microseconds, whether a request may go out.
 
-It knows policies and throttle commands only from what it was given (`relay.subscriber` gives);
-it does no I/O and reads no clock. A request has up to five scopes (organisation, department,
+Policies and throttle commands are applied by `relay.subscriber`; the gate does no I/O and reads no clock. A request has up to five scopes (organisation, department,
 project, user, key); the most restrictive of them wins:
 
-    refused for good     disabled, model not allowed, breaker open
-    refused for now      a rate is used up (requests, tokens, money), or the scope's share is
-                         reduced: reject, queue or redirect, as the scope's mode says
+    permanent rejection   disabled, model not allowed, breaker open
+    retryable rejection   a rate is used up (requests, tokens, money), or the scope's share is
+                          reduced: reject, queue or redirect, as the scope's mode says
     admitted
 """
 
@@ -28,9 +27,9 @@ from meterline.schemas.throttle import Applied, ThrottleCommand, ThrottleMode
 
 __all__ = ["Admission", "Gate", "GateDecision", "GateReason", "GateRequest"]
 
-# What a client is told to wait when nothing better is known.
+# The Retry-After of a rejection without a better one.
 RETRY_SECONDS_DEFAULT = 1
-# One plan per caller and model in use, about 500 bytes each; beyond it all are made anew, which
+# One plan per caller and model in use, about 500 bytes each; beyond it all are made again, which
 # costs 10 us per caller once.
 PLANS_MAX = 32_768
 
@@ -43,13 +42,13 @@ _RANK = {ThrottleMode.REDIRECT: 0, ThrottleMode.QUEUE: 1, ThrottleMode.REJECT: 2
 
 
 class _Plan(msgspec.Struct, frozen=True, gc=False):
-    """What there is to ask about one caller and model, prepared: a decision only walks it."""
+    """What is to be checked of one caller and model, prepared: a decision only walks it."""
 
     scopes: tuple[str, ...]
     involved: tuple[GateScope, ...]
-    """The scopes something was said about."""
+    """The scopes that have a policy or a command."""
     forbidden: bool
-    """Disabled, or the model is not allowed: no bucket is asked."""
+    """Disabled, or the model is not allowed: no bucket is checked."""
     watched: tuple[GateScope, ...]
     buckets: tuple[Bucket, ...]
     requests: tuple[Bucket, ...]
@@ -60,7 +59,7 @@ class Gate:
     """Thread-safe; one per process."""
 
     def __init__(self, settings: GateSettings | None = None) -> None:
-        """Know nothing yet: `ready` is False."""
+        """Initialise an empty gate: `ready` is False."""
         self._settings = settings if settings is not None else GateSettings()
         self._scopes: dict[str, GateScope] = {}
         self._plans: dict[GateRequest, _Plan] = {}
@@ -74,7 +73,7 @@ class Gate:
         return self._ready
 
     def set_ready(self) -> None:
-        """Everything said so far is known; it stays so when the broker goes away."""
+        """Policies and commands were read to their end; stays so when the broker is away."""
         self._ready = True
 
     def decide(self, request: GateRequest, now_ms: int) -> GateDecision:
@@ -123,9 +122,9 @@ class Gate:
                     each.spend.charge(cost_nano_usd, now_ms)
 
     def apply(self, command: ThrottleCommand, now_ms: int) -> Applied:
-        """Take a command over if it is newer than the one in force.
+        """Apply a command if it is newer than the one in force.
 
-        An expired one is taken over as well, with what its lease leaves behind: otherwise a relay
+        An expired one is applied as well, with what its lease leaves behind: otherwise a relay
         that restarts while the controller is dead would forget a block.
 
         Returns:
@@ -178,7 +177,7 @@ class Gate:
             return tuple(each.command for each in self._scopes.values() if each.command is not None)
 
     def effective_limits(self) -> dict[str, EffectiveLimits]:
-        """What was last derived for every known scope, for status pages."""
+        """The limits last derived for every known scope, for status pages."""
         with self._lock:
             return {scope: each.limits for scope, each in self._scopes.items()}
 

@@ -2,7 +2,7 @@
 
 A lane's id is `relay/boot/partition`. The boot id is new with every process, so no two processes
 ever write the same lane; `seq` counts a lane's batches from 1 without gaps, because a number is
-used only when its batch has found its place.
+used only when its batch is in the spool.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from meterline.relay.spool import SealedBatch
 from meterline.schemas.codec import encode
 
-# What stands around the events of a message: the lane (200 characters, six bytes each when JSON
+# What a message holds beside its events: the lane (200 characters, six bytes each when JSON
 # escapes them), seq and punctuation.
 FRAME_BYTES_MAX = 1_300
 
@@ -60,7 +60,7 @@ class LaneBuffer:
         )
 
     def add(self, body: bytes, now: float) -> None:
-        """Take one event in; `now` in monotonic seconds."""
+        """Add one event; `now` in monotonic seconds."""
         if not self.bodies:
             self.oldest_at = now
         self.bodies.append(body)
@@ -77,7 +77,7 @@ class LaneBuffer:
         return SealedBatch(self.name, self.partition, seq, len(self.bodies), value)
 
     def sealed(self) -> None:
-        """The batch has found its place: count it and start the next."""
+        """The batch is in the spool: count it and start the next."""
         self.seq += 1
         self.bodies = []
         self.byte_count = 0

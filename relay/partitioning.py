@@ -1,7 +1,7 @@
 """Which partition an API key belongs to: Kafka's own default choice.
 
-Producers in other languages that send single events with the API key as the record key meet ours
-there. All events of one key then stand in one partition whatever relay sent them, and the streams'
+Producers in other languages that send single events with the API key as the record key use the same
+partitions. All events of one key are then in one partition whatever relay sent them, and the streams'
 deduplication by event id, which works per partition, sees every duplicate.
 """
 

@@ -1,9 +1,9 @@
-"""A refusal as HTTP: status, headers and an RFC 9457 problem document.
+"""A rejection as HTTP: status, headers and an RFC 9457 problem document.
 
 SDKs of model providers retry 408, 409, 429 and 5xx by themselves and obey `x-should-retry: false`;
 the document therefore carries an `error` member in their form beside the RFC's own. It names
-scope, reason, rule and reset time, never amounts: what a department has spent is not the caller's
-to know.
+scope, reason, rule and reset time, never amounts: what a department has spent is not for
+the caller.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ERROR_TYPES: Mapping[GateReason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class HttpRefusal:
-    """What goes back to the caller."""
+    """The response to the caller."""
 
     status: int
     headers: Mapping[str, str]

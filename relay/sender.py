@@ -1,6 +1,6 @@
-"""Carries spooled batches to the broker: in order, again and again until it has them.
+"""Sends spooled batches to the broker: in order, repeatedly until it has them.
 
-Per partition one queue, in which the batches of earlier processes stand before those of this one,
+Per partition one queue, in which the batches of earlier processes come before those of this one,
 and at most one batch of it is on its way. Even an idempotent producer gives up after a time and
 lets later batches pass; then the earlier batch, sent again, would be taken for a repetition and its
 events would be lost. One in flight per partition rules that out and costs little: a batch holds up
@@ -10,7 +10,7 @@ to 500 events, and the partitions go in parallel.
     (2) send                   same bytes, same partition, every time
     (3) broker acknowledges    from all replicas: the batch survives the broker
     (4) drop from the spool    after a crash between 3 and 4 the batch is sent once more, and its
-                               lane and seq tell the streams that it is a repetition
+                               lane and seq identify it to the streams as a repetition
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from meterline.schemas.topics import Topic
 
 log = structlog.get_logger("relay.sender")
 
-# How long the driver tries by itself; afterwards the batch is sent anew, for ever.
+# How long the driver tries by itself; afterwards the batch is sent again, without end.
 DELIVERY_SECONDS_MAX = 10.0
 # Connecting happens beside the relay's work; a shorter time only makes more attempts.
 CONNECT_SECONDS_MAX = 5.0
@@ -41,9 +41,9 @@ CONNECT_SECONDS_MAX = 5.0
 # so that it is found again soon. No end: the spool's bound is the end.
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 2.0
-# The thread looks after its queues at least this often even if nobody wakes it.
+# The thread looks after its queues at least this often even if nothing wakes it.
 IDLE_SECONDS_MAX = 1.0
-# Refused batches are kept as files for people to look at, up to this many.
+# Refused batches are kept as files for the operator to inspect, up to this many.
 REFUSED_FILES_MAX = 100
 CLOSE_SECONDS_MAX = 2.0
 # Closing a connection takes that long at most. A thread that is still looking for a broker is not
@@ -61,7 +61,7 @@ class Parcel(NamedTuple):
 
 
 class Connection(Protocol):
-    """What the sender needs of a broker; tests put a fault-injecting one around the real one."""
+    """What the sender needs of a broker; tests wrap the real one with a fault-injecting one."""
 
     @property
     def partitions(self) -> int:
@@ -71,7 +71,7 @@ class Connection(Protocol):
         """Hand a message over; KafkaClientError or `on_done`, exactly one of both."""
 
     def close(self) -> None:
-        """Let go."""
+        """Close."""
 
 
 class KafkaConnection:
@@ -92,7 +92,7 @@ class KafkaConnection:
         self._producer.send(Topic.USAGE_EVENTS, key, value, partition=partition, on_done=on_done)
 
     def close(self) -> None:
-        """Let go of the driver; what is in flight stays in the spool."""
+        """Close the driver; what is in flight stays in the spool."""
         self._producer.close(timeout_seconds=CLOSE_SECONDS_MAX)
 
 
@@ -107,7 +107,7 @@ class _Queue:
         self.retry_at = 0.0
         self.failures = 0
         self.added = 0
-        self.acknowledged = 0  # or given up; with `added` it tells a flush how far things are
+        self.acknowledged = 0  # or given up; with `added` it gives a flush its progress
 
 
 class Sender:
@@ -151,24 +151,24 @@ class Sender:
         queue = self._queues.get(partition)
         return len(queue.parcels) if queue is not None else 0
 
-    def marks(self) -> Mapping[int, int]:
+    def positions(self) -> Mapping[int, int]:
         """A point in every queue, for `wait`: everything added so far."""
         with self._changed:
             return {partition: queue.added for partition, queue in self._queues.items()}
 
-    def wait(self, marks: Mapping[int, int], timeout_seconds: float) -> bool:
-        """Wait until the broker has everything up to the marks; False if the time is over."""
+    def wait(self, positions: Mapping[int, int], timeout_seconds: float) -> bool:
+        """Wait until the broker has everything up to the positions; False if the time is over."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: all(
-                    self._queues[partition].acknowledged >= mark
-                    for partition, mark in marks.items()
+                    self._queues[partition].acknowledged >= position
+                    for partition, position in positions.items()
                 ),
                 timeout_seconds,
             )
 
     def unspooled_events(self) -> int:
-        """Events that are queued here and stand on no disk."""
+        """Events that are queued here and on no disk."""
         with self._changed:
             return sum(
                 parcel.place.events
@@ -227,7 +227,7 @@ class Sender:
         except KafkaClientError as error:
             self._connect_failures += 1
             self._connect_at = time.monotonic() + _backoff(self._connect_failures)
-            self._say_failing(error)
+            self._log_failing(error)
             return _backoff(self._connect_failures)
         self._connect_failures = 0
         self.partitions = self._connection.partitions
@@ -270,11 +270,11 @@ class Sender:
             self._keep_refused(parcel)
             self._give_up(queue, parcel, "refused")
         else:
-            # Whatever else it is (no broker, no topic, no right): a person may repair it, and
+            # Whatever else it is (no broker, no topic, no right): an operator may repair it, and
             # until then the spool keeps the events.
             queue.failures += 1
             queue.retry_at = time.monotonic() + _backoff(queue.failures)
-            self._say_failing(error)
+            self._log_failing(error)
 
     def _give_up(self, queue: _Queue, parcel: Parcel, reason: str) -> None:
         self._meter.count(Metric.DROPPED, parcel.place.events, reason=reason)
@@ -302,7 +302,7 @@ class Sender:
         except (OSError, SpoolUnusableError) as error:
             log.warning("sender.refused_batch_not_kept", error=str(error))
 
-    def _say_failing(self, error: KafkaClientError) -> None:
+    def _log_failing(self, error: KafkaClientError) -> None:
         """One line per outage, not per attempt."""
         if not self._failing:
             self._failing = True

@@ -19,7 +19,7 @@ class RelaySettingsError(MeterlineError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
-    """The emitter's disk."""
+    """The emitter's disk spool."""
 
     directory: Path
     """Belongs to one emitter; a second one on the same directory is refused."""
@@ -34,7 +34,7 @@ class SpoolSettings:
     """Each batch reaches the operating system before it is sent, which is what a killed process
     needs. Only a power cut needs fsync: it may take the last interval, since a file system's
     sync costs 1 to 20 ms and one per batch would cap the emitter at some fifty batches per
-    second. 0 syncs every batch all the same, for those who prefer that."""
+    second. 0 syncs every batch all the same, where that matters more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class EmitterSettings:
     queue_bytes_max: int = 64 << 20
     """The same bound for unusually large events."""
     linger_ms: int = 50
-    """How long an event may wait for company: what SIGKILL can take from an accepted event."""
+    """How long an event may wait for others of its batch: what SIGKILL can take from an accepted event."""
     backlog_linger_ms: int = 500
     """The same while a partition has BACKLOG_BATCHES waiting: an outage is spooled in fewer,
     larger batches."""
@@ -73,7 +73,7 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """All of a relay's settings."""
+    """All settings of a relay."""
 
     relay_id: str
     """Names this relay in lanes and acknowledgements; stable over restarts, one per process."""
@@ -83,7 +83,7 @@ class RelaySettings:
     gate: GateSettings = field(default_factory=GateSettings)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work; all faults in one message.
+        """Reject settings that cannot work; all faults in one message.
 
         Raises:
             RelaySettingsError: with every fault.

@@ -54,7 +54,7 @@ _ACKNOWLEDGED = b"\x01"
 # A frame's body is a message and a lane id of at most 200 characters.
 _BODY_BYTES_MAX = MESSAGE_BYTES_MAX + _BODY.size + 4 * 200
 _SEGMENT_NAME = re.compile(r"(\d{12})\.segment")
-# What stands in the lock file is a process id.
+# The lock file holds a process id.
 _PID_BYTES_MAX = 20
 
 
@@ -93,7 +93,7 @@ class SealedBatch(NamedTuple):
 
 
 class SpooledBatch(NamedTuple):
-    """Where a batch stands on disk; light, because an outage keeps many of them in memory."""
+    """Where a batch is on disk; light, because an outage keeps many of them in memory."""
 
     lane: str
     partition: int
@@ -153,7 +153,7 @@ class Spool:
 
     @property
     def directory(self) -> Path:
-        """Where the spool lives."""
+        """The spool's directory."""
         return self._settings.directory
 
     @property
@@ -231,7 +231,7 @@ class Spool:
                 if segment.waiting:
                     os.pwrite(segment.fd, _ACKNOWLEDGED, place.offset + _STATE_OFFSET)
                 elif place.segment == self._open:
-                    # Emptied, not deleted: in fair weather one small file serves for ever.
+                    # Emptied, not deleted: while the broker answers one small file is enough.
                     os.ftruncate(segment.fd, 0)
                     self._bytes -= segment.size
                     segment.size = 0
@@ -356,7 +356,7 @@ def _frames(content: bytes, name: str) -> Iterator[tuple[int, _Frame]]:
     while offset < len(content):
         found = _parse(content, offset)
         if found is None:
-            # A torn tail, or a damaged frame amid good ones: look for the next good one.
+            # A torn tail, or a damaged frame between good ones: look for the next good one.
             following = content.find(_MAGIC, offset + 1)
             end = len(content) if following < 0 else following
             log.warning("spool.torn_frame", name=name, offset=offset, bytes_skipped=end - offset)
@@ -389,7 +389,7 @@ def _write_all(write: Write, fd: int, frame: bytes, offset: int) -> None:
     while written < len(frame):
         count = write(fd, frame[written:] if written else frame, offset + written)
         if not count:
-            # A file system that writes nothing without an error would loop here for ever.
+            # A file system that writes nothing without an error would loop here without end.
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         written += count
 

@@ -6,7 +6,7 @@
                                next command or the next start comes
 
 Nothing is committed: every start reads from the beginning. When the broker goes away the gate
-keeps what it has (leases end by themselves) and this thread tries to come back, for ever.
+keeps what it has (leases end by themselves) and this thread tries to reconnect without end.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Subscriber:
         Args:
             kafka: the cluster.
             relay_id: named in acknowledgements.
-            gate: who is told.
+            gate: is given policies and commands.
             clock: for leases and acknowledgements.
             meter: where malformed records are counted (REJECTS).
         """
@@ -100,9 +100,9 @@ class Subscriber:
             try:
                 self._follow()
             except KafkaClientError as error:
-                self._say_failing(str(error))
+                self._log_failing(str(error))
             except Exception:
-                # A bug must not leave the gate without its commands: start anew.
+                # A bug must not leave the gate without its commands: start again.
                 log.exception("subscriber.failed")
             # A connection that had worked starts the waiting from the beginning.
             failures = failures + 1 if self._failing else 1
@@ -116,7 +116,7 @@ class Subscriber:
             for record in reader.read_to_end(READ_TO_END_SECONDS_MAX):  # (1)
                 self._take(record)  # (2)
             self._gate.set_ready()
-            # One word per scope on what is in force; the log's older commands are nobody's news.
+            # One acknowledgement per scope, of the command in force; older commands need none.
             for command in self._gate.commands():
                 self._acknowledge(connection.producer, command, Applied.ACCEPTED)  # (3)
             if self._failing:
@@ -184,11 +184,11 @@ class Subscriber:
         )
         key = ack_key(self._relay_id, command.scope)
         try:
-            producer.send(Topic.THROTTLE_ACKS, key, encode_ack(ack), on_done=_say_unacknowledged)
+            producer.send(Topic.THROTTLE_ACKS, key, encode_ack(ack), on_done=_log_unacknowledged)
         except KafkaClientError as error:
-            _say_unacknowledged(error)
+            _log_unacknowledged(error)
 
-    def _say_failing(self, text: str) -> None:
+    def _log_failing(self, text: str) -> None:
         """One line per outage, not per attempt."""
         if not self._failing:
             self._failing = True
@@ -201,7 +201,7 @@ class _Connection:
     def __init__(self, kafka: KafkaConfig) -> None:
         self.reader = TopicReader(kafka, (Topic.POLICIES, Topic.THROTTLE_COMMANDS))
         try:
-            # No linger: an acknowledgement stands alone, and people wait for it.
+            # No linger: an acknowledgement is alone, and operators wait for it.
             self.producer = Producer(kafka, linger_ms=0)
         except BaseException:
             self.reader.close()
@@ -222,7 +222,7 @@ class _Connection:
                 log.warning("subscriber.close_failed", error=str(error))
 
 
-def _say_unacknowledged(error: KafkaClientError | None) -> None:
+def _log_unacknowledged(error: KafkaClientError | None) -> None:
     if error is not None:
         log.warning("subscriber.ack_not_sent", error=str(error))
 

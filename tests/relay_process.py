@@ -1,4 +1,4 @@
-"""A relay process to be killed: emits for ever and says what was accepted and what is spooled.
+"""A relay process to be killed: emits without end and prints what was accepted and what is spooled.
 
     python -m tests.relay_process SPOOL_DIRECTORY BOOTSTRAP FIRST_NUMBER
 

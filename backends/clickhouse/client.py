@@ -20,15 +20,15 @@ from meterline.backends.clickhouse.errors import ClickHouseUnavailableError
 
 # A live server answers a connect within milliseconds, across continents within 0.3 s.
 CONNECT_SECONDS_MAX = 5
-# Reads are tried this often before the caller hears Unavailable: bridges a restart of the embedded
-# server (about 2 s), and a person at a terminal does not wait longer for a hopeless one.
+# Reads are tried this often before the caller gets ClickHouseUnavailableError: bridges a restart of the embedded
+# server (about 2 s), and an operator at a terminal does not wait longer for a hopeless one.
 READ_ATTEMPTS_MAX = 4
 READ_SECONDS_MAX = 10.0
 # One read of a streamed answer: large enough to make the loop free, small beside any memory.
 STREAM_BYTES = 1024 * 1024
 # Events since 2020 by month: the server's default of 100 partitions would end in 2028.
 PARTITIONS_PER_INSERT_MAX = 1_000
-# All rows of one sorting key lie in one partition, in every table of ours (a test says so). The
+# All rows of one sorting key lie in one partition, in every one of Meterline's tables (a test says so). The
 # server cannot know: without this a read with FINAL of one month reads all months, and merges what
 # is merged already. Over three months: 3.5 s instead of 12.5 s.
 READ_SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -205,7 +205,7 @@ class Client:
                 settings={**READ_SETTINGS, **config.settings},
                 connect_timeout=CONNECT_SECONDS_MAX,
                 send_receive_timeout=config.statement_seconds_max,
-                # Retrying is this door's business, where it is bounded and told.
+                # Retrying is done in `query`, where it is bounded and the last error is raised.
                 query_retries=0,
                 # Sessions forbid concurrent statements and are not used here.
                 autogenerate_session_id=False,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-# The largest report takes seconds; a statement that takes longer is given up, and the server told.
+# The largest report takes seconds; a statement that takes longer is cancelled on the server.
 STATEMENT_SECONDS_MAX = 120
 
 

@@ -15,13 +15,13 @@ from meterline.schemas.errors import MeterlineError
 
 
 class ClickHouseError(MeterlineError):
-    """Anything that goes wrong at this door; the message is one line, without secrets.
+    """Root of what the ClickHouse client raises; the message is one line, without secrets.
 
     `code` is ClickHouse's error code, 0 where there is none.
     """
 
     def __init__(self, message: str, code: int = 0) -> None:
-        """Keep the code for callers that tell cases apart."""
+        """Keep the code for callers that distinguish cases."""
         self.code = code
         super().__init__(message)
 
@@ -35,4 +35,4 @@ class ClickHouseRefusedError(ClickHouseError):
 
 
 class ClickHouseFatalError(ClickHouseError):
-    """Stop; the message says what a person has to do."""
+    """Stop; the message says what the operator has to do."""

@@ -1,4 +1,4 @@
-"""The door to kafka-python: producer, group consumer, log reader, admin.
+"""The client of kafka-python: producer, group consumer, topic reader, admin.
 
 Owns: the driver's settings, its bounds and the mapping of its errors.
 Reads: topics.

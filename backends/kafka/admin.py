@@ -37,7 +37,7 @@ _COORDINATOR_ERRORS = (
 ENDS_SECONDS_MAX = 10.0
 # A fetch that is made for the high watermark alone should bring little.
 ENDS_FETCH_BYTES = 1_024
-# At the end a broker would hold the fetch back for this long before it tells the end.
+# At the end a broker would hold the fetch back for this long before it answers with the end.
 ENDS_FETCH_WAIT_MS = 10
 # One step of waiting for the ends.
 ENDS_STEP_MS = 100
@@ -104,7 +104,11 @@ class Admin:
         return changes
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic has; Stop if there is no such topic."""
+        """The number of a topic's partitions.
+
+        Raises:
+            KafkaFatalError: there is no such topic.
+        """
         with mapped(f"looking for {topic}"):
             count = self._counts([topic]).get(topic)
         if count is None:
@@ -133,7 +137,7 @@ class Admin:
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         """The next offset that a group will read, by partition; none where it never committed."""
-        with mapped(f"asking how far {group} is"):
+        with mapped(f"asking for the committed offsets of {group}"):
             return {
                 each.partition: stored.offset
                 for each, stored in self._committed(group).items()
@@ -186,11 +190,11 @@ class Admin:
             )
 
     def ping(self, timeout_seconds: float) -> None:
-        """Return if a broker answers a fresh connection; BrokerUnavailable if none does in time."""
+        """Return if a broker answers a new connection; BrokerUnavailableError if none does in time."""
         Admin(self._config, bootstrap_seconds=timeout_seconds).close()
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """Close the connection; idempotent."""
         if not self._closed:
             self._closed = True
             with mapped("closing the admin client"):
@@ -249,7 +253,7 @@ class Admin:
             self._driver.create_partitions({name: wanted})
         except driver.IncompatibleBrokerVersion as error:
             # The embedded broker: its topics live only as long as it does.
-            message = f"{doing}: this broker cannot; start it anew, or use Apache Kafka"
+            message = f"{doing}: this broker cannot; restart it, or use Apache Kafka"
             raise KafkaFatalError(message) from error
         except driver.KafkaError as error:
             raise client_error(error, doing) from error

@@ -1,4 +1,4 @@
-"""Settings that every client of the driver shares, and starting one without leaving a mess."""
+"""Settings that every client of the driver shares, and starting one that leaves nothing open when it fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meterline.backends.kafka.config import KafkaConfig
 from meterline.backends.kafka.error_mapping import mapped
 from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaFatalError
 
-# One request to a live broker takes milliseconds; longer means that the broker is gone.
+# One request to a live broker takes milliseconds; longer means that the broker is down.
 REQUEST_TIMEOUT_MS = 10_000
 # After a broker's restart clients should be back within this, not after the driver's 30 s.
 RECONNECT_BACKOFF_MS_MAX = 1_000

@@ -1,4 +1,4 @@
-"""How to reach a Kafka cluster, and the values that go in and out of the door."""
+"""How to reach a Kafka cluster, and the values that go in and out of the client; needs no driver."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-# A restarting broker needs about this long, and a person who mistyped an address should not have
-# to wait longer.
+# A restarting broker needs about this long, and an operator who mistyped an address should not
+# have to wait longer.
 BOOTSTRAP_SECONDS_MAX = 10.0
 
 
@@ -78,7 +78,7 @@ class KafkaConfig:
 
 
 def embedded_kafka(bootstrap: str, **more: Any) -> KafkaConfig:
-    """The settings that the embedded broker needs, said once; `more` as `KafkaConfig` has it."""
+    """The settings that the embedded broker needs; `more` are fields of `KafkaConfig`."""
     base: dict[str, Any] = {
         "fetch_max_wait_ms": EMBEDDED_FETCH_WAIT_MS,
         "idempotent": False,

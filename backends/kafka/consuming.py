@@ -1,4 +1,4 @@
-"""What the group consumer and the log reader share: settings, and the driver's records as ours."""
+"""What the group consumer and the topic reader share: settings, and the driver's values as `Record`s."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def consumer_options(config: KafkaConfig) -> dict[str, Any]:
 
 
 def to_driver(partitions: Iterable[TopicPartition]) -> list[Any]:
-    """Our partitions as the driver's."""
+    """Partitions as the driver's type."""
     return [DriverPartition(topic, partition) for topic, partition in partitions]
 
 
 def from_driver(partitions: Iterable[Any]) -> frozenset[TopicPartition]:
-    """The driver's partitions as ours."""
+    """The driver's partitions as `TopicPartition`s."""
     return frozenset(TopicPartition(each.topic, each.partition) for each in partitions)
 
 
@@ -71,8 +71,8 @@ def poll_driver(
     for partition, records in polled.items():
         position = positions.get(partition)
         if position is None:
-            # Given to this member within the poll: what is missing can only be told from where
-            # its reading begins.
+            # Given to this member within the poll: what is missing follows only from where its
+            # reading begins.
             position = _first_position(driver, partition)
         again = gaps.admit(partition, position, records)
         if again is not None:

@@ -109,7 +109,7 @@ def _rules() -> Mapping[str, _Rule]:
 
 
 RULES: Mapping[str, _Rule] = _rules()
-"""Driver error class name -> door error and advice."""
+"""Name of a driver's error class -> error of this client, and advice."""
 
 
 def client_error(error: BaseException, doing: str) -> KafkaClientError:

@@ -14,7 +14,7 @@ from meterline.schemas.errors import MeterlineError
 
 
 class KafkaClientError(MeterlineError):
-    """Anything that goes wrong at this door; the message is one line."""
+    """Root of what the Kafka client raises; the message is one line."""
 
 
 class BrokerUnavailableError(KafkaClientError):
@@ -30,4 +30,4 @@ class RebalancedError(KafkaClientError):
 
 
 class KafkaFatalError(KafkaClientError):
-    """Stop the process; the message says what a person has to do."""
+    """Stop the process; the message says what the operator has to do."""

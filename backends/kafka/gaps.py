@@ -1,8 +1,8 @@
 """Offsets that a fetch left out, for brokers whose fetch may overtake an append.
 
 Two producers append to one partition at once; the embedded broker may answer a fetch with the
-later batch before the earlier one can be seen. A consumer that takes what it was given goes on after
-both, and never reads the earlier one. Here the position goes back to the offset that is missing.
+later batch before the earlier one can be seen. A consumer that accepts what it was given
+continues after both, and never reads the earlier one. Here the position goes back to the offset that is missing.
 
 On Apache Kafka a fetch ends at the high watermark, and gaps are what compaction, retention and
 transactions leave: there this is switched off.
@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 # An append that is under way becomes visible within milliseconds. What is missing for longer was
-# never appended, or is gone, and must not hold up the partition.
+# never appended, or was lost, and must not hold up the partition.
 PATIENCE_SECONDS = 2.0
 
 
@@ -46,7 +46,7 @@ class GapWatch:
         return again
 
     def admitted(self, partition: Hashable, position: int, offsets: Sequence[int]) -> int:
-        """How many of a partition's fetched records may be taken.
+        """The number of a partition's fetched records that may be accepted.
 
         Args:
             partition: whose.

@@ -1,4 +1,4 @@
-"""A member of a consumer group: polls, commits by hand, hears of partitions taken away."""
+"""A member of a consumer group: polls, commits explicitly, is notified of partitions taken away."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OnPartitions: TypeAlias = Callable[[Collection[TopicPartition]], None]
 
 
 class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # the driver is untyped
-    """Runs our callbacks outside the driver's event loop.
+    """Runs the caller's callbacks outside the driver's event loop.
 
     The driver calls listeners on the loop that sends its heartbeats and commits; a callback that
     commits there would wait for itself. Each runs in a thread of its own while `poll` waits for
@@ -98,12 +98,12 @@ class GroupConsumer:
             topics: what to read.
             on_revoked: called within `poll` or `close` before partitions go to another member:
                 finish and commit their work here (`commit` may be called), then forget it. Also
-                called when they are already lost; then `commit` raises Rebalanced.
+                called when they are already lost; then `commit` raises RebalancedError.
             on_assigned: called within `poll` when partitions have come.
 
         Raises:
-            BrokerUnavailable: no broker answers.
-            Stop: the settings cannot work.
+            BrokerUnavailableError: no broker answers.
+            KafkaFatalError: the settings cannot work.
         """
         self._listener = _Listener(on_revoked, on_assigned)
         self._closed = False
@@ -127,7 +127,7 @@ class GroupConsumer:
         Away brokers are waited for: an empty list says nothing about them (`Admin.ping` does).
 
         Raises:
-            KafkaClientError: as its subclasses say; also whatever a callback raised.
+            KafkaClientError: a subclass that says what to do; also the error of a callback, as it is.
         """
         with mapped("reading from the broker"):
             polled: dict[Any, list[Any]] = {}
@@ -141,9 +141,9 @@ class GroupConsumer:
         """Store the next offset to read of each partition; returns when the broker has it.
 
         Raises:
-            Rebalanced: the partitions are no longer this member's; their records come again to
-                whoever has them now.
-            BrokerUnavailable: not stored within COMMIT_TIMEOUT_MS.
+            RebalancedError: the partitions are no longer this member's; their records are delivered
+                again, to the member that has them now.
+            BrokerUnavailableError: not stored within COMMIT_TIMEOUT_MS.
         """
         if not offsets:
             return
@@ -189,7 +189,7 @@ class GroupConsumer:
             try:
                 self._driver.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
             except driver.KafkaTimeoutError:
-                # The broker is away: the group forgets us when the session ends.
+                # The broker is away: the group removes this member when the session ends.
                 return
             finally:
                 self._raise_failure()

@@ -1,4 +1,4 @@
-"""The producer: acks from all replicas, bounded memory, bounded waiting, errors told once."""
+"""The producer: acks from all replicas, bounded memory, bounded waiting, each error reported once."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BUFFER_BYTES_MAX = 64 * 1024 * 1024
 # The longest a send may block, for buffer space and for a topic's first metadata each: long
 # enough for a slow broker's answer, short enough that a relay's thread is not lost.
 SEND_BLOCK_SECONDS_MAX = 1.0
-# How long a message may wait for its acknowledgement, retries included, before on_done hears
-# BrokerUnavailable: longer than a broker's restart, shorter than a person's patience.
+# How long a message may wait for its acknowledgement, retries included, before on_done gets
+# BrokerUnavailableError: longer than a broker's restart, shorter than an operator's patience.
 DELIVERY_SECONDS_MAX = 30.0
 # A message of MESSAGE_BYTES_MAX and its key and framing; the topics allow the same.
 REQUEST_BYTES_MAX = 1_100_000
@@ -70,7 +70,7 @@ class Producer:
 
         Args:
             config: the cluster.
-            linger_ms: how long a record may wait for company.
+            linger_ms: how long a record may wait for others of its batch.
             delivery_seconds: how long until an unacknowledged record counts as failed.
             buffer_bytes: records not yet acknowledged may hold this much memory.
             send_block_seconds: the longest that `send` waits, for space and for metadata each.
@@ -129,7 +129,7 @@ class Producer:
         Raises:
             BrokerUnavailableError: the buffer stayed full or the topic's metadata could not be had
                 within the bound.
-            MessageRefused: larger than REQUEST_BYTES_MAX, or no such partition.
+            MessageRefusedError: larger than REQUEST_BYTES_MAX, or no such partition.
             KafkaFatalError: closed, or the broker forbids it.
         """
         size = len(key or b"") + len(value or b"") + RECORD_OVERHEAD_BYTES
@@ -166,7 +166,7 @@ class Producer:
             raise error
 
     def close(self, timeout_seconds: float = 10) -> None:
-        """Send what is buffered for at most this long, then let go; idempotent.
+        """Send what is buffered for at most this long, then close; idempotent.
 
         Records unsent by then are failed to their on_done; `flush` first to know of them.
         """

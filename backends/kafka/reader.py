@@ -31,7 +31,7 @@ from meterline.backends.kafka.gaps import GapWatch
 READ_SECONDS_MAX = 120.0
 # One step of reading to the end: short, so that the end is noticed soon after it is known.
 STEP_SECONDS_MAX = 0.05
-# An empty partition's end is told when the fetch's wait is over: at a start this is waited for.
+# An empty partition's end is known when the fetch's wait is over, and a start waits for it.
 FETCH_WAIT_MS_MAX = 100
 
 
@@ -54,10 +54,10 @@ class TopicReader:
         self._driver = self._open({})
 
     def read_to_end(self, timeout_seconds: float) -> Iterator[Record]:
-        """Every record from the present position to the end as it is when this is called, or later.
+        """Every record from the current position to the end as it is when this is called, or later.
 
         Whatever was acknowledged to its producer before the call is among them. May be called
-        again, and mixed with `poll`: it goes on where the last left off.
+        again, and mixed with `poll`: it continues where the last call ended.
 
         Raises:
             BrokerUnavailableError: the end was not reached within the time.
@@ -83,26 +83,26 @@ class TopicReader:
     def poll(self, timeout_seconds: float, records_max: int = RECORDS_MAX) -> list[Record]:
         """Records that came within the time, in offset order per partition; maybe none.
 
-        Partitions that a topic has grown are taken in, from their beginning.
+        Partitions that were added to a topic are read too, from their beginning.
         """
         with mapped(f"reading {', '.join(self._topics)}"):
             self._started = True
-            self._take_in_new_partitions()
+            self._add_new_partitions()
             self._rewind_replaced_topics()
             polled = poll_driver(self._driver, self._gaps, timeout_seconds, records_max)
         return records_of(polled)
 
     def caught_up(self) -> bool:
-        """Whether all was read up to the ends that the last fetches told; False before them."""
+        """Whether all was read up to the ends that the last fetches named; False before them."""
         with mapped(f"reading {', '.join(self._topics)}"):
             ends = {each: self._driver.highwater(each) for each in self._driver.assignment()}
             return None not in ends.values() and self._reached(ends)
 
     def close(self) -> None:
-        """Let go; idempotent."""
+        """Close the connection; idempotent."""
         if not self._closed:
             self._closed = True
-            with mapped("closing a log reader"):
+            with mapped("closing a topic reader"):
                 self._driver.close(autocommit=False)
 
     def _reached(self, ends: dict[Any, int]) -> bool:
@@ -149,13 +149,13 @@ class TopicReader:
             found += [DriverPartition(topic, number) for number in sorted(numbers)]
         return found
 
-    def _take_in_new_partitions(self) -> None:
+    def _add_new_partitions(self) -> None:
         partitions = self._partitions(self._driver)
         if len(partitions) > len(self._driver.assignment()):
             self._driver.assign(partitions)
 
     def _rewind_replaced_topics(self) -> None:
-        """Start over in a topic that was made anew, as the embedded broker's are after a restart.
+        """Start over in a topic that was made again, as the embedded broker's are after a restart.
 
         A position in the lost log means nothing in the new one; only where it is beyond the end
         would the broker say so.

@@ -27,7 +27,7 @@ _OK = 250
 
 
 class SmtpClient:
-    """Sends from a thread of its own, so that a server that hangs holds nobody."""
+    """Sends from a thread of its own, so that a server that hangs blocks no caller."""
 
     def __init__(self, timeout_seconds: float = 15, ca_file: str = "") -> None:
         """Start the thread.
@@ -88,7 +88,7 @@ class SmtpClient:
             message = f"no session with {request.host}: {type(error).__name__}"
             raise SmtpUnreachableError(message) from error
         finally:
-            # QUIT is a courtesy; whoever hangs at it has the mail already.
+            # QUIT is a courtesy; a server that hangs at it has the mail already.
             client.close()
 
 

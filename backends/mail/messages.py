@@ -18,7 +18,7 @@ TlsMode = Literal["starttls", "tls", "none"]
 
 
 class SmtpError(MeterlineError):
-    """Anything that goes wrong at this door; the message names no secret."""
+    """Root of what the mail client raises; the message names no secret."""
 
 
 class SmtpUnreachableError(SmtpError):

@@ -41,7 +41,7 @@ _CODE = re.compile(rb"[a-z]+(_[a-z]+)+")
 
 
 class WebhookClient:
-    """Sends from a thread of its own, so that a receiver that hangs holds nobody."""
+    """Sends from a thread of its own, so that a receiver that hangs blocks no caller."""
 
     def __init__(self, timeout_seconds: float = 15, ca_file: str = "") -> None:
         """Start the thread.

@@ -21,7 +21,7 @@ _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64  # Standard Webhooks 1.0.0
 
 
 class WebhookError(MeterlineError):
-    """Anything that goes wrong at this door; the message names no secret and no URL path."""
+    """Root of what the webhook client raises; the message names no secret and no URL path."""
 
 
 class WebhookUnreachableError(WebhookError):

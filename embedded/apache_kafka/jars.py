@@ -59,7 +59,7 @@ def cache_directory() -> Path:
     found = _VERSION_IN_POM.search(pom)
     assert found is not None, POM
     digest = hashlib.sha256(pom.encode()).hexdigest()[:8]
-    # The convention of the desktop world for "may be deleted at any time"; no setting of ours.
+    # The convention of the desktop world for "may be deleted at any time"; not a setting of Meterline.
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # noqa: TID251
     return Path(base) / "meterline" / f"apache-kafka-{found[1]}-{digest}"
 

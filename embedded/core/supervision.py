@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class ProcessStatus(StrEnum):
-    """Where a worker stands."""
+    """A worker's phase."""
 
     WAITING = "waiting"
     """Not started yet: workers of a lower order come first."""
@@ -67,9 +67,9 @@ class RestartPolicy:
     backoff_max_seconds: float = 30.0
     """Doubling stops here: a worker waits at most this long for a repaired cause."""
     healthy_seconds: float = 30.0
-    """A worker that ran this long begins anew with the first backoff."""
+    """A worker that ran this long starts again with the first backoff."""
     start_failures_max: int = 3
-    """While the supervisor starts: so many ends in a row make the start fail."""
+    """While the supervisor starts: this many ends in a row make the start fail."""
 
 
 def backoff_seconds(policy: RestartPolicy, failures: int) -> float:

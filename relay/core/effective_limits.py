@@ -1,7 +1,7 @@
-"""What holds for one scope at a moment: a pure function of its policy, its command and the time.
+"""The effective limits of one scope: a pure function of its policy, its command and the time.
 
 A command is in force while its lease runs; what it leaves behind afterwards is its `on_expiry`.
-The same command read anew after a restart therefore gives the same stance.
+The same command read again after a restart therefore gives the same limits.
 
                apply                    lease ends                        the cause ends
     NORMAL ────────────► REDUCED or ────────────────► RELEASE: NORMAL
@@ -46,11 +46,11 @@ class Phase(StrEnum):
 
 
 class EffectiveLimits(NamedTuple):
-    """Everything the gate asks of one scope; None means no limit."""
+    """Everything the gate checks of one scope; None means no limit."""
 
     phase: Phase
     until_ms: int
-    """Ask again from this time on."""
+    """Derive the limits again from this time on."""
     disabled: bool
     allowed_models: frozenset[str] | None
     requests_per_minute: int | None
@@ -75,7 +75,7 @@ def lease_ended(command: ThrottleCommand, now_ms: int) -> bool:
 def effective_limits_of(
     policy: ScopePolicy | None, command: ThrottleCommand | None, now_ms: int, relays: int = 1
 ) -> EffectiveLimits:
-    """Derive what holds for a scope.
+    """Derive a scope's effective limits.
 
     Args:
         policy: the scope's policy, if it has one.

@@ -1,4 +1,4 @@
-"""One scope in the gate: what was said about it, what follows for now, and what it has used."""
+"""One scope in the gate: its policy and command, the limits in effect, and what it has used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meterline.schemas.throttle import ThrottleCommand
 
 
 class GateScope:
-    """Policy, command, the limits that follows from both, and the buckets of its limits.
+    """Policy, command, the effective limits that follow from both, and their buckets.
 
     Not thread-safe: the gate's lock is held around every call.
     """
@@ -26,7 +26,7 @@ class GateScope:
     __slots__ = ("command", "limits", "policy", "requests", "scope", "spend", "spread", "tokens", "version")  # fmt: skip
 
     def __init__(self, scope: str) -> None:
-        """Nothing was said yet."""
+        """Neither policy nor command is known yet."""
         self.scope = scope
         self.policy: ScopePolicy | None = None
         self.command: ThrottleCommand | None = None
@@ -38,7 +38,7 @@ class GateScope:
         self.spread = 0  # error diffusion: hundredths of a request that are due
 
     def refresh(self, now_ms: int, relays: int) -> bool:
-        """Derive the limits anew and give the buckets its limits; whether plans must be remade."""
+        """Derive the limits again and apply them to the buckets; whether plans must be remade."""
         before = self._shape()
         limits = effective_limits_of(self.policy, self.command, now_ms, relays)
         requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
@@ -54,17 +54,17 @@ class GateScope:
         return self._shape() != before
 
     def watched(self) -> bool:
-        """Whether there is more to ask than the buckets."""
+        """Whether there is more to check than the buckets."""
         return self.limits.phase is not Phase.NORMAL or self.limits.until_ms != NEVER_MS
 
     def buckets(self) -> Iterator[Bucket]:
-        """Its limits' buckets."""
+        """The buckets of its rates; none for a rate without a limit."""
         for bucket in (self.requests, self.tokens, self.spend):
             if bucket is not None:
                 yield bucket
 
     def permanent_reason(self, model: str) -> GateReason | None:
-        """A reason that waiting a moment does not remove."""
+        """Why the scope rejects a request permanently: a reason that waiting a moment does not remove."""
         limits = self.limits
         if limits.disabled:
             return GateReason.DISABLED
@@ -75,7 +75,7 @@ class GateScope:
         return None
 
     def retryable_reason(self, now_ms: int) -> tuple[int, GateReason] | None:
-        """Which rate is used up, and for how many ms."""
+        """Why the scope rejects a request that may be retried: the wait in ms and the rate used up."""
         waits = []
         if self.requests is not None:
             waits.append((self.requests.wait_ms(now_ms), GateReason.REQUEST_RATE))

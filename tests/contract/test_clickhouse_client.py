@@ -1,4 +1,4 @@
-"""The door to ClickHouse, against the real engine behind the embedded server."""
+"""The ClickHouse client, against the real engine behind the embedded server."""
 
 import socket
 import threading
@@ -145,7 +145,7 @@ def test_wrong_sql_is_refused(client: Client) -> None:
 
 def test_unreachable_is_unavailable(unused_port: int) -> None:
     """Nobody at the address: Unavailable after bounded attempts, naming address and remedy."""
-    nobody = Client(ClickHouseConfig("127.0.0.1", unused_port))
+    unreachable = Client(ClickHouseConfig("127.0.0.1", unused_port))
     with (
         stamina.set_testing(True, attempts=READ_ATTEMPTS_MAX),
         pytest.raises(
@@ -153,15 +153,15 @@ def test_unreachable_is_unavailable(unused_port: int) -> None:
             match=f"127.0.0.1:{unused_port}.*start it, or correct host and port",
         ),
     ):
-        nobody.query("SELECT 1")
+        unreachable.query("SELECT 1")
     with pytest.raises(ClickHouseUnavailableError):
-        nobody.ping()
+        unreachable.ping()
     with pytest.raises(ClickHouseUnavailableError):
-        nobody.insert("t", MONEY[:1], [["a"]])
+        unreachable.insert("t", MONEY[:1], [["a"]])
 
 
 def test_another_server_stops() -> None:
-    """A port that belongs to something else than ClickHouse is told as such."""
+    """A port that belongs to something else than ClickHouse is named as such."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:

@@ -1,4 +1,4 @@
-"""The Kafka door's promises, kept on the embedded broker and on Apache Kafka."""
+"""The Kafka client's promises, kept on the embedded broker and on Apache Kafka."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Cluster:
 
 
 def topic_name(name: str) -> Topic:
-    """A topic outside the registry; the door only ever takes its text."""
+    """A topic outside the registry; the client takes its text alone."""
     return name  # type: ignore[return-value]
 
 
@@ -208,7 +208,7 @@ def test_a_tombstone_is_a_record_without_a_value(
 def test_an_oversize_message_is_refused_and_holds_no_buffer(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
-    """A message above the limit raises MessageRefused at once; on_done is not called for it."""
+    """A message above the limit raises MessageRefusedError at once; on_done is not called for it."""
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config))
     answers: list[KafkaClientError | None] = []
@@ -221,7 +221,7 @@ def test_an_oversize_message_is_refused_and_holds_no_buffer(
 def test_the_brokers_refusal_reaches_on_done_and_the_next_flush_once(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
-    """A message that the topic refuses is MessageRefused to on_done and to one flush."""
+    """A message that the topic refuses is MessageRefusedError to on_done and to one flush."""
     if cluster.kind == "embedded":
         pytest.skip("the embedded broker takes messages above max.message.bytes")
     topic = cluster.topic(unique, max_message_bytes="1000")
@@ -237,7 +237,7 @@ def test_the_brokers_refusal_reaches_on_done_and_the_next_flush_once(
 def test_a_partition_that_does_not_exist_is_refused(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
-    """A partition beyond the topic's raises MessageRefused."""
+    """A partition beyond the topic's raises MessageRefusedError."""
     topic = cluster.topic(unique)
     producer = closing(Producer(cluster.config))
     with pytest.raises(MessageRefusedError, match="99"):
@@ -245,7 +245,7 @@ def test_a_partition_that_does_not_exist_is_refused(
 
 
 def test_a_closed_producer_says_so(cluster: Cluster) -> None:
-    """Sending after close is Stop, and closing twice is allowed."""
+    """Sending after close is KafkaFatalError, and closing twice is allowed."""
     producer = Producer(cluster.config)
     producer.close()
     producer.close()
@@ -254,7 +254,7 @@ def test_a_closed_producer_says_so(cluster: Cluster) -> None:
 
 
 def test_on_done_hears_that_the_broker_died(closing: Closing) -> None:
-    """When the broker dies, on_done gets BrokerUnavailable within the delivery time."""
+    """When the broker dies, on_done gets BrokerUnavailableError within the delivery time."""
     server = start_broker()
     try:
         local = Cluster("embedded", embedded_kafka(server.address))
@@ -274,7 +274,7 @@ def test_on_done_hears_that_the_broker_died(closing: Closing) -> None:
 
 
 def test_a_flush_that_is_not_done_in_time_says_so_and_keeps_the_records(closing: Closing) -> None:
-    """A flush shorter than the outage is BrokerUnavailable; the records stay for a later one."""
+    """A flush shorter than the outage is BrokerUnavailableError; the records stay for a later one."""
     server = start_broker()
     try:
         local = Cluster("embedded", embedded_kafka(server.address))
@@ -325,7 +325,7 @@ def test_a_broker_that_takes_its_time_is_waited_for_at_rest(closing: Closing) ->
 
 
 def test_sending_blocks_for_a_bounded_time_when_the_broker_is_away() -> None:
-    """A full buffer makes send raise BrokerUnavailable after the bound, and close still ends."""
+    """A full buffer makes send raise BrokerUnavailableError after the bound, and close still ends."""
     server = start_broker()
     try:
         local = Cluster("embedded", embedded_kafka(server.address))
@@ -498,7 +498,7 @@ def test_a_callbacks_error_comes_out_of_poll_or_close_as_it_is(
 def test_a_member_that_was_put_out_cannot_commit(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
-    """A commit for a group that the member is not in is Rebalanced: poll on, it comes again."""
+    """A commit for a group that the member is not in is RebalancedError: poll on, it comes again."""
     topic = cluster.topic(unique, partitions=1)
     consumer = closing(GroupConsumer(cluster.config, unique, [topic]))
     with pytest.raises(RebalancedError):
@@ -627,13 +627,13 @@ def sends_to(producer: Producer, topic: str, partition: int) -> bool:
 
 
 def test_a_topic_that_does_not_exist_stops_the_reader_with_advice(cluster: Cluster) -> None:
-    """An unknown topic is Stop, and the message says how topics are made."""
+    """An unknown topic is KafkaFatalError, and the message says how topics are made."""
     with pytest.raises(KafkaFatalError, match="meterline topics apply"):
         TopicReader(cluster.config, ["never-made"])
 
 
 def test_the_end_is_waited_for_no_longer_than_asked(closing: Closing) -> None:
-    """When the broker dies while reading, read_to_end is BrokerUnavailable within its time."""
+    """When the broker dies while reading, read_to_end is BrokerUnavailableError within its time."""
     server = start_broker()
     try:
         local = Cluster("embedded", embedded_kafka(server.address))
@@ -702,7 +702,7 @@ def test_apply_grows_partitions_and_never_shrinks_them(
 def test_a_topic_that_the_cluster_refuses_stops_with_its_name(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
-    """A refused creation names the topic; nothing is retried for ever."""
+    """A refused creation names the topic; nothing is retried without end."""
     if cluster.kind == "embedded":
         pytest.skip("the embedded broker takes any configuration")
     admin = closing(Admin(cluster.config))
@@ -743,7 +743,7 @@ def test_a_broker_that_answers_is_pinged_and_named(cluster: Cluster, closing: Cl
 def test_an_unreachable_broker_is_told_in_one_line_within_the_bound(
     start: Callable[[KafkaConfig], object],
 ) -> None:
-    """No broker at the address is BrokerUnavailable in time, and leaves no socket behind."""
+    """No broker at the address is BrokerUnavailableError in time, and leaves no socket behind."""
     descriptors = psutil.Process().num_fds()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -771,7 +771,7 @@ def test_an_unreachable_broker_is_told_in_one_line_within_the_bound(
 def test_settings_that_cannot_work_stop_without_showing_secrets(
     config: KafkaConfig, says: str
 ) -> None:
-    """Wrong settings are Stop, name the setting, and never quote a security value."""
+    """Wrong settings are KafkaFatalError, name the setting, and never quote a security value."""
     for start in (Admin, Producer, lambda each: GroupConsumer(each, "g", ["t"])):
         with pytest.raises(KafkaFatalError) as caught:
             start(config)

@@ -1,4 +1,4 @@
-"""The webhook door against a real HTTP server."""
+"""The webhook client against a real HTTP server."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def door() -> Iterator[WebhookClient]:
-    """A door with a short patience."""
+def webhooks() -> Iterator[WebhookClient]:
+    """A client with a short time-out."""
     opened = WebhookClient(timeout_seconds=1)
     yield opened
     opened.close()
@@ -50,9 +50,9 @@ def request(url: str, *, private: bool = True, secret: str = SECRET) -> WebhookR
     return WebhookRequest(url, "msg_1", BODY, now_ms(), secret, private)
 
 
-def test_a_receiver_can_verify_the_signature(receiver: Receiver, door: WebhookClient) -> None:
+def test_a_receiver_can_verify_the_signature(receiver: Receiver, webhooks: WebhookClient) -> None:
     """What is signed is what is sent, under the message's id and the attempt's time."""
-    answer = door.post(request(receiver.url("/signed"))).result(ANSWER_SECONDS_MAX)
+    answer = webhooks.post(request(receiver.url("/signed"))).result(ANSWER_SECONDS_MAX)
     assert answer.status == 204
     (received,) = receiver.of("/signed")
     assert received.verified() == json.loads(BODY)
@@ -63,9 +63,11 @@ def test_a_receiver_can_verify_the_signature(receiver: Receiver, door: WebhookCl
         received.verified()
 
 
-def test_without_a_secret_there_is_no_signature(receiver: Receiver, door: WebhookClient) -> None:
+def test_without_a_secret_there_is_no_signature(
+    receiver: Receiver, webhooks: WebhookClient
+) -> None:
     """An unsigned channel says so by the header's absence."""
-    door.post(request(receiver.url("/unsigned"), secret="")).result(ANSWER_SECONDS_MAX)
+    webhooks.post(request(receiver.url("/unsigned"), secret="")).result(ANSWER_SECONDS_MAX)
     assert "webhook-signature" not in receiver.of("/unsigned")[0].headers
 
 
@@ -81,36 +83,36 @@ def test_without_a_secret_there_is_no_signature(receiver: Receiver, door: Webhoo
     ],
 )
 def test_retry_after_is_read(
-    receiver: Receiver, door: WebhookClient, text: str, seconds: int | None
+    receiver: Receiver, webhooks: WebhookClient, text: str, seconds: int | None
 ) -> None:
     """Seconds or a date; anything else is as if it was not there."""
     url = receiver.url("/busy", Answer(429, {"retry-after": text}))
-    answer = door.post(request(url)).result(ANSWER_SECONDS_MAX)
+    answer = webhooks.post(request(url)).result(ANSWER_SECONDS_MAX)
     assert (answer.status, answer.retry_after_seconds) == (429, seconds)
 
 
-def test_redirects_are_not_followed(receiver: Receiver, door: WebhookClient) -> None:
-    """A signed message does not go where nobody checked."""
+def test_redirects_are_not_followed(receiver: Receiver, webhooks: WebhookClient) -> None:
+    """A signed message does not go to an address that was not checked."""
     elsewhere = receiver.url("/elsewhere")
     url = receiver.url("/moved", Answer(307, {"location": elsewhere}))
-    assert door.post(request(url)).result(ANSWER_SECONDS_MAX).status == 307
+    assert webhooks.post(request(url)).result(ANSWER_SECONDS_MAX).status == 307
     assert receiver.of("/elsewhere") == []
 
 
-def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, door: WebhookClient) -> None:
+def test_a_receiver_that_hangs_is_given_up(receiver: Receiver, webhooks: WebhookClient) -> None:
     """The attempt ends at its bound, and others go on meanwhile."""
-    hanging = door.post(request(receiver.url("/hang", Answer(hang=True))))
-    assert door.post(request(receiver.url("/quick"))).result(ANSWER_SECONDS_MAX).status == 204
+    hanging = webhooks.post(request(receiver.url("/hang", Answer(hang=True))))
+    assert webhooks.post(request(receiver.url("/quick"))).result(ANSWER_SECONDS_MAX).status == 204
     assert not hanging.done()
     with pytest.raises(WebhookUnreachableError, match="within 1 s"):
         hanging.result(ANSWER_SECONDS_MAX)
 
 
-def test_a_long_answer_is_cut(receiver: Receiver, door: WebhookClient) -> None:
+def test_a_long_answer_is_cut(receiver: Receiver, webhooks: WebhookClient) -> None:
     """A receiver cannot fill our memory; its status counts all the same."""
     url = receiver.url("/long", Answer(200, body=b"x" * (RESPONSE_BYTES_MAX * 20)))
-    assert door.post(request(url)).result(ANSWER_SECONDS_MAX).status == 200
-    assert door.post(request(receiver.url("/long"))).result(ANSWER_SECONDS_MAX).status == 204
+    assert webhooks.post(request(url)).result(ANSWER_SECONDS_MAX).status == 200
+    assert webhooks.post(request(receiver.url("/long"))).result(ANSWER_SECONDS_MAX).status == 204
 
 
 @pytest.mark.parametrize(
@@ -124,17 +126,17 @@ def test_a_long_answer_is_cut(receiver: Receiver, door: WebhookClient) -> None:
         "https://100.64.0.1/hook",
     ],
 )
-def test_private_addresses_are_refused(door: WebhookClient, url: str) -> None:
+def test_private_addresses_are_refused(webhooks: WebhookClient, url: str) -> None:
     """A URL cannot make us talk to our own network, and the refusal does not show its path."""
     with pytest.raises(WebhookForbiddenError) as refused:
-        door.post(request(url, private=False)).result(ANSWER_SECONDS_MAX)
+        webhooks.post(request(url, private=False)).result(ANSWER_SECONDS_MAX)
     assert "hook" not in str(refused.value)
     assert "meta-data" not in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["localhost", "2130706433"])
 def test_a_name_that_leads_to_us_is_refused(
-    receiver: Receiver, door: WebhookClient, host: str
+    receiver: Receiver, webhooks: WebhookClient, host: str
 ) -> None:
     """The guard looks at the address that is connected, not at how the host is written."""
     port = receiver.base_url.rpartition(":")[2]
@@ -142,10 +144,10 @@ def test_a_name_that_leads_to_us_is_refused(
 
     async def exchange() -> WebhookAnswer:
         # Past the rule of https on 443, for which nothing listens on this machine.
-        client = door._client(guarded=True)
-        return await door._exchange(client, httpx.URL(given.url), {}, given)
+        guarded = webhooks._client(guarded=True)
+        return await webhooks._exchange(guarded, httpx.URL(given.url), {}, given)
 
-    future = door._thread.start(exchange())
+    future = webhooks._thread.start(exchange())
     with pytest.raises(WebhookForbiddenError, match="not public"):
         future.result(ANSWER_SECONDS_MAX)
     assert receiver.of("/guarded") == []
@@ -164,17 +166,17 @@ def test_a_name_that_leads_to_us_is_refused(
     ],
 )
 def test_unusable_urls_are_refused(
-    door: WebhookClient, url: str, private: bool, because: str
+    webhooks: WebhookClient, url: str, private: bool, because: str
 ) -> None:
     """What cannot be right is refused before anything is sent."""
-    refused = door.post(request(url, private=private)).exception(ANSWER_SECONDS_MAX)
+    refused = webhooks.post(request(url, private=private)).exception(ANSWER_SECONDS_MAX)
     assert isinstance(refused, WebhookForbiddenError), because
 
 
-def test_nobody_listening_is_worth_another_try(door: WebhookClient) -> None:
+def test_an_address_without_a_listener_is_worth_another_try(webhooks: WebhookClient) -> None:
     """A refused connection may be a restart."""
     with pytest.raises(WebhookUnreachableError, match=r"no answer from 127\.0\.0\.1"):
-        door.post(request("http://127.0.0.1:9/secret-path")).result(ANSWER_SECONDS_MAX)
+        webhooks.post(request("http://127.0.0.1:9/secret-path")).result(ANSWER_SECONDS_MAX)
 
 
 @pytest.mark.parametrize(

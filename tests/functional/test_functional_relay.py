@@ -158,7 +158,7 @@ def relay_process(directory: Path, address: str, first: int) -> Iterator[subproc
 
 
 def run_and_kill(directory: Path, address: str, first: int, sealed_min: int) -> tuple[int, int]:
-    """Let a process emit until so many are sealed, kill -9; (accepted up to, sealed) it told."""
+    """Let a process emit until a number is sealed, kill -9; (accepted up to, sealed) as it printed."""
     accepted = sealed = 0
     with relay_process(directory, address, first) as process:
         assert process.stdout is not None
@@ -197,7 +197,7 @@ def test_killed_without_a_broker(broker: ServerProcess, tmp_path: Path) -> None:
 
 
 def test_killed_again_and_again(broker: ServerProcess, tmp_path: Path) -> None:
-    """Killed amid traffic three times, the relay loses no sealed event and repeats no other bytes."""
+    """Killed during traffic three times, the relay loses no sealed event and repeats no other bytes."""
     runs = []
     first = 0
     for sealed_min in (300, 900, 600):
@@ -295,7 +295,7 @@ def blocked(client: RelayClient, request: GateRequest = RESEARCH) -> bool:
 def test_command_reaches_the_gate_and_is_acknowledged(
     broker: ServerProcess, producer: Producer, tmp_path: Path
 ) -> None:
-    """A command blocks its department at once and no other; its release, and a stale one, are told."""
+    """A command blocks its department at once and no other; its release, and a stale one, are acknowledged."""
     with running_client(tmp_path, broker.address, CountingMeter()) as client:
         assert client.decide(RESEARCH).admission is Admission.ADMIT
         producer.send(Topic.THROTTLE_COMMANDS, DEPARTMENT.encode(), command(BreakerState.OPEN, 7))
@@ -310,8 +310,8 @@ def test_command_reaches_the_gate_and_is_acknowledged(
         producer.send(Topic.THROTTLE_COMMANDS, DEPARTMENT.encode(), command(BreakerState.CLOSED, 9))
         eventually(lambda: not blocked(client))
         eventually(lambda: len(acks(broker.address)) == 4)
-    told = [(ack.relay, ack.scope, ack.seq, ack.applied) for ack in acks(broker.address)]
-    assert told == [
+    acknowledged = [(ack.relay, ack.scope, ack.seq, ack.applied) for ack in acks(broker.address)]
+    assert acknowledged == [
         ("r1", DEPARTMENT, 7, Applied.ACCEPTED),
         ("r1", DEPARTMENT, 6, Applied.STALE),
         ("r1", DEPARTMENT, 8, Applied.EXPIRED),

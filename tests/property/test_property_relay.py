@@ -133,7 +133,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(garbage=st.binary(max_size=40))
     def crash(self, garbage: bytes) -> None:
-        """The process dies, maybe amid a write; the next one starts."""
+        """The process dies, maybe during a write; the next one starts."""
         self.spool.close()
         newest = max(self.settings.directory.glob("*.segment"), default=None)
         if newest is not None:

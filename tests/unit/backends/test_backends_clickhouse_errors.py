@@ -1,4 +1,4 @@
-"""Every error of clickhouse-connect has its place in the door's tree."""
+"""Every error of clickhouse-connect has its place in the client's tree."""
 
 import inspect
 import struct
@@ -120,7 +120,7 @@ def test_http_status(status: int, expected: type[ClickHouseError]) -> None:
 
 
 def test_stop_says_what_to_do() -> None:
-    """The message of a Stop ends with what a person has to do."""
+    """The message of a ClickHouseFatalError ends with what the operator has to do."""
     assert str(mapped(driver.DatabaseError("gone", code=60))).endswith("check the database name")
     assert "grants" in str(mapped(driver.DatabaseError("no", code=497)))
 

@@ -60,7 +60,7 @@ def test_only_offsets_that_follow_the_position_are_taken(
 
 
 def test_a_gap_that_stays_is_accepted_at_last() -> None:
-    """An offset that was never appended does not hold up its partition for ever."""
+    """An offset that was never appended does not hold up its partition indefinitely."""
     watch = GapWatch(patience_seconds=0.0)
     assert watch.admitted("p", 5, [6, 7]) == 0
     assert watch.admitted("p", 5, [6, 7, 8]) == 3
@@ -76,7 +76,7 @@ def test_each_partition_has_its_own_patience() -> None:
 
 
 def test_a_second_gap_is_waited_for_as_long_as_the_first() -> None:
-    """When the missing offset came and another is missing, the patience begins anew."""
+    """When the missing offset came and another is missing, the patience starts again."""
     watch = GapWatch(patience_seconds=3600)
     assert watch.admitted("p", 5, [6, 8]) == 0
     assert watch.admitted("p", 5, [5, 6, 8]) == 2

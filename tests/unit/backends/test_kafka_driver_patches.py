@@ -92,7 +92,7 @@ def test_the_socket_of_a_failed_attempt_is_closed(closed_port: tuple[str, int]) 
 
 
 def delay_while_connecting(kind: type[Any], address: tuple[str, int]) -> float:
-    """What the sender hears of a broker that is being connected to."""
+    """What the sender is answered of a broker that is being connected to."""
     client = kind(bootstrap_servers=[f"{address[0]}:{address[1]}"])
     try:
         node = client.cluster.bootstrap_brokers()[0].node_id
@@ -106,7 +106,7 @@ def delay_while_connecting(kind: type[Any], address: tuple[str, int]) -> float:
 
 
 def delay_after_a_failure(kind: type[Any], address: tuple[str, int]) -> float:
-    """What the sender hears of a broker that refused a connection."""
+    """What the sender is answered of a broker that refused a connection."""
     client = kind(
         bootstrap_servers=[f"{address[0]}:{address[1]}"],
         proxy_url=f"{ClosingSocket.SCHEMES[0]}://",

@@ -1,4 +1,4 @@
-"""The Kafka door's error tree: every error of the driver is mapped, and says what to do."""
+"""The Kafka client's error tree: every error of the driver is mapped, and says what to do."""
 
 from __future__ import annotations
 

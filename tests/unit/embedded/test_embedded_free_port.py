@@ -10,7 +10,7 @@ EPHEMERAL_FIRST = 32_768
 
 
 def test_a_port_is_none_that_a_connection_could_be_given() -> None:
-    """A worker finds its port free when it is started again, whoever connects in between."""
+    """A worker finds its port free when it is started again, whatever connects in between."""
     ports = [free_port() for _ in range(20)]
     assert max(ports) < EPHEMERAL_FIRST
     assert len(set(ports)) > 1

@@ -119,7 +119,7 @@ def test_the_log_file_is_turned_over(tmp_path: Path) -> None:
 
 
 def test_a_closed_stream_stops_nothing(tmp_path: Path) -> None:
-    """When nobody reads the log any more the file still gets every line."""
+    """When the log has no reader any more the file still gets every line."""
     stream = io.StringIO()
     stream.close()
     log = WorkerLog(stream, ("w",), colour=False, file=tmp_path / "workers.log")

@@ -105,7 +105,7 @@ def test_all_faults_at_once() -> None:
 
 
 def test_one_name_for_two_models_is_refused() -> None:
-    """Two models of one seller that answer to the same name cannot be told apart."""
+    """Two models of one seller that answer to the same name cannot be distinguished."""
     with pytest.raises(CatalogueError, match="names both"):
         read_cards(file(card(model="a", aliases=["x.1"]), card(model="b", aliases=["X-1"])))
 

@@ -445,7 +445,7 @@ def test_settings_name_their_fault(tmp_path: Path, field: str, wrong: int) -> No
 
 
 def test_settings_name_all_faults(tmp_path: Path) -> None:
-    """All faults are told at once."""
+    """All faults are reported at once."""
     with pytest.raises(RelaySettingsError, match=r"relay_id.*linger_ms"):
         RelaySettings(
             "a/b",

@@ -96,7 +96,7 @@ def test_open_tells_when_it_ends() -> None:
 
 
 def test_open_without_reset_points_at_the_lease() -> None:
-    """Where nobody knows the end, the lease's end is the next time the answer can change."""
+    """Where the end is not known, the lease's end is the next time the answer can change."""
     decision = ready_gate(command(BreakerState.OPEN)).decide(REQUEST, NOW)
     assert decision.retry_after_seconds == (LEASE + CLOCK_SKEW_MS) // 1000
 
@@ -135,7 +135,7 @@ def test_nested_shares_do_not_multiply() -> None:
 
 
 def test_share_refusal_names_no_amounts() -> None:
-    """A throttled request is told to retry, with its scope and rule and without any amount."""
+    """A throttled request is answered that it may retry, with its scope and rule and without any amount."""
     gate = ready_gate(
         command(BreakerState.HALF_OPEN, admit_percent=0, reason_code="budget_throttled")
     )
@@ -152,7 +152,7 @@ def test_share_refusal_names_no_amounts() -> None:
 
 
 def test_queue_mode() -> None:
-    """In queue mode the relay is told to hold the request, and how to refuse it without room."""
+    """In queue mode the relay gets the decision to hold the request, and how to reject it without room."""
     gate = ready_gate(command(BreakerState.THROTTLED, admit_percent=0, mode=ThrottleMode.QUEUE))
     decision = gate.decide(REQUEST, NOW)
     assert (decision.admission, decision.http_status) == (Admission.QUEUE, 429)
@@ -382,7 +382,7 @@ def test_command_without_a_scope_is_malformed() -> None:
 
 
 def test_soft_lease_ends_open() -> None:
-    """A throttle that nobody renewed ends by itself, 30 s of clock skew allowed for."""
+    """A throttle that is not renewed ends by itself, 30 s of clock skew allowed for."""
     gate = ready_gate(command(BreakerState.HALF_OPEN, admit_percent=0))
     ends = NOW + LEASE + CLOCK_SKEW_MS
     assert admitted(gate, 10, ends - 1) == 0
@@ -390,7 +390,7 @@ def test_soft_lease_ends_open() -> None:
 
 
 def test_budget_lease_degrades_to_a_share() -> None:
-    """A budget's block that nobody renewed leaves a tenth, until its period ends."""
+    """A budget's block that is not renewed leaves a tenth, until its period ends."""
     reset = NOW + 86_400_000
     gate = ready_gate(command(BreakerState.OPEN, on_expiry=OnExpiry.DEGRADE, reset_at_ms=reset))
     after = NOW + LEASE + CLOCK_SKEW_MS

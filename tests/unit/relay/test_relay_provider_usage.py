@@ -122,12 +122,12 @@ def test_absent_and_null_are_zero(read: Callable[[Mapping[str, Any]], TokenField
 def test_no_count_is_an_error(
     read: Callable[[Mapping[str, Any]], TokenFields], bad: object
 ) -> None:
-    """A count that is no whole number is told, never taken as zero."""
+    """A count that is no whole number is an error, never taken as zero."""
     with pytest.raises(ProviderUsageError):
         read({"prompt_tokens": bad, "input_tokens": bad})
 
 
 def test_details_that_are_no_object() -> None:
-    """A detail of the wrong shape is told with its name."""
+    """A detail of the wrong shape is an error with its name."""
     with pytest.raises(ProviderUsageError, match="prompt_tokens_details"):
         openai_chat_usage({"prompt_tokens_details": 3})

@@ -157,7 +157,7 @@ def test_batches_bound(tmp_path: Path) -> None:
 
 
 class FailingDisk:
-    """os.pwrite that writes half of a frame and then fails, while told to."""
+    """os.pwrite that writes half of a frame and then fails, while it is set to."""
 
     def __init__(self) -> None:
         self.error: int | None = None
@@ -174,7 +174,7 @@ class FailingDisk:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
 def test_disk_refuses_and_recovers(settings: SpoolSettings, code: int) -> None:
-    """A disk that refuses amid a frame loses nothing that was there, and later writes are whole."""
+    """A disk that refuses during a frame loses nothing that was there, and later writes are whole."""
     disk = FailingDisk()
     spool = Spool(settings, write=disk)
     spool.append(batch(1))
@@ -217,7 +217,7 @@ except SpoolWriteError as error:
 
 
 def test_second_emitter_is_refused(spool: Spool, settings: SpoolSettings) -> None:
-    """Two emitters on one directory would write the same lanes: the second is told who holds it."""
+    """Two emitters on one directory would write the same lanes: the second is refused, with the holder named."""
     with pytest.raises(SpoolInUseError, match=f"in use by process {os.getpid()}"):
         Spool(settings)
     spool.append(batch(1))
