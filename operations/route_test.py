@@ -53,12 +53,12 @@ def routing_context(
     active: ActiveAlerts | None = None,
 ) -> RoutingContext:
     """What the worker would decide by."""
-    knowledge = PolicySnapshot()
+    snapshot = PolicySnapshot()
     for name, item in policies.items():
-        knowledge.fold_policy(name, item)
+        snapshot.fold_policy(name, item)
     for command in commands:
-        knowledge.fold_command(command)
-    return knowledge.ground(active or ActiveAlerts(), at_ms)
+        snapshot.fold_command(command)
+    return snapshot.context(active or ActiveAlerts(), at_ms)
 
 
 def published_routing_context(config: KafkaConfig, at_ms: int) -> RoutingContext:

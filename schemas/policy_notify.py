@@ -28,7 +28,7 @@ class ChannelBase(_Wire):
     allow_private_address: bool = False
     """Lets the receiver be a private or loopback address (SSRF guard off for this channel)."""
     fallback: str = ""
-    """The channel that is told what this one cannot be told; empty for none."""
+    """The channel that gets what this one cannot deliver; empty for none."""
     title: str = ""
     """Template of the title (`schemas.templates`); empty for the built-in one."""
     text: str = ""
@@ -64,7 +64,7 @@ AnyChannel = Annotated[SerializeAsAny[ChannelBase], BeforeValidator(_as_publishe
 
 
 class Route(_Wire):
-    """Whom an alert goes to. Routes are asked in order; the first that matches ends the search."""
+    """Whom an alert goes to. Routes are tried in order; the first that matches ends the search."""
 
     id: str
     match: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Route(_Wire):
 
 
 class Inhibition(_Wire):
-    """While a source is active, alerts that it explains are not told.
+    """While a source is active, alerts that it explains are not sent.
 
     An open breaker is a source with the labels `rule="breaker"` and `state="open"`.
     """
@@ -93,7 +93,7 @@ class Inhibition(_Wire):
 
 
 class Maintenance(_Wire):
-    """A recurring window in which alerts are not told: `days` from `start` for so many minutes."""
+    """A recurring window in which alerts are not sent: on `days`, `minutes` long from `start`."""
 
     id: str
     match: tuple[str, ...]
@@ -109,7 +109,7 @@ class Maintenance(_Wire):
 
 
 class Silence(_Wire):
-    """Alerts that somebody does not want to hear of for a while: one object each.
+    """Alerts that an operator mutes for a while: one object each.
 
     Published by `meterline silence`, not by the policy file; an end in the past is how one ends.
     """

@@ -38,23 +38,23 @@ ALERT_FIELDS: Mapping[str, str] = {
     "percent": "observed of limit, a whole number",
     "budget_version": "which version of the budget",
     "also_crossed": "lower percentages crossed at once",
-    "summary": "one sentence for people",
+    "summary": "one sentence",
     "action": "what to do, one or two sentences",
     "starts_at": "when it began, RFC 3339",
     "ends_at": "when it ended; empty while it lasts",
     "resets_at": "when its cause ends by itself; may be empty",
     "commands": "throttle commands given for the same cause",
-    "reminder": "how many times it was told again, 0 for the first time",
+    "reminder": "how many times it was sent again, 0 for the first time",
     "explanation": "baseline, score, excess and drivers of a rule that looks back",
     "driver": "the key and model that drove it; may be empty",
 }
 """Fields of an alert in a template, and what they say."""
 VARIABLES: Mapping[str, str] = {
-    "alert": "the loudest alert of the message",
-    "alerts": "all alerts of the message, firing before resolved, loudest first",
+    "alert": "the most severe alert of the message",
+    "alerts": "all alerts of the message, firing before resolved, most severe first",
     "count": "how many there are",
     "status": "firing while any of them fires, else resolved",
-    "severity": "the loudest severity",
+    "severity": "the highest severity",
     "channel": "id of the channel",
 }
 FILTERS = frozenset(

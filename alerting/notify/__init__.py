@@ -1,4 +1,4 @@
-"""Alerts to people.
+"""Alerts to their receivers: on-call, teams and machines.
 
 Owns: routing, delivery schedule and channels.
 Reads: alerts.

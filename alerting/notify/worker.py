@@ -1,20 +1,21 @@
-"""The notify worker: alerts to receivers, nothing lost, nothing told twice under two ids.
+"""The notify worker: alerts to receivers, nothing lost, nothing sent twice under two ids.
 
 Per round, numbered, each with its guarantee:
     1. read alerts, then what was written of policy, silences and commands before them, and decide
-       who is told (`alerting.notify.core.dispatcher`). A channel that was published before the alert hears it.
+       who is notified (`alerting.notify.core.dispatcher`), also over a channel that was published
+       just before the alert.
     2. write down what their alerts alone could not give back: the messages of groups, and who was
-       not told and why, flushed. From here a group's message has its id and content for good.
-    3. send what is due. A receiver may hear a message again after a crash, always under the same
+       not notified and why, flushed. From here a group's message has its id and content for good.
+    3. send what is due. A receiver may get a message again after a crash, always under the same
        webhook-id.
     4. record every attempt on `deliveries`, flushed, a fallback's message before the failure that
        asks for it. From here a retry survives a restart: its record carries the alerts.
     5. commit the offsets of the alerts whose deliveries are all recorded. A crash before this
        reads them again, and the delivery log says that they are done or waiting.
-Never blocks on a receiver: attempts run in the doors' threads, a bounded number a channel.
+Never blocks on a receiver: attempts run in the clients' threads, a bounded number a channel.
 
 The group gives the topic's one partition to one worker; the one that gets it reads the delivery
-log to its end first, so a standby goes on where the other stopped.
+log to its end first, so a standby continues where the other stopped.
 """
 
 from __future__ import annotations
@@ -68,14 +69,14 @@ from meterline.schemas.topics import Topic
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-# An answer is looked for this often while one is expected.
+# Responses are polled this often while one is outstanding.
 BUSY_POLL_SECONDS = 0.02
-# At a stop, answers already on their way are worth a moment: what is recorded is not sent again.
+# At a stop, responses already on their way are worth a moment: what is recorded is not sent again.
 DRAIN_SECONDS_MAX = 2.0
 # Each attempt already lasts the producer's whole delivery timeout with its own retries.
 PUBLISH_ATTEMPTS_MAX = 3
 RECORDS_PER_ROUND_MAX = 500
-# How soon after the end of a silence what it kept back is told.
+# How soon after the end of a silence the alerts that it muted are sent.
 REVIEW_MS = 1_000
 # A round is never shorter: time alone gives nothing to do twice in a millisecond.
 WAIT_SECONDS_MIN = 0.005
@@ -110,8 +111,8 @@ def run_notify(
     Args:
         settings: bounds and schedule.
         kafka: the cluster.
-        secrets: answers a signing secret by the name that policy gives.
-        clock: the present.
+        secrets: looks up a secret by the name that policy gives.
+        clock: the current time, UTC ms.
         meter: where metrics go.
         stop: ends the run.
 
@@ -156,7 +157,7 @@ class _Notifier:
         self._reviewed_ms = 0
 
     def run(self, kafka: KafkaConfig, stop: threading.Event) -> None:
-        """Open the doors, go round, drain, close."""
+        """Open the clients, run rounds until the stop, drain, close."""
         self._kafka = kafka
         try:
             producer = Producer(kafka, linger_ms=0)
@@ -207,7 +208,7 @@ class _Notifier:
         records = topics.consumer.poll(self._wait_seconds(), RECORDS_PER_ROUND_MAX)
         if self._changed_hands:
             self._take_over(topics)
-        # 1. Who is told. Policy was read before the wait for alerts: the change that caused an alert
+        # 1. Who is notified. Policy was read before the wait for alerts: the change that caused an alert
         #    may also have named its channel.
         if records:
             self._follow(topics.control.read_to_end(self._settings.start_timeout_seconds))
@@ -232,7 +233,7 @@ class _Notifier:
         return max(WAIT_SECONDS_MIN, min(wait, (next_ms - self._clock()) / 1000))
 
     def _take_over(self, topics: _Topics) -> None:
-        """Begin anew from the delivery log, with the partition or without it."""
+        """Start again from the delivery log, with the partition or without it."""
         self._changed_hands = False
         self._record_orphans(topics)
         active = ActiveAlerts()
@@ -268,7 +269,7 @@ class _Notifier:
         )
 
     def _record_orphans(self, topics: _Topics) -> None:
-        """Attempts under way for a desk that is gone: let their answers be recorded still."""
+        """Record the responses that the previous dispatcher's attempts have got by now."""
         orphans, self._sending = self._sending, []
         answered = [one for one in orphans if one.future.done()]
         self._publish(topics, [each for one in answered for each in self._records(one)])
@@ -284,7 +285,7 @@ class _Notifier:
         match record.topic:
             case Topic.DELIVERIES if record.value:
                 delivery = decode_delivery(record.value)
-                # Somebody asked for it again while this worker is in charge.
+                # An operator asked for it again while this worker is in charge.
                 if self._log.fold(delivery) and self._in_charge:
                     self._dispatcher.resend(delivery)
             case Topic.POLICIES:
@@ -311,7 +312,7 @@ class _Notifier:
             self._dispatcher.review_muted(now_ms)
 
     def _limit(self, topics: _Topics) -> None:
-        """Read no more alerts while the desk is full: they are safe where they are."""
+        """Read no more alerts while the dispatcher is full: they are safe in the topic."""
         full = len(self._dispatcher) >= self._settings.pending_max
         if full is not self._paused:
             self._paused = full
@@ -322,7 +323,7 @@ class _Notifier:
             )
 
     def _write_first(self, topics: _Topics) -> None:
-        deliveries = self._dispatcher.written_first(self._clock())
+        deliveries = self._dispatcher.records_before_sending(self._clock())
         if not deliveries:
             return
         self._publish(topics, deliveries)
@@ -374,7 +375,7 @@ class _Notifier:
         for one in deliveries:
             self._meter.count(Metric.DELIVERIES, reason=one.outcome)
             if one.outcome not in _QUIET:
-                _tell(one)
+                _log_failure(one)
         for attempt in range(1, PUBLISH_ATTEMPTS_MAX + 1):
             try:
                 for one in deliveries:
@@ -394,7 +395,7 @@ class _Notifier:
         try:
             topics.consumer.commit(offsets)
         except RebalancedError:
-            # Somebody else reads these alerts again; the delivery log tells them what is done.
+            # Another worker reads these alerts again; the delivery log says what is done.
             _log.info("notify.rebalanced")
         except BrokerUnavailableError as error:
             # The next commit covers this one; until then a restart reads a few alerts again.
@@ -422,7 +423,7 @@ class _Notifier:
 _QUIET = frozenset({DeliveryOutcome.DELIVERED, DeliveryOutcome.PENDING, DeliveryOutcome.MUTED})
 
 
-def _tell(delivery: Delivery) -> None:
+def _log_failure(delivery: Delivery) -> None:
     _log.warning(
         "delivery.failed",
         channel=delivery.channel,

@@ -61,7 +61,7 @@ def alerts_route(
     named = " ".join(f"{name}={text}" for name, text in labels.items())
     _out.print(visible(named), style="dim", markup=False, emoji=False)
     _out.print(labelled_lines((step.what, step.answer) for step in decision.steps))
-    channels = ", ".join(telling.channel for telling in decision.tellings)
+    channels = ", ".join(recipient.channel for recipient in decision.recipients)
     if decision.muted_by:
         _out.print("[yellow]log only[/]: the other channels are notified when what mutes it ends")
     else:
@@ -72,8 +72,8 @@ def _as_json(labels: dict[str, str], decision: Decision) -> dict[str, object]:
     return {
         "labels": labels,
         "channels": [
-            {"channel": telling.channel, "route": telling.route.id if telling.route else ""}
-            for telling in decision.tellings
+            {"channel": recipient.channel, "route": recipient.route.id if recipient.route else ""}
+            for recipient in decision.recipients
         ],
         "muted_by": decision.muted_by,
         "steps": [{"what": step.what, "answer": step.answer} for step in decision.steps],

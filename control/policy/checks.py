@@ -4,7 +4,7 @@ The sum of the children's budgets is deliberately not compared with the parent's
 ceilings and not shares. A parent's own budget is enforced anyway (the most restrictive scope of a
 request wins), and letting ten projects have 20 % each of what they will hardly all need is how
 organisations plan. A single child above its parent is refused because its number could never
-take effect: whoever wrote it believes something that is not so.
+take effect: its author expects something that will not happen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The policy file's shape: what people may write, field by field."""
+"""The policy file's shape, field by field."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class RulesEntry(Entry):
     thresholds_percent: tuple[Percent, ...] = (50, 75, 80, 90, 95, 100)
     breaker: BreakerEntry = BreakerEntry()
     renotify: Duration = 0
-    """How often a threshold or limit that still holds is told again; 0s for never."""
+    """How often a threshold or limit that still holds is notified again; 0s for never."""
 
 
 class PolicyDocument(Entry):

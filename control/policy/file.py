@@ -280,7 +280,7 @@ def _unknown(path: Path, tree: YamlTree, kinds: PolicyKinds) -> str:
 
 
 def _spell(tree: YamlTree, path: Path) -> str:
-    """A path for people: list items by their id, where they have one."""
+    """A path as shown to operators: list items by their id, where they have one."""
     text = ""
     value = tree.value
     for step in path:

@@ -1,4 +1,4 @@
-"""The `notify` part of the policy file: what people may write."""
+"""The `notify` part of the policy file, field by field."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RouteEntry(Entry):
 
 
 class InhibitionEntry(Entry):
-    """What is not told while something that explains it is active."""
+    """Alerts that are not sent while one that explains them is active."""
 
     id: Text
     source: tuple[str, ...] = ()

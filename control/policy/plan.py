@@ -31,7 +31,7 @@ from meterline.schemas.policy_notify import Silence
 from meterline.schemas.scopes import ScopeType
 
 _NOT_IN_FILES = (Silence, ManualThrottle, BudgetOverride)
-# Fields that count versions are told apart from what they count.
+# Fields that count versions are no part of what is compared.
 _VERSIONS = frozenset({"version", "budget_version"})
 # A change of these re-arms thresholds and absolute limits: all that alerting compares spend with.
 _SPEND_LIMITS = ("hour_spend_nano_usd", "day_spend_nano_usd", "day_tokens")

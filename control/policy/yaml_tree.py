@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-# 50,000 keys with a budget each; more is not written by people.
+# 50,000 keys with a budget each; a larger file is generated, and should be split.
 FILE_CHARACTERS_MAX = 8 * 1024 * 1024
 # Aliases repeat what they name: a few lines of them could otherwise stand for billions of values.
 VALUES_MAX = 500_000
@@ -28,7 +28,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class YamlFault:
-    """Something that no document may contain, before any field is looked at."""
+    """Something that no document may contain, before any field is read."""
 
     path: Path
     line: int | None
@@ -61,7 +61,7 @@ class YamlTree:
 
 
 def read_yaml(text: str) -> YamlTree:
-    """Read one YAML document; faults are in the answer, nothing is raised."""
+    """Read one YAML document; faults are in the result, nothing is raised."""
     tree = YamlTree()
     if len(text) > FILE_CHARACTERS_MAX:
         reason = f"has {len(text):,} characters, at most {FILE_CHARACTERS_MAX:,}"

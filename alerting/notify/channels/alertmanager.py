@@ -1,6 +1,6 @@
 """Alerts for an Alertmanager (POST /api/v2/alerts). Pure.
 
-Alertmanager tells alerts apart by their labels, so the labels never change while an alert lasts;
+Alertmanager identifies alerts by their labels, so the labels never change while an alert lasts;
 everything that does stands in the annotations. It takes an alert for over when `endsAt` passes:
 a firing one gets the end of its period, after which its cause is gone by itself.
 """

@@ -6,7 +6,7 @@ A kind is one module here and one line in `registry`:
         name = "slack"              `type:` in the policy file
         entry = SlackEntry          the fields of the file
         published = SlackChannel    the model in control.policies
-        groups = True               people read it: alerts of one group share a message
+        groups = True               read by people: alerts of one group share a message
         rate_limit = ...            what the receiver takes
 
         check(entry)                what must hold between the fields

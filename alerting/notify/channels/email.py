@@ -58,7 +58,7 @@ def mail_content(job: Job, channel: EmailChannel, now_ms: int) -> bytes:
     Args:
         job: the message.
         channel: the channel's policy.
-        now_ms: the present, for the Date header.
+        now_ms: UTC ms, for the Date header.
     """
     alerts = in_order(job.alerts)
     title = " ".join(filled(channel.title, TITLE, alerts, channel.id).split())

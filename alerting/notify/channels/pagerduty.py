@@ -1,7 +1,7 @@
 """PagerDuty events (Events API v2). Pure.
 
 One incident per rule, scope, period and budget version: a higher threshold triggers the same
-dedup_key again, louder; the incident resolves when the last alert of it does.
+dedup_key again, more severe; the incident resolves when the last alert of it does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def pagerduty_body(
         channel: the channel's policy.
         routing_key: the integration key.
     """
-    # A retry of 75 % after 90 % was told must not make the incident quieter, and a resolved 100 %
+    # A retry of 75 % after 90 % was sent must not lower the severity, and a resolved 100 %
     # does not close it while 90 % stands.
     candidates = [*firing, alert] if alert.status is AlertStatus.FIRING else list(firing)
     envelope: dict[str, Any] = {

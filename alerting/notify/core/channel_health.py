@@ -1,4 +1,4 @@
-"""Health of a channel: a dead endpoint is left alone for a while, and a fallback told. Pure.
+"""Health of a channel: a dead endpoint is paused, and its fallback notified. Pure.
 
     failures  1  2  3  4  5 -> paused 30 s -> one probe -> 6 -> 60 s -> ... 10 min
                             success at any time -> healthy, all places open
@@ -35,7 +35,7 @@ class Health(NamedTuple):
     """How a channel has been answering."""
 
     failures: int = 0
-    """Failed attempts since the last answer that was one."""
+    """Failed attempts since the last response."""
     paused_until_ms: int = 0
 
     @property
@@ -66,7 +66,7 @@ def observed(health: Health, attempt: Attempt, now_ms: int) -> Health:
 
 
 def wants_fallback(outcome: DeliveryOutcome, attempt: int) -> bool:
-    """Whether a fallback channel is told, after attempt `attempt` (from 1) came to `outcome`."""
+    """Whether a fallback channel is notified, after attempt `attempt` (from 1) came to `outcome`."""
     if outcome is DeliveryOutcome.RETRY:
         return attempt >= FALLBACK_AFTER_ATTEMPTS
     return outcome in _HOPELESS

@@ -1,4 +1,4 @@
-"""Progress: which alert offsets may be committed. Pure.
+"""Commit tracker: which alert offsets may be committed. Pure.
 
     offset      40      41      42      43
     outstanding (none)  log     (none)  webhook

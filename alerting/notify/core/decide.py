@@ -1,6 +1,6 @@
-"""Who hears of an alert, and who does not: routes, silences, maintenance, inhibition. Pure.
+"""Who is notified of an alert, and who is not: routes, silences, maintenance, inhibition. Pure.
 
-Every answer carries its reason: `meterline alerts route` prints what the worker acts on.
+Every decision carries its reason: `meterline alerts route` prints what the worker acts on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meterline.schemas.matchers import failing
 from meterline.schemas.policy import NotifyPolicy
 from meterline.schemas.policy_notify import LOG_CHANNEL, Maintenance, Route, Silence
 
-_LOUDNESS = {severity.value: rank for rank, severity in enumerate(Severity)}
+_SEVERITY_RANK = {severity.value: rank for rank, severity in enumerate(Severity)}
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Labels = Mapping[str, str]
@@ -41,7 +41,7 @@ class RoutingContext:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One channel that is told, and because of which route (None: there are no routes)."""
+    """One channel that is notified, and because of which route (None: there are no routes)."""
 
     channel: str
     route: Route | None = None
@@ -59,24 +59,26 @@ class TraceStep:
 class Decision:
     """Where an alert goes."""
 
-    tellings: tuple[Recipient, ...]
+    recipients: tuple[Recipient, ...]
     """The log first; one per channel."""
     muted_by: str = ""
-    """What keeps every channel but the log from being told now; empty for nothing."""
+    """What mutes every channel but the log now; empty for nothing."""
     steps: tuple[TraceStep, ...] = ()
-    """Every question in order, for people."""
+    """Every check in order, for operators."""
 
 
-def decide(alert: Alert, ground: RoutingContext, now_ms: int) -> Decision:
-    """Say who is told of an alert.
+def decide(alert: Alert, context: RoutingContext, now_ms: int) -> Decision:
+    """Decide who is notified of an alert.
 
-    A resolution is never muted here: whoever heard the firing hears of its end, so that no page
+    A resolution is never muted here: a receiver of the firing gets its end, so that no page
     stays open behind a silence.
     """
-    labels = labels_of(alert, ground.parents)
+    labels = labels_of(alert, context.parents)
     steps: list[TraceStep] = []
-    chosen = list(_routed(alert, labels, ground.policy, steps))
-    muted_by = "" if alert.status is AlertStatus.RESOLVED else _muted(labels, ground, now_ms, steps)
+    chosen = list(_routed(alert, labels, context.policy, steps))
+    muted_by = (
+        "" if alert.status is AlertStatus.RESOLVED else _muted(labels, context, now_ms, steps)
+    )
     return Decision((Recipient(LOG_CHANNEL), *chosen), muted_by, tuple(steps))
 
 
@@ -116,17 +118,17 @@ def _routed(
 ) -> Iterator[Recipient]:
     least = {channel.id: channel.min_severity for channel in policy.channels}
     seen = {LOG_CHANNEL}
-    for telling in _candidates(labels, policy, steps):
-        name = telling.channel
+    for recipient in _candidates(labels, policy, steps):
+        name = recipient.channel
         if name in seen or name not in least:
             continue
         seen.add(name)
-        # A channel with an unknown least severity hears everything: too loud is safer.
-        if _LOUDNESS[alert.severity.value] < _LOUDNESS.get(least[name], 0):
-            steps.append(TraceStep(f"channel {name}", f"no: hears from {least[name]} on"))
+        # A channel with an unknown least severity gets everything: too much is safer.
+        if _SEVERITY_RANK[alert.severity.value] < _SEVERITY_RANK.get(least[name], 0):
+            steps.append(TraceStep(f"channel {name}", f"no: takes {least[name]} and above"))
             continue
-        steps.append(TraceStep(f"channel {name}", "told"))
-        yield telling
+        steps.append(TraceStep(f"channel {name}", "notified"))
+        yield recipient
 
 
 def _candidates(
@@ -134,7 +136,7 @@ def _candidates(
 ) -> Iterator[Recipient]:
     everyone = [Recipient(channel.id) for channel in policy.channels]
     if not policy.routes:
-        steps.append(TraceStep("routes", "there are none: every channel is asked"))
+        steps.append(TraceStep("routes", "there are none: every channel is considered"))
         yield from everyone
         return
     taken = False
@@ -144,46 +146,46 @@ def _candidates(
             steps.append(TraceStep(f"route {route.id}", f"no: {fault} does not hold"))
             continue
         taken = True
-        more = ", and goes on" if route.keep_looking else ""
-        to = ", ".join(route.channels) or "nobody"
+        more = ", and continues" if route.keep_looking else ""
+        to = ", ".join(route.channels) or "no channel"
         steps.append(TraceStep(f"route {route.id}", f"matches: to {to}{more}"))
         yield from (Recipient(name, route) for name in route.channels)
         if not route.keep_looking:
             return
     if not taken:
-        # Too loud is safer than silent.
-        steps.append(TraceStep("routes", "none matches: every channel is asked"))
+        # Too much is safer than silence.
+        steps.append(TraceStep("routes", "none matches: every channel is considered"))
         yield from everyone
 
 
-def _muted(labels: Labels, ground: RoutingContext, now_ms: int, steps: list[TraceStep]) -> str:
-    for reason in _mutes(labels, ground, now_ms):
+def _muted(labels: Labels, context: RoutingContext, now_ms: int, steps: list[TraceStep]) -> str:
+    for reason in _mutes(labels, context, now_ms):
         steps.append(TraceStep("muted by", reason))
         return reason
     steps.append(TraceStep("muted by", "nothing"))
     return ""
 
 
-def _mutes(labels: Labels, ground: RoutingContext, now_ms: int) -> Iterator[str]:
-    for silence in ground.silences:
+def _mutes(labels: Labels, context: RoutingContext, now_ms: int) -> Iterator[str]:
+    for silence in context.silences:
         if silence.starts_at_ms <= now_ms < silence.ends_at_ms and not failing(
             silence.match, labels
         ):
             yield f"silence {silence.id} by {silence.author}: {silence.reason}"
-    for window in ground.policy.maintenance:
-        if not failing(window.match, labels) and in_maintenance(window, ground.time_zone, now_ms):
+    for window in context.policy.maintenance:
+        if not failing(window.match, labels) and in_maintenance(window, context.time_zone, now_ms):
             yield f"maintenance {window.id} by {window.author}: {window.reason}"
-    yield from _inhibitions(labels, ground)
+    yield from _inhibitions(labels, context)
 
 
-def _inhibitions(labels: Labels, ground: RoutingContext) -> Iterator[str]:
+def _inhibitions(labels: Labels, context: RoutingContext) -> Iterator[str]:
     scope = labels["scope"]
-    for rule in ground.policy.inhibit:
+    for rule in context.policy.inhibit:
         if failing(rule.target, labels):
             continue
-        places = (scope,) if rule.relation == "same" else above(scope, ground.parents)
+        places = (scope,) if rule.relation == "same" else above(scope, context.parents)
         for place in places:
-            for source in ground.sources(place):
+            for source in context.sources(place):
                 # Nothing explains itself away.
                 is_itself = source.get("rule") == labels["rule"] and place == scope
                 if not is_itself and not failing(rule.source, source):

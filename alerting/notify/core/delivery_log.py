@@ -1,7 +1,7 @@
 """The delivery log: the newest word on every message and channel, folded from `deliveries`. Pure.
 
-It answers what is done (never sent again), what waits (sent again after a restart, from the alerts
-kept in its record), what is muted (told later, if it still fires), and which channels said that
+It knows what is done (never sent again), what waits (sent again after a restart, from the alerts
+kept in its record), what is muted (sent later, if it still fires), and which channels said that
 they are gone.
 """
 
@@ -18,7 +18,7 @@ from meterline.schemas.delivery import Delivery, DeliveryOutcome
 # Done deliveries are only asked for alerts that were read and not committed, which are few; this
 # is about 40 MB, after which the oldest are forgotten.
 DONE_MAX = 100_000
-# Muted alerts wait in memory for the end of their silence; the oldest are forgotten, and not told.
+# Muted alerts wait in memory for the end of their silence; the oldest are forgotten, and never sent.
 MUTED_MAX = 50_000
 _STATUS_GONE = 410
 _WAITING = frozenset({DeliveryOutcome.RETRY, DeliveryOutcome.PENDING})
@@ -31,7 +31,7 @@ class DeliveryLog:
         """Start empty."""
         self._done: dict[tuple[str, str], int] = {}
         self._waiting: dict[tuple[str, str], Delivery] = {}
-        self._told: dict[tuple[str, str], None] = {}
+        self._notified: dict[tuple[str, str], None] = {}
         self._muted: dict[tuple[str, str], Delivery] = {}
         self._gone: dict[str, str] = {}
         self._groups: dict[GroupName, int] = {}
@@ -68,18 +68,18 @@ class DeliveryLog:
 
     def knows(self, alert_id: str, channel: str) -> bool:
         """Whether an alert has a record on a channel, and so does not depend on its offset."""
-        return (alert_id, channel) in self._told
+        return (alert_id, channel) in self._notified
 
     def is_gone(self, channel: str, fingerprint: str) -> bool:
         """Whether the channel answered 410 under the same policy."""
         return self._gone.get(channel) == fingerprint
 
     def was_muted(self, alert: Alert, channel: str) -> bool:
-        """Whether the channel was not told of the alert's firing."""
+        """Whether the channel was not notified of the alert's firing."""
         return (alert.dedup_key, channel) in self._muted
 
     def muted(self) -> list[Delivery]:
-        """Alerts that a channel was not told of."""
+        """Alerts that were muted for a channel."""
         return list(self._muted.values())
 
     def forget_muted(self, delivery: Delivery) -> None:
@@ -87,7 +87,7 @@ class DeliveryLog:
         self._muted.pop((delivery.dedup_key, delivery.channel), None)
 
     def groups(self) -> dict[GroupName, int]:
-        """When each group was told last."""
+        """When each group was notified last."""
         return self._groups
 
     def waiting(self) -> Iterator[Job]:
@@ -99,9 +99,9 @@ class DeliveryLog:
 
     def _remember(self, delivery: Delivery) -> None:
         for alert_id in delivery.alert_ids or (delivery.alert_id,):
-            self._told[alert_id, delivery.channel] = None
-            if len(self._told) > DONE_MAX:
-                del self._told[next(iter(self._told))]
+            self._notified[alert_id, delivery.channel] = None
+            if len(self._notified) > DONE_MAX:
+                del self._notified[next(iter(self._notified))]
         for alert in alerts_of(delivery) if self._muted else ():
             self._muted.pop((alert.dedup_key, delivery.channel), None)
         if len(delivery.alert_ids) > 1 or delivery.queue.startswith(GROUP_PREFIX):
@@ -110,9 +110,9 @@ class DeliveryLog:
 
     def _mute(self, delivery: Delivery) -> None:
         key = (delivery.dedup_key, delivery.channel)
-        if (delivery.alert_id, delivery.channel) in self._told and key not in self._muted:
-            return  # told since: this is the log read again
-        self._told[delivery.alert_id, delivery.channel] = None
+        if (delivery.alert_id, delivery.channel) in self._notified and key not in self._muted:
+            return  # notified since: this is the log read again
+        self._notified[delivery.alert_id, delivery.channel] = None
         self._muted[key] = delivery
         if len(self._muted) > MUTED_MAX:
             del self._muted[next(iter(self._muted))]
@@ -127,7 +127,7 @@ GROUP_PREFIX = "group "
 
 
 def alerts_of(delivery: Delivery) -> tuple[Alert, ...]:
-    """The alerts of a record; none if it was not written by us."""
+    """The alerts of a record; none if Meterline did not write it."""
     try:
         return tuple(decode_alert(bytes(each)) for each in delivery.alerts)
     except AlertError:

@@ -1,4 +1,4 @@
-"""The notifier's desk: everything between an alert that was read and a message that leaves. Pure.
+"""The dispatcher: everything between an alert that was read and a message that leaves. Pure.
 
     read -> decide -> muted ------------------------------> MUTED record
                    -> group ... due -> PENDING record ----> outbox -> attempt -> record
@@ -31,7 +31,7 @@ from meterline.schemas.alert import NOTIFIABLE, Alert, AlertStatus
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
 from meterline.schemas.policy_notify import LOG_CHANNEL
 
-# Muted alerts looked at in one round: a decision takes tens of microseconds.
+# Muted alerts reviewed in one round: a decision takes tens of microseconds.
 REVIEWED_MAX = 500
 
 
@@ -39,7 +39,7 @@ class Dispatcher:
     """State and decisions of one worker in charge."""
 
     def __init__(self, log: DeliveryLog, policy: PolicySnapshot, active: ActiveAlerts) -> None:
-        """Go on where the delivery log stands.
+        """Continue where the delivery log ends.
 
         Args:
             log: read to its end.
@@ -58,15 +58,15 @@ class Dispatcher:
         self._to_review: deque[Delivery] = deque()
         for job in log.waiting():
             self.outbox.add(job)
-        for name, told_ms in log.groups().items():
-            self._groups.told(name, told_ms)
+        for name, notified_ms in log.groups().items():
+            self._groups.notified(name, notified_ms)
 
     def __len__(self) -> int:
         """Messages and alerts that are not settled."""
         return len(self.outbox) + len(self._groups) + len(self._muted)
 
     def set_channels(self, channels: Mapping[str, ChannelTraits]) -> None:
-        """Go on with these channels."""
+        """Use these channels from now on."""
         self.channels = channels
         for name, channel in channels.items():
             self.outbox.limit_rate(name, channel.rate_limit)
@@ -75,28 +75,28 @@ class Dispatcher:
         """An alert was read."""
         self.active.fold(alert, offset)
         if alert.status not in NOTIFIABLE:
-            # It waits until it has held for long enough: nobody is told yet.
+            # It waits until it has held for long enough: no receiver is notified yet.
             self.commits.read(partition, offset, ())
             return
-        decision = decide(alert, self.policy.ground(self.active, now_ms), now_ms)
+        decision = decide(alert, self.policy.context(self.active, now_ms), now_ms)
         outstanding = []
-        for telling in decision.tellings:
-            channel = telling.channel
+        for recipient in decision.recipients:
+            channel = recipient.channel
             if self.log.knows(alert.id, channel):
                 continue
             outstanding.append((alert.id, channel))
             muted_by = "" if channel == LOG_CHANNEL else decision.muted_by
             is_over = alert.status is AlertStatus.RESOLVED
             if is_over and self.log.was_muted(alert, channel):
-                muted_by = "its firing was not told"
+                muted_by = "its firing was muted"
             if muted_by:
-                self._muted.append(_muted(alert, telling, muted_by, now_ms))
+                self._muted.append(_muted(alert, recipient, muted_by, now_ms))
             else:
-                self._tell(alert, telling, now_ms)
+                self._enqueue(alert, recipient, now_ms)
         self.commits.read(partition, offset, outstanding)
 
     def review_muted(self, now_ms: int) -> None:
-        """Tell what a silence that is over kept back, where it still fires."""
+        """Send what a silence that is over had muted, where it still fires."""
         if not self._to_review:
             self._to_review.extend(self.log.muted())
         for _ in range(min(REVIEWED_MAX, len(self._to_review))):
@@ -105,12 +105,12 @@ class Dispatcher:
                 if alert.status is AlertStatus.RESOLVED or not self.active.is_firing(alert):
                     self.log.forget_muted(delivery)
                     continue
-                decision = decide(alert, self.policy.ground(self.active, now_ms), now_ms)
-                for telling in decision.tellings:
-                    if telling.channel == delivery.channel and not decision.muted_by:
-                        self._tell(alert, telling, now_ms)
+                decision = decide(alert, self.policy.context(self.active, now_ms), now_ms)
+                for recipient in decision.recipients:
+                    if recipient.channel == delivery.channel and not decision.muted_by:
+                        self._enqueue(alert, recipient, now_ms)
 
-    def written_first(self, now_ms: int) -> list[Delivery]:
+    def records_before_sending(self, now_ms: int) -> list[Delivery]:
         """Records that must be durable before anything of them is sent: groups' and muted ones."""
         pending = [
             _pending(
@@ -176,19 +176,19 @@ class Dispatcher:
             self.outbox.add(job)
 
     def next_ms(self, now_ms: int) -> int | None:
-        """When time alone gives something to do; None: nothing waits."""
+        """When time alone makes something due; None: nothing waits."""
         times = [self.outbox.next_ms(now_ms), self._groups.next_ms()]
         return min((at for at in times if at is not None), default=None)
 
-    def _tell(self, alert: Alert, telling: Recipient, now_ms: int) -> None:
-        channel = self.channels.get(telling.channel)
-        route = telling.route
+    def _enqueue(self, alert: Alert, recipient: Recipient, now_ms: int) -> None:
+        channel = self.channels.get(recipient.channel)
+        route = recipient.route
         if channel is None or not channel.groups or route is None or not route.group_by:
-            self.outbox.add(_single(alert, telling.channel, route.id if route else "", now_ms))
+            self.outbox.add(_single(alert, recipient.channel, route.id if route else "", now_ms))
             return
-        labels = labels_of(alert, self.policy.ground(self.active, now_ms).parents)
+        labels = labels_of(alert, self.policy.context(self.active, now_ms).parents)
         self._groups.add(
-            GroupName(telling.channel, group_key(route, labels)),
+            GroupName(recipient.channel, group_key(route, labels)),
             alert,
             route=route.id,
             wait_ms=route.group_wait_seconds * 1000,
@@ -200,24 +200,24 @@ class Dispatcher:
         channel = self.channels.get(name)
         if channel is None:
             return
-        unheard = tuple(
+        unnotified = tuple(
             alert
             for alert in job.alerts
             if not self.log.knows(alert.id, name) and not self._groups.holds(alert.id, name)
         )
         # A machine takes each alert by itself.
-        parts = [unheard] if channel.groups else [(alert,) for alert in unheard]
+        parts = [unnotified] if channel.groups else [(alert,) for alert in unnotified]
         for alerts in parts:
             queue = job.queue if channel.groups else incident_key(alerts[0]) if alerts else ""
-            told = replace(
+            message = replace(
                 job,
                 message_id=message_id(alerts) if alerts else "",
                 channel=name,
                 alerts=alerts,
                 queue=queue,
             )
-            if alerts and told.key not in self.outbox:
-                yield _pending(told, now_ms)
+            if alerts and message.key not in self.outbox:
+                yield _pending(message, now_ms)
 
 
 def raw(alert: Alert) -> msgspec.Raw:
@@ -240,9 +240,9 @@ def _pending(job: Job, now_ms: int) -> Delivery:
     return replace_record(_record(job, DeliveryOutcome.PENDING, now_ms), next_attempt_ms=now_ms)
 
 
-def _muted(alert: Alert, telling: Recipient, why: str, now_ms: int) -> Delivery:
-    route = telling.route.id if telling.route else ""
-    job = _single(alert, telling.channel, route, now_ms)
+def _muted(alert: Alert, recipient: Recipient, why: str, now_ms: int) -> Delivery:
+    route = recipient.route.id if recipient.route else ""
+    job = _single(alert, recipient.channel, route, now_ms)
     return replace_record(_record(job, DeliveryOutcome.MUTED, now_ms), error=why)
 
 

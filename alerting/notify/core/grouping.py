@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from meterline.schemas.alert import Alert, Severity
 
-# Remembers of so many groups when they were last told; the oldest are forgotten, which costs a
+# Groups whose last notification is remembered; the oldest are forgotten, which costs a
 # message too early.
 GROUPS_REMEMBERED_MAX = 50_000
 # One message has no more alerts than this; the rest follows in the next.
@@ -54,7 +54,7 @@ class Groups:
         """Start with none."""
         self._groups: dict[GroupName, _Group] = {}
         self._due: list[tuple[int, int, GroupName]] = []
-        self._told_ms: dict[GroupName, int] = {}
+        self._notified_ms: dict[GroupName, int] = {}
         self._held: set[tuple[str, str]] = set()
         self._order = count()
 
@@ -79,8 +79,8 @@ class Groups:
         """Take an alert in; one that waits already is not taken twice."""
         due_ms = now_ms
         if alert.severity is not Severity.CRITICAL:
-            told_ms = self._told_ms.get(name, -interval_ms)
-            due_ms = max(now_ms + wait_ms, told_ms + interval_ms)
+            notified_ms = self._notified_ms.get(name, -interval_ms)
+            due_ms = max(now_ms + wait_ms, notified_ms + interval_ms)
         group = self._groups.setdefault(name, _Group(due_ms, route))
         if not group.alerts or due_ms < group.due_ms:
             group.due_ms = due_ms
@@ -89,14 +89,14 @@ class Groups:
         self._held.add((alert.id, name.channel))
 
     def take_due(self, now_ms: int) -> Iterator[Due]:
-        """The groups whose time has come; they are told as of now."""
+        """The groups whose time has come; they count as notified now."""
         while self._due and self._due[0][0] <= now_ms:
             due_ms, _, name = heapq.heappop(self._due)
             group = self._groups.get(name)
             if group is None or group.due_ms != due_ms:
                 continue
             del self._groups[name]
-            self.told(name, now_ms)
+            self.notified(name, now_ms)
             alerts = tuple(group.alerts.values())
             self._held.difference_update((alert.id, name.channel) for alert in alerts)
             for start in range(0, len(alerts), ALERTS_PER_MESSAGE_MAX):
@@ -106,9 +106,9 @@ class Groups:
         """When `take_due` may have something next; None: nothing waits."""
         return self._due[0][0] if self._due else None
 
-    def told(self, name: GroupName, at_ms: int) -> None:
+    def notified(self, name: GroupName, at_ms: int) -> None:
         """A group's message left, now or before a restart."""
-        self._told_ms.pop(name, None)
-        self._told_ms[name] = at_ms
-        if len(self._told_ms) > GROUPS_REMEMBERED_MAX:
-            del self._told_ms[next(iter(self._told_ms))]
+        self._notified_ms.pop(name, None)
+        self._notified_ms[name] = at_ms
+        if len(self._notified_ms) > GROUPS_REMEMBERED_MAX:
+            del self._notified_ms[next(iter(self._notified_ms))]

@@ -33,7 +33,7 @@ from meterline.schemas.templates import TemplateError, render
 
 _NANO_USD = "nano_usd"
 _ID_LENGTH = 32  # 128 bits of SHA-256, as for alerts
-_LOUDNESS = {severity: rank for rank, severity in enumerate(Severity)}
+_SEVERITY_RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
 
 def message_id(alerts: Sequence[Alert]) -> str:
@@ -51,16 +51,16 @@ def message_id(alerts: Sequence[Alert]) -> str:
 def incident_key(alert: Alert) -> str:
     """What a person would call one incident: a rule of a scope in one period.
 
-    The thresholds of a budget share it, so that 90 % is a louder 75 % and not a second page.
+    The thresholds of a budget share it, so that 90 % raises the severity of the 75 % and is not a second page.
     """
     return f"{alert.rule_id}/{alert.scope}/{alert.period}/{alert.budget_version}"
 
 
 def in_order(alerts: Sequence[Alert]) -> list[Alert]:
-    """Firing before resolved, loudest first, then as they came."""
+    """Firing before resolved, most severe first, then in order of arrival."""
     return sorted(
         alerts,
-        key=lambda alert: (alert.status is AlertStatus.RESOLVED, -_LOUDNESS[alert.severity]),
+        key=lambda alert: (alert.status is AlertStatus.RESOLVED, -_SEVERITY_RANK[alert.severity]),
     )
 
 
@@ -72,7 +72,7 @@ def variables(alerts: Sequence[Alert], channel: str) -> dict[str, Any]:
         "alerts": views,
         "count": len(views),
         "status": views[0]["status"],
-        "severity": max((alert.severity for alert in alerts), key=_LOUDNESS.__getitem__).value,
+        "severity": max((alert.severity for alert in alerts), key=_SEVERITY_RANK.__getitem__).value,
         "channel": channel,
     }
 
@@ -188,7 +188,7 @@ def _explanation(alert: Alert) -> dict[str, Any] | None:
 
 
 def driver_text(alert: Alert) -> str:
-    """Who drove it, in a few words; empty where nobody knows."""
+    """The key and model that drove it, in a few words; empty where unknown."""
     if alert.explanation is None or not alert.explanation.drivers:
         return ""
     first = alert.explanation.drivers[0]

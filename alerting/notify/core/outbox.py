@@ -1,7 +1,7 @@
 """The outbox: messages that are due, waiting or under way, per channel. Pure.
 
 A queue is one incident (or group) on one channel: its messages leave in order, so that no receiver
-hears "resolved" before "firing". A new message wakes an older one of its queue that waits for a
+gets "resolved" before "firing". A new message wakes an older one of its queue that waits for a
 retry: it would otherwise stand in its way for hours. Queues wait in a heap for their first
 message's time, then in their channel for a free place and for the channel's rate limit: a slow channel
 fills its own places only.
@@ -28,7 +28,7 @@ class Job:
     message_id: str
     channel: str
     alerts: tuple[Alert, ...]
-    """What it tells of; at least one."""
+    """What it is about; at least one."""
     queue: str
     """Messages of one queue leave in order: the incident's key, or the group's."""
     attempt: int = 1
@@ -37,7 +37,7 @@ class Job:
     route: str = ""
     """Id of the route that chose the channel."""
     replayed_at_ms: int = 0
-    """When somebody asked for it again; 0 for the first time."""
+    """When an operator asked for it again; 0 for the first time."""
 
     @property
     def alert(self) -> Alert:
@@ -55,7 +55,7 @@ _Queue = tuple[str, str]
 
 
 class Outbox:
-    """Undelivered messages; bounded by whoever adds to it."""
+    """Undelivered messages; the caller bounds their number."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -109,7 +109,7 @@ class Outbox:
         for channel, ready in self._ready.items():
             while ready and self._is_free(channel, now_ms):
                 self._in_flight[channel] += 1
-                self._limiter(channel).took(now_ms)
+                self._limiter(channel).record(now_ms)
                 taken.append(self._queues[ready.popleft()][0])
         return taken
 
@@ -146,7 +146,7 @@ class Outbox:
         self._held_until_ms[channel] = max(until_ms, self._held_until_ms.get(channel, 0))
 
     def limit_places(self, channel: str, places: int) -> None:
-        """At most so many messages under way to a channel; IN_FLIGHT_PER_CHANNEL_MAX at first."""
+        """Bound the messages under way to a channel; IN_FLIGHT_PER_CHANNEL_MAX at first."""
         self._places[channel] = places
 
     def limit_rate(self, channel: str, limit: RateLimit) -> None:

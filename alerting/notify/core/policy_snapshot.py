@@ -55,7 +55,7 @@ class PolicySnapshot:
         else:
             self._open_until_ms.pop(command.scope, None)
 
-    def ground(self, active: ActiveAlerts, now_ms: int) -> RoutingContext:
+    def context(self, active: ActiveAlerts, now_ms: int) -> RoutingContext:
         """What a decision stands on."""
 
         def sources(scope: str) -> Iterator[Mapping[str, str]]:

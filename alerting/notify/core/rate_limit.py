@@ -1,4 +1,4 @@
-"""Pace: how fast a channel may be told things, as a sliding window. Pure."""
+"""Rate limit of a channel, as a sliding window. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class RateLimit(NamedTuple):
-    """At most so many messages in any span of so many ms; 0 messages: no limit."""
+    """At most `messages` in any span of `span_ms`; 0 messages: no limit."""
 
     messages: int = 0
     span_ms: int = 0
@@ -19,7 +19,7 @@ UNLIMITED = RateLimit()
 
 @dataclass(slots=True)
 class RateLimiter:
-    """What was sent lately."""
+    """Sliding window of what was sent."""
 
     limit: RateLimit = UNLIMITED
     _sent_ms: deque[int] = field(default_factory=deque)
@@ -30,7 +30,7 @@ class RateLimiter:
             return now_ms
         return self._sent_ms[0] + self.limit.span_ms
 
-    def took(self, now_ms: int) -> None:
+    def record(self, now_ms: int) -> None:
         """A message leaves."""
         if self.limit.messages:
             self._sent_ms.append(now_ms)

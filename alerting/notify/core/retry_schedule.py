@@ -1,4 +1,4 @@
-"""When to try again, and when to stop: by the receiver's answer and a fixed schedule. Pure."""
+"""When to try again, and when to stop: by the receiver's response and a fixed schedule. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from meterline.schemas.delivery import DeliveryOutcome
 
-# Retry-After is a wish; a receiver that asks for a week has forgotten us.
+# Retry-After is a wish; a week of it would outlast every alert.
 RETRY_AFTER_SECONDS_MAX = 86_400
 _RETRIED = frozenset({408, 425, 429})
 _GONE = 410
@@ -20,7 +20,7 @@ _JITTER_DIVISOR = 10
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of one try. `http_status` 0: no answer."""
+    """Outcome of one attempt. `http_status` 0: no response."""
 
     outcome: DeliveryOutcome
     http_status: int = 0
@@ -36,10 +36,10 @@ class Next(NamedTuple):
 
 
 def outcome_of(http_status: int) -> DeliveryOutcome:
-    """Classify an answer.
+    """Classify a response.
 
     Only 2xx is success. A redirect is a refusal: following it would send a signed message to an
-    address that nobody checked.
+    address that was never checked.
     """
     if _FIRST_SUCCESS <= http_status < _FIRST_REDIRECT:
         return DeliveryOutcome.DELIVERED
@@ -60,7 +60,7 @@ def after(
         number: how many attempts there were, this one included.
         message_id: whose; spreads retries.
         delays: seconds before each attempt, the first included.
-        now_ms: the present.
+        now_ms: UTC ms.
     """
     if attempt.outcome is not DeliveryOutcome.RETRY:
         return Next(attempt.outcome, 0)

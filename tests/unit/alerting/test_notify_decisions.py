@@ -110,7 +110,7 @@ def test_channels_hear_from_their_least_severity_up(
     )
     alert = fired().model_copy(update={"severity": severity})
     decision = decide(alert, RoutingContext(NotifyPolicy(channels=channels)), alert.starts_at_ms)
-    assert tuple(telling.channel for telling in decision.tellings) == heard
+    assert tuple(recipient.channel for recipient in decision.recipients) == heard
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,13 @@ class NotifierHarness:
         for alert in alerts:
             self.desk.read(alert, 0, len(self.alerts), self.now_ms)
             self.alerts.append(alert)
-        self.write(self.desk.written_first(self.now_ms))
+        self.write(self.desk.records_before_sending(self.now_ms))
 
     def wait(self, seconds: float) -> None:
         """Time goes by."""
         self.now_ms += int(seconds * 1000)
         self.desk.review_muted(self.now_ms)
-        self.write(self.desk.written_first(self.now_ms))
+        self.write(self.desk.records_before_sending(self.now_ms))
 
     def write(self, deliveries: list[Delivery]) -> None:
         """Records become durable."""
