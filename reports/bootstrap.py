@@ -1,8 +1,8 @@
-"""What a new log opens with, asked of the store: totals, ids, lanes and control records.
+"""Reads the bootstrap state of a new log from the store: totals, ids, lanes, control records.
 
-Only what older logs brought counts (`source_epoch < epoch`): what the new log has brought already
-is counted from the log itself. So the answers do not change while relays and the sink go on, and a
-rebuild that was cut short can be made again.
+Only rows of older logs count (`source_epoch < epoch`): those of the new log are counted from the
+log itself. So the results do not change while relays and the sink keep running, and an interrupted
+rebuild can be repeated.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from meterline.schemas.periods import Window, WindowKind
 
 
 class StoreEnds(NamedTuple):
-    """How far the older logs got."""
+    """The newest stored times of the older logs."""
 
     events: int
-    """Rows, before duplicates are taken out: whether there is anything."""
+    """Rows including duplicates: 0 if nothing is stored."""
     received_ms: int
     """Newest append time; 0 if nothing is stored."""
     event_ms: int
@@ -32,7 +32,7 @@ class StoreEnds(NamedTuple):
 
 
 class BootstrapSum(NamedTuple):
-    """What one scope spent in one window, of the events of one partition."""
+    """One scope's sums in one window, of the events of one partition."""
 
     start_ms: int
     scope: str
@@ -52,7 +52,7 @@ class WindowRow(NamedTuple):
 
 
 class LaneRow(NamedTuple):
-    """One lane as its stored batches show it."""
+    """One lane with its greatest stored sequence number."""
 
     partition: int
     name: str
@@ -68,10 +68,10 @@ class ControlRecord(NamedTuple):
 
 
 def read_ends(client: Client, epoch: int) -> StoreEnds:
-    """How far the logs before `epoch` got.
+    """The newest stored times of the logs before `epoch`.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT countIf(source_epoch < {epoch:UInt16}), "
@@ -89,7 +89,7 @@ def read_bootstrap_sums(
     """Totals of all scopes in the windows, from the raw events.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
         question = BootstrapSums(windows[first : first + WINDOWS_PER_QUERY_MAX], epoch)
@@ -104,7 +104,7 @@ def read_window_rows(
     """Totals that older logs left in spend_windows, of windows from `start_ms` on.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), "
@@ -131,13 +131,13 @@ def read_newest_events(
 
     Args:
         client: the store.
-        columns: expressions to select, constants of ours.
+        columns: expressions to select, constants of Meterline.
         partition: the source partition.
         epoch: the new log.
-        limit: how many at most.
+        limit: maximum number of events.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     # Two steps, because sorting whole rows would take the memory of all of them: first where the
     # newest begin (`version` falls with the position), then the rows from there on.
@@ -159,7 +159,7 @@ def read_lanes(client: Client, epoch: int, active_since_ms: int) -> list[LaneRow
     """The lanes that were active since a time, each with its greatest stored number.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT any(source_partition), lane, max(seq), "
@@ -174,10 +174,10 @@ def read_lanes(client: Client, epoch: int, active_since_ms: int) -> list[LaneRow
 def read_missing(
     client: Client, epoch: int, active_since_ms: int
 ) -> dict[str, list[tuple[int, int]]]:
-    """By lane, the ranges of numbers that are not stored though later ones are.
+    """By lane, the gaps: ranges of sequence numbers before the greatest that are not stored.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         """
@@ -206,7 +206,7 @@ def read_control_records(client: Client, topic: str) -> list[ControlRecord]:
     """The newest record of every key of a topic, in the order of its log; no deleted keys.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     # In base64, because a driver would take the bytes for text.
     rows = client.query(

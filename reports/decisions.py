@@ -1,4 +1,7 @@
-"""What was decided about scopes: commands, alerts and policy objects as stored, up to a time."""
+"""Stored decisions about scopes up to a time: throttle commands, alerts and policy objects.
+
+All functions raise ClickHouseError where the store fails or refuses a statement.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class StoredCommand(NamedTuple):
     reason: str
     reason_code: str
     evidence: str
-    """JSON; empty for a release or an order."""
+    """JSON; empty for a release or a manual override."""
     issued_at_ms: int
     expires_at_ms: int
     reset_at_ms: int
@@ -64,19 +67,19 @@ GROUP BY object_id"""
 
 
 def read_commands(client: Client, scope: str, at_ms: int) -> list[StoredCommand]:
-    """A scope's commands up to a time, the newest first; ClickHouseError as the door says."""
+    """A scope's commands up to a time, the newest first."""
     parameters = {"scope": scope, "at_ms": at_ms, "count": COMMANDS_MAX}
     return [StoredCommand(*row) for row in client.query(_COMMANDS, parameters)]
 
 
 def read_alerts(client: Client, scopes: Sequence[str], at_ms: int) -> list[StoredAlert]:
-    """The newest alert records of some scopes up to a time; ClickHouseError as the door says."""
+    """The newest alert records of some scopes up to a time."""
     parameters = {"scopes": list(scopes), "at_ms": at_ms, "count": ALERTS_MAX}
     return [StoredAlert(*row) for row in client.query(_ALERTS, parameters)]
 
 
 def read_objects(client: Client, object_ids: Sequence[str], at_ms: int) -> dict[str, str]:
-    """Policy objects as they were at a time, as JSON by id; ClickHouseError as the door says.
+    """Policy objects as they were at a time, as JSON by id.
 
     From the audit log, which has every change; what did not exist, or was deleted, is left out.
     """

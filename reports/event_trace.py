@@ -1,8 +1,8 @@
-"""Receipts: where one event came in, what became of it, and what it was counted in.
+"""Event trace: reads the arrivals of one event, the totals it was counted in and its alerts.
 
-Everything is asked of ClickHouse. An event id is looked up without FINAL, so that arrivals are
-seen that replaced rows have not yet been merged over; which of them counts is decided here, by the
-rule of the table: the first place in the log.
+Everything is read from ClickHouse. An event id is selected without FINAL, so that arrivals are
+seen that are not merged yet; `core.arrivals` decides which of them counts, by the rule of the
+table: the first position in the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meterline.reports.core.totals import SCOPES_OF_EVENT, WindowScope
 from meterline.schemas.money import NanoUsd, nano_from_usd
 from meterline.schemas.periods import WindowKind
 
-# Arrivals of one id: a relay in a loop could send it for ever, and a page shows no more.
+# Arrivals of one id: a relay in a loop could send it without end, and a page shows no more.
 ARRIVALS_MAX = 1_000
 
 
@@ -50,7 +50,7 @@ def read_event_rows(client: Client, event_id: str) -> list[EventRow]:
     """The stored rows of an id, the first place in the log first.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     scopes = ", ".join(SCOPES_OF_EVENT.values())
     rows = client.query(
@@ -87,7 +87,7 @@ def read_dead_letters(client: Client, event_id: str) -> list[DeadLetterRow]:
     """The dead letters that name an id.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT source_epoch, source_offset, source_index, source_partition, reason, detail, lane, "
@@ -107,7 +107,7 @@ def read_batches(client: Client, places: Iterable[tuple[int, int]]) -> list[Batc
         places: `batch_version` and partition of events' rows.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     wanted = sorted(set(places))
     rows = client.query(
@@ -139,7 +139,7 @@ def read_shard_totals(client: Client, keys: Sequence[WindowScope]) -> list[Shard
     """What the shards say of these scopes and windows.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT window_kind, toUnixTimestamp64Milli(window_start) AS start_ms, scope, shard, "
@@ -176,7 +176,7 @@ def read_fired(
     """The alerts of these scopes and periods that fired at or after a time, in their order.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT alert_id, dedup_key, scope, window_kind, period, severity, "

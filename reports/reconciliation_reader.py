@@ -21,7 +21,7 @@ def read_event_sums(
     """Sums of the raw events in consecutive windows of one kind.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     found: dict[WindowScope, Sums] = {}
     for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
@@ -39,7 +39,7 @@ def read_window_shards(
     """The stored totals of windows of one kind that begin in `[start_ms, end_ms)`.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT scope, toUnixTimestamp64Milli(window_start), shard, source_epoch, source_offset, "  # noqa: S608 - column names; values are bound
@@ -58,7 +58,7 @@ def read_lane_gaps(client: Client, start_ms: int, end_ms: int) -> list[LaneGap]:
     """Numbers that lanes active in a period skipped, but for batches that are dead letters.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     bound = {"start_ms": start_ms, "end_ms": end_ms}
     lanes = f"SELECT lane FROM usage_batches WHERE {between('received_at')}"  # noqa: S608 - bound

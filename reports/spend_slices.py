@@ -18,7 +18,7 @@ def read_spend_slices(client: Client, question: SliceQuery) -> Iterator[SpendSli
     """All slices in the order of time, a day per query.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     for start_ms in range(question.start_ms, question.end_ms, SPAN_MS_MAX):
         end_ms = min(start_ms + SPAN_MS_MAX, question.end_ms)

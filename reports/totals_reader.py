@@ -21,10 +21,10 @@ from meterline.schemas.scopes import ScopeType
 
 
 def read_stream_totals(client: Client, question: StreamTotals) -> dict[WindowScope, Total]:
-    """Ask for the streams' totals.
+    """Query the totals that the streams counted.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(*question.build())
     return {WindowScope(question.kind, row[0], row[1]): total_of(row[2:]) for row in rows}
@@ -37,10 +37,10 @@ def read_event_totals(
     scope_types: Sequence[ScopeType] = ALL_SCOPES,
     organisation: str = "",
 ) -> dict[WindowScope, Total]:
-    """Ask for the totals of the raw events, in as many queries as the windows need.
+    """Query the totals of the raw events, in as many queries as the windows need.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     totals: dict[WindowScope, Total] = {}
     for first in range(0, len(windows), WINDOWS_PER_QUERY_MAX):
@@ -52,10 +52,10 @@ def read_event_totals(
 
 
 def read_current_spend(client: Client, question: CurrentSpend) -> dict[WindowScope, Total]:
-    """Ask what was spent in the present windows.
+    """Query what was spent in the given windows.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(*question.build())
     return {WindowScope(WindowKind(row[0]), row[1], row[2]): total_of(row[3:]) for row in rows}

@@ -21,7 +21,7 @@ def read_stored(client: Client, events: EventRange) -> StoredEventCount:
     """Count what is stored.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows, distinct, cost = client.query(*StoredEvents(events).build())[0]
     return StoredEventCount(rows, distinct, nano_from_usd(str(cost)))
@@ -32,11 +32,11 @@ def check_ids(client: Client, events: EventRange, sent: Collection[str]) -> IdCh
 
     Args:
         client: the store.
-        events: where to look.
+        events: the range to read.
         sent: every id sent in that range; held once more as a set.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     unseen = set(sent)
     extra = 0

@@ -1,4 +1,4 @@
-"""What finance decides: when months close, currencies, accounts, shared costs, where journals go.
+"""The finance policy: close dates, currencies, accounts, shared costs, journals and the receiver.
 
 Published as one object of control.policies under the id `finance`; written in the policy file
 under `finance:`. A close freezes the object it used.
@@ -166,7 +166,7 @@ class _Wire(BaseModel):
 
 
 class ExchangeRate(_Wire):
-    """The price of one US dollar in `quote`."""
+    """Units of `quote` per US dollar."""
 
     kind: RateKind = RateKind.CONTRACT
     quote: Annotated[str, AfterValidator(_currency)]
@@ -198,7 +198,7 @@ class JournalLayout(_Wire):
 
 
 class SharedCost(_Wire):
-    """One department's cost, borne by others."""
+    """One department's cost, allocated to others by weight."""
 
     organisation: str
     department: str
@@ -215,7 +215,7 @@ class PushTarget(_Wire):
 
 
 class FinancePolicy(_Wire):
-    """The finance section of policy; the default closes in US dollars on the third day at six."""
+    """The finance section of policy; the default closes in US dollars on the third day at 06:00."""
 
     kind: Literal["finance"] = "finance"
     version: int = 1

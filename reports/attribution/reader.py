@@ -20,10 +20,10 @@ from meterline.reports.attribution.core.sql import (
 
 
 def read_attribution(client: Client, question: Attribution) -> Answer:
-    """Ask ClickHouse; from `usage_days` only as far as it is up to date.
+    """Query ClickHouse; `usage_days` only as far as it is up to date.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     stale = StaleRollup()
     if question.chosen is AttributionSource.USAGE_DAYS:
@@ -42,7 +42,7 @@ def with_peaks(client: Client, answer: Answer) -> Answer:
     """The same answer with the busiest minute of each row.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     axes = len(answer.question.by)
     found = {

@@ -1,4 +1,4 @@
-"""What auditors ask for.
+"""Audit: the usage export, the hash chain and erasure.
 
 Owns: the usage export, the hash chain over administrative actions, erasure of personal data.
 Reads: usage_events under FINAL, persons, audit_log, audit_chain.

@@ -23,7 +23,8 @@ def export_text(client: Client, export: AuditExport, form: ExportFormat) -> Iter
     """The bytes of a CSV (RFC 4180, with its header) or JSON lines file, piece by piece.
 
     Raises:
-        ClickHouseError: as the door says; also in the middle, when what came is no whole file.
+        ClickHouseError: the store failed or refused; also after some pieces, and then the file is
+            incomplete.
     """
     query = export.build(guarded=form is ExportFormat.CSV)
     if form is ExportFormat.CSV:
@@ -35,7 +36,7 @@ def write_parquet(client: Client, export: AuditExport, file: BinaryIO) -> int:
     """Write a Parquet file block by block; how many rows.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     import pyarrow as pa  # noqa: PLC0415 - 60 MB of library, and only this format needs it
     from pyarrow import parquet  # noqa: PLC0415

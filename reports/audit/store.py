@@ -22,7 +22,7 @@ def read_actions(client: Client, after_version: int = 0) -> Iterator[AuditAction
     """The audit log by version, once per entry; streamed.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     sql = (
         "SELECT version, id, toUnixTimestamp64Milli(at), actor, action, object_id, reason, before, "
@@ -37,7 +37,7 @@ def read_links(client: Client) -> Iterator[ChainLink]:
     """The chain by number; streamed.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     sql = (
         "SELECT seq, version, id, toInt64(day), toString(row_hash), toString(hash) "
@@ -49,12 +49,13 @@ def read_links(client: Client) -> Iterator[ChainLink]:
 
 
 def seal(client: Client) -> int:
-    """Add the links of actions that have none yet; how many.
+    """Append the links of actions that have none yet; returns their number.
 
     The order is that of the log, so sealing twice, or twice at once, writes the same rows.
 
     Raises:
-        ClickHouseError: as the door says; what was written stands, the rest is sealed next time.
+        ClickHouseError: the store failed or refused; what was written stays, the next call
+            seals the rest.
     """
     rows = client.query(
         "SELECT seq, version, id, toInt64(day), toString(row_hash), toString(hash) "
@@ -82,7 +83,7 @@ def _insert(client: Client, links: list[ChainLink]) -> int:
 
 
 class Erased(NamedTuple):
-    """What an erasure removed."""
+    """Number of rows that an erasure removed or cleared."""
 
     persons: int
     """Rows of persons."""
@@ -98,9 +99,9 @@ _NAMES_SUBJECT = "original != '' AND position(original, {subject:String}) > 0"
 
 
 def erase(client: Client, organisation: str, subject: str, cluster: str = "") -> Erased:
-    """Delete a subject's personal data; returns when it is gone from the disk.
+    """Delete a subject's personal data; returns when it has been removed from the disk.
 
-    Events keep a number that leads nowhere, so totals and chains stay. Dead letters lose their
+    Events keep a number without a referent, so totals and chains stay. Dead letters lose their
     original bytes where these name the subject; their reason, place and event id stay.
 
     Args:
@@ -110,7 +111,7 @@ def erase(client: Client, organisation: str, subject: str, cluster: str = "") ->
         cluster: name of the cluster; empty on a single server.
 
     Raises:
-        ClickHouseError: as the door says; erase again.
+        ClickHouseError: the store failed or refused; erasing again completes it.
     """
     suffix, on_cluster = ("_local", f" ON CLUSTER '{cluster}'") if cluster else ("", "")
     parameters: dict[str, object] = {"organisation": organisation, "subject": subject}
@@ -136,7 +137,7 @@ def erase(client: Client, organisation: str, subject: str, cluster: str = "") ->
 
 
 class DataClass(StrEnum):
-    """What is kept for how long."""
+    """Data with a retention of its own."""
 
     EVENTS = "events"
     PERSONAL = "personal"
@@ -148,14 +149,14 @@ _TABLES = {
     DataClass.PERSONAL: ("persons", "seen"),
     DataClass.REJECTED: ("dead_letters", "source_time"),
 }
-# Administrative actions, their chain and closed periods have no class: they are kept for ever.
+# Administrative actions, their chain and closed periods have no class: they are kept indefinitely.
 
 
 def set_retention(client: Client, kind: DataClass, days: int, cluster: str = "") -> None:
-    """Keep a class of data for so many days after its time; 0 for ever. ClickHouse removes it.
+    """Set the TTL of a class of data in days after its time; 0 keeps it indefinitely.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     table, column = _TABLES[kind]
     suffix, on_cluster = ("_local", f" ON CLUSTER '{cluster}'") if cluster else ("", "")
@@ -165,10 +166,10 @@ def set_retention(client: Client, kind: DataClass, days: int, cluster: str = "")
 
 
 def read_retention(client: Client, cluster: str = "") -> dict[DataClass, int | None]:
-    """Days that each class is kept, as ClickHouse has it; None for ever.
+    """The TTL of each class in days, as ClickHouse has it; None without one.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     suffix = "_local" if cluster else ""
     rows = dict(

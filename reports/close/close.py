@@ -1,11 +1,11 @@
-"""Closing a month: the shell.
+"""Closing a month: reads the store, takes the steps and writes the files.
 
     CloseError
     ├── CloseBusyError    another close runs here: wait for it
     └── ReopenError       the month is not closed, or no reason was given
 
 Steps and what each guarantees:
-    1  one closer       a lock on the directory: nobody else writes runs or files
+    1  one closer       a lock on the directory: no other process writes runs or files
     2  CLOSING          the attempt is on record; a crash leaves lines that count for nothing
     3  lines            differences between events and what is booked, up to frozen positions
     4  checks           lag, drift, mapping, exchange; a reason sends the month back to OPEN
@@ -101,7 +101,7 @@ class CloseOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CloseResult:
-    """What a close did."""
+    """Outcome of a close."""
 
     period: str
     outcome: CloseOutcome
@@ -113,7 +113,7 @@ class CloseResult:
 
 @dataclass(frozen=True, slots=True)
 class CloseDependencies:
-    """What a close works with."""
+    """Clients, configuration and callbacks of a close."""
 
     client: Client
     root: Path
@@ -121,17 +121,17 @@ class CloseDependencies:
     time_zone: str
     policies: Callable[[], Mapping[str, PolicyObject]]
     lag: Callable[[], Sequence[str]]
-    """What has not been stored or counted yet, in words; empty when nothing is behind."""
+    """Consumer groups that lag behind, one sentence each; empty without lag."""
     audit: Callable[[AuditEntry], None]
     """Writes an entry durably; a repeated one has the same id."""
     contracted: Catalogue
     listed: Catalogue
     on_step: Callable[[str], None]
-    """Told before each step."""
+    """Called with the name of each step before it."""
 
 
 def close_month(
-    doors: CloseDependencies,
+    dependencies: CloseDependencies,
     period: str,
     now_ms: int,
     *,
@@ -142,11 +142,11 @@ def close_month(
     """Close a month, resume a close that was killed, or repeat the files of a closed one.
 
     Args:
-        doors: see there.
+        dependencies: clients, clock and callbacks.
         period: such as 2026-10, in the billing time zone.
         now_ms: becomes the time of the close.
         actor: who closes.
-        dry_run: write files marked as draft whatever stands in the way; nothing is booked.
+        dry_run: write files marked as draft despite all blockers; nothing is booked.
         early: do not wait for the cut-off.
 
     Raises:
@@ -154,32 +154,39 @@ def close_month(
         CloseBusyError: another close runs.
         FilesError, JournalError, ClickHouseError, OSError: the step failed; run it again.
     """
-    month = month_named(period, doors.time_zone)
+    month = month_named(period, dependencies.time_zone)
     # 1. One closer.
-    with _locked(doors.root):
-        ledger = read_ledger(doors.client)
+    with _locked(dependencies.root):
+        ledger = read_ledger(dependencies.client)
         history = ledger.history(period)
         if not dry_run:
             if history.state is PeriodState.CLOSED:
-                return _repeat(doors, history)
+                return _repeat(dependencies, history)
             if history.state is PeriodState.FROZEN and history.last is not None:
-                return _finish(doors, history, decode_inputs(history.last.inputs), actor)
-        return _Attempt(doors, month, ledger, now_ms, actor).run(dry_run=dry_run, early=early)
+                return _finish(dependencies, history, decode_inputs(history.last.inputs), actor)
+        return _Attempt(dependencies, month, ledger, now_ms, actor).run(
+            dry_run=dry_run, early=early
+        )
 
 
 class _Attempt:
     """One new attempt to close a month."""
 
     def __init__(
-        self, doors: CloseDependencies, month: Month, ledger: PeriodLedger, now_ms: int, actor: str
+        self,
+        dependencies: CloseDependencies,
+        month: Month,
+        ledger: PeriodLedger,
+        now_ms: int,
+        actor: str,
     ) -> None:
-        self._doors = doors
+        self._dependencies = dependencies
         self._month = month
         self._ledger = ledger
         self._history = ledger.history(month.name)
         self._now_ms = now_ms
         self._actor = actor
-        self._mapping: CostMapping = mapping_of(doors.policies())
+        self._mapping: CostMapping = mapping_of(dependencies.policies())
         self._revision = len(self._history.closed) + 1
         last = self._history.last
         # Two attempts within a millisecond still differ.
@@ -187,9 +194,9 @@ class _Attempt:
 
     def run(self, *, dry_run: bool, early: bool) -> CloseResult:
         blockers = check_time(
-            self._month, self._mapping, self._doors.time_zone, self._now_ms, early=early
+            self._month, self._mapping, self._dependencies.time_zone, self._now_ms, early=early
         )
-        blockers += [Blocker(BlockerKind.LAG, each) for each in self._doors.lag()]
+        blockers += [Blocker(BlockerKind.LAG, each) for each in self._dependencies.lag()]
         if blockers and not dry_run:
             return self._refused(blockers)
         # 2. On record.
@@ -199,7 +206,7 @@ class _Attempt:
         # 3. The lines.
         self._step("lines")
         origins = self._book(draft=dry_run)
-        # 4. What only the lines can tell.
+        # 4. Checks that need the lines.
         self._step("checks")
         exchange, found = self._check()
         blockers += found
@@ -209,20 +216,23 @@ class _Attempt:
         if dry_run:
             self._step("files")
             manifest = write_files(
-                self._doors.client, inputs, earlier_inputs(self._history), self._doors.root
+                self._dependencies.client,
+                inputs,
+                earlier_inputs(self._history),
+                self._dependencies.root,
             )
             return CloseResult(
                 self._month.name,
                 CloseOutcome.DRAFT,
                 self._revision,
                 tuple(blockers),
-                directory_of(self._doors.root, inputs),
+                directory_of(self._dependencies.root, inputs),
                 digest(manifest),
             )
         # 5. Frozen.
         self._step("frozen")
         self._append(PeriodState.FROZEN, inputs=encode_inputs(inputs).decode())
-        return _finish(self._doors, self._history, inputs, self._actor)
+        return _finish(self._dependencies, self._history, inputs, self._actor)
 
     def _book(self, *, draft: bool) -> list[OriginInput]:
         """Write the lines of this month and of earlier closed ones that have changed."""
@@ -231,31 +241,31 @@ class _Attempt:
         origins = [(kind, self._month)]
         earlier = self._month
         for _ in range(LATE_MONTHS_MAX):
-            earlier = month_before(earlier, self._doors.time_zone)
+            earlier = month_before(earlier, self._dependencies.time_zone)
             if self._ledger.history(earlier.name).state is PeriodState.CLOSED:
-                now = read_month_sums(self._doors.client, earlier)
-                if now != read_booked_sums(self._doors.client, earlier.name, closed_runs):
+                now = read_month_sums(self._dependencies.client, earlier)
+                if now != read_booked_sums(self._dependencies.client, earlier.name, closed_runs):
                     origins.append((LineKind.LATE, earlier))
         booked: list[OriginInput] = []
         for why, origin in origins:
-            positions = read_positions(self._doors.client, origin)
+            positions = read_positions(self._dependencies.client, origin)
             statement = Booking(
                 CloseRun(self._run, self._month.name, draft),
                 why,
                 origin,
                 positions,
                 closed_runs,
-                self._doors.time_zone,
-                tier_floors(self._doors.contracted),
+                self._dependencies.time_zone,
+                tier_floors(self._dependencies.contracted),
                 self._mapping.finance.tag_keys,
             )
-            self._doors.client.command(*statement.build())
+            self._dependencies.client.command(*statement.build())
             named = {str(partition): limit for partition, limit in positions.items()}
             booked.append(OriginInput(origin.name, origin.start_ms, origin.end_ms, named))
         return booked
 
     def _check(self) -> tuple[Exchange, list[Blocker]]:
-        client, month = self._doors.client, self._month
+        client, month = self._dependencies.client, self._month
         blockers: list[Blocker] = []
         rows = read_sums(client, [self._run])
         if not rows and not self._history.closed:
@@ -279,31 +289,31 @@ class _Attempt:
     def _inputs(
         self, origins: list[OriginInput], exchange: Exchange, *, draft: bool
     ) -> FrozenInputs:
-        doors, month, mapping = self._doors, self._month, self._mapping
-        models = read_models(doors.client, self._run, doors.time_zone)
+        dependencies, month, mapping = self._dependencies, self._month, self._mapping
+        models = read_models(dependencies.client, self._run, dependencies.time_zone)
         return FrozenInputs(
             period=month.name,
-            time_zone=doors.time_zone,
+            time_zone=dependencies.time_zone,
             start_ms=month.start_ms,
             end_ms=month.end_ms,
             run=self._run,
             revision=self._revision,
             draft=draft,
             closed_at_ms=self._now_ms,
-            price_version=doors.contracted.version,
+            price_version=dependencies.contracted.version,
             exchange=exchange,
             finance=mapping.finance.model_dump(mode="json"),
             organisations=mapping.organisations,
             departments=mapping.departments,
             origins=origins,
             booked_runs=[each.run for each in self._history.closed],
-            prices=prices_of(models, doors.contracted, doors.listed),
+            prices=prices_of(models, dependencies.contracted, dependencies.listed),
         )
 
     def _refused(self, blockers: Sequence[Blocker]) -> CloseResult:
         reason = "; ".join(map(str, blockers))
         last = self._history.last
-        # A refusal that only repeats itself is not written again.
+        # The same refusal twice in a row is recorded once.
         back = PeriodState.REOPENED if self._history.closed else PeriodState.OPEN
         if last is None or last.state is not back or last.reason != reason:
             self._append(back, reason=reason)
@@ -319,22 +329,22 @@ class _Attempt:
             reason=reason,
             inputs=inputs,
         )
-        append_entry(self._doors.client, entry)
+        append_entry(self._dependencies.client, entry)
         self._history = PeriodHistory(self._month.name, (*self._history.entries, entry))
 
     def _step(self, name: str) -> None:
-        self._doors.on_step(name)
+        self._dependencies.on_step(name)
 
 
 def _finish(
-    doors: CloseDependencies, history: PeriodHistory, inputs: FrozenInputs, actor: str
+    dependencies: CloseDependencies, history: PeriodHistory, inputs: FrozenInputs, actor: str
 ) -> CloseResult:
     """From FROZEN to CLOSED; the same in a resumed close."""
     # 6. Files.
-    doors.on_step("files")
-    manifest = write_files(doors.client, inputs, earlier_inputs(history), doors.root)
+    dependencies.on_step("files")
+    manifest = write_files(dependencies.client, inputs, earlier_inputs(history), dependencies.root)
     # 7. Closed.
-    doors.on_step("closed")
+    dependencies.on_step("closed")
     entry = history.next(
         PeriodState.CLOSED,
         revision=inputs.revision,
@@ -344,22 +354,22 @@ def _finish(
         inputs=encode_inputs(inputs).decode(),
         manifest=manifest.decode(),
     )
-    append_entry(doors.client, entry)
+    append_entry(dependencies.client, entry)
     # 8. The audit log says what happened, and what files it made.
-    doors.on_step("audit")
-    doors.audit(_audit_entry(entry, "period.closed", digest(manifest)))
-    return _result(doors, entry, inputs, CloseOutcome.CLOSED)
+    dependencies.on_step("audit")
+    dependencies.audit(_audit_entry(entry, "period.closed", digest(manifest)))
+    return _result(dependencies, entry, inputs, CloseOutcome.CLOSED)
 
 
-def _repeat(doors: CloseDependencies, history: PeriodHistory) -> CloseResult:
-    """Look whether the files of a closed month are whole; else make them again, byte for byte."""
+def _repeat(dependencies: CloseDependencies, history: PeriodHistory) -> CloseResult:
+    """Verify the files of a closed month; if any is missing or changed, write the same bytes again."""
     entry = history.closed[-1]
     inputs = decode_inputs(entry.inputs)
     recorded = entry.manifest.encode()
-    if not files_in_place(directory_of(doors.root, inputs), recorded):
-        doors.on_step("files")
+    if not files_in_place(directory_of(dependencies.root, inputs), recorded):
+        dependencies.on_step("files")
         manifest = write_files(
-            doors.client, inputs, earlier_inputs(history, inputs.revision), doors.root
+            dependencies.client, inputs, earlier_inputs(history, inputs.revision), dependencies.root
         )
         if manifest != recorded:
             message = (
@@ -369,19 +379,19 @@ def _repeat(doors: CloseDependencies, history: PeriodHistory) -> CloseResult:
             )
             raise CloseError(message)
     # The entry may have been lost with the process that closed the month.
-    doors.audit(_audit_entry(entry, "period.closed", digest(recorded)))
-    return _result(doors, entry, inputs, CloseOutcome.ALREADY)
+    dependencies.audit(_audit_entry(entry, "period.closed", digest(recorded)))
+    return _result(dependencies, entry, inputs, CloseOutcome.ALREADY)
 
 
 def _result(
-    doors: CloseDependencies, entry: PeriodEntry, inputs: FrozenInputs, outcome: CloseOutcome
+    dependencies: CloseDependencies, entry: PeriodEntry, inputs: FrozenInputs, outcome: CloseOutcome
 ) -> CloseResult:
     return CloseResult(
         entry.period,
         outcome,
         entry.revision,
         (),
-        directory_of(doors.root, inputs),
+        directory_of(dependencies.root, inputs),
         digest(entry.manifest.encode()),
     )
 
@@ -396,7 +406,7 @@ def earlier_inputs(history: PeriodHistory, before: int | None = None) -> list[Fr
 
 
 def reopen_month(
-    doors: CloseDependencies, period: str, now_ms: int, *, actor: str, reason: str
+    dependencies: CloseDependencies, period: str, now_ms: int, *, actor: str, reason: str
 ) -> PeriodEntry:
     """Let a closed month be closed again, as a revision that books the differences.
 
@@ -404,12 +414,12 @@ def reopen_month(
         ReopenError: it is not closed, or the reason is empty.
         PeriodError, CloseBusyError, ClickHouseError: as in `close_month`.
     """
-    month_named(period, doors.time_zone)
+    month_named(period, dependencies.time_zone)
     if not reason.strip():
         message = "say why the month is reopened: --reason '...'"
         raise ReopenError(message)
-    with _locked(doors.root):
-        history = read_ledger(doors.client).history(period)
+    with _locked(dependencies.root):
+        history = read_ledger(dependencies.client).history(period)
         if history.state is not PeriodState.CLOSED:
             message = f"{period} is {history.state.value}: only a closed month can be reopened"
             raise ReopenError(message)
@@ -422,8 +432,8 @@ def reopen_month(
             actor=actor,
             reason=reason.strip(),
         )
-        append_entry(doors.client, entry)
-        doors.audit(_audit_entry(entry, "period.reopened", ""))
+        append_entry(dependencies.client, entry)
+        dependencies.audit(_audit_entry(entry, "period.reopened", ""))
         return entry
 
 
@@ -444,7 +454,7 @@ def _audit_entry(entry: PeriodEntry, action: str, manifest_sha256: str) -> Audit
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """The kernel frees the lock when the process dies."""
+    """Hold the directory's lock; the kernel frees it when the process dies."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("a+", encoding="utf-8") as handle:
         try:

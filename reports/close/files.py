@@ -54,7 +54,7 @@ class FilesError(MeterlineError):
 
 
 class WrittenFile(NamedTuple):
-    """One file and what it says."""
+    """One file with its row count and sums."""
 
     path: str
     """Relative to the directory of the manifest."""
@@ -63,14 +63,14 @@ class WrittenFile(NamedTuple):
 
 
 def directory_of(root: Path, inputs: FrozenInputs) -> Path:
-    """Where the files of a close stand."""
+    """The directory of the files of a close."""
     return root / inputs.period / ("draft" if inputs.draft else f"r{inputs.revision}")
 
 
 def write_files(
     client: Client, inputs: FrozenInputs, earlier: Sequence[FrozenInputs], root: Path
 ) -> bytes:
-    """Write everything and put it in place; the manifest's bytes.
+    """Write all files and put them in place; returns the manifest's bytes.
 
     Args:
         client: the store that holds the booked lines.
@@ -81,12 +81,12 @@ def write_files(
     Raises:
         FilesError: other files of this revision are in place already.
         JournalError: a journal does not balance.
-        ClickHouseError: as the door says.
-        OSError: the disk.
+        ClickHouseError: the store failed or refused the statement.
+        OSError: a file cannot be written.
     """
     target = directory_of(root, inputs)
     part = target.with_name(f".{target.name}.part")
-    # 1. Aside: a crash leaves a directory that the next attempt begins anew.
+    # 1. Aside: a crash leaves a directory that the next attempt replaces.
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     written = _write_all(client, inputs, earlier, part)

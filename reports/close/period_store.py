@@ -18,7 +18,7 @@ _COLUMNS = [InsertColumn(*column) for column in CLOSED_PERIODS.columns]
 
 
 def read_ledger(client: Client) -> PeriodLedger:
-    """Everything that was ever done to any month."""
+    """All entries of all months."""
     found: dict[str, list[PeriodEntry]] = {}
     for row in client.query(
         "SELECT period, seq, state, revision, run, toUnixTimestamp64Milli(at), actor, reason, "

@@ -1,4 +1,4 @@
-"""The summary for people: one HTML file with its charts inside, ready to print."""
+"""The printable summary of a bill: one HTML file with its charts inside, ready to print."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _grouped(text: str) -> str:
-    """A plain decimal with thousands told apart: it is only looked at."""
+    """A plain decimal with thousands separators, for display only."""
     whole, point, fraction = text.partition(".")
     sign = "-" if whole.startswith("-") else ""
     return f"{sign}{int(whole.lstrip('-')):,}{point}{fraction}"

@@ -1,6 +1,6 @@
 """The bill as a workbook with charts; the same bytes for the same bill.
 
-Amounts stand twice: as numbers, for sums and charts (a spreadsheet holds 15 digits), and as exact
+Amounts are written twice: as numbers, for sums and charts (a spreadsheet holds 15 digits), and as exact
 text. The bytes do not vary because XlsxWriter stamps its archive members with 1980 and the one
 time inside is that of the close.
 """
@@ -23,7 +23,7 @@ from meterline.reports.erp.core.layouts import money
 from meterline.schemas.money import usd_decimal, usd_text
 
 CHART_BARS_MAX = 15
-"""More bars than this cannot be told apart; the sheet has them all."""
+"""More bars than this cannot be distinguished; the sheet lists all departments."""
 _SERIES_COLOUR = "#2F6DB5"
 _BUDGET_COLOUR = "#C9CED6"
 

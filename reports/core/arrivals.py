@@ -10,7 +10,7 @@ from meterline.schemas.money import NanoUsd
 
 
 class LogPosition(NamedTuple):
-    """A place in the log; places of one partition are in order."""
+    """A position in the log; positions of one partition are ordered."""
 
     epoch: int
     offset: int
@@ -25,7 +25,7 @@ class EventRow(NamedTuple):
     partition: int
     is_deleted: bool
     identity: tuple[str, ...]
-    """What the table tells events apart by, besides the id."""
+    """The sorting key of the table besides the id."""
     batch_version: int
     """The key of its batch in usage_batches."""
     time_ms: int
@@ -85,28 +85,30 @@ class Arrival(NamedTuple):
 
 
 def arrivals(
-    rows: Sequence[EventRow], letters: Sequence[DeadLetterRow], batches: Sequence[BatchRow]
+    rows: Sequence[EventRow], dead_letters: Sequence[DeadLetterRow], batches: Sequence[BatchRow]
 ) -> list[Arrival]:
-    """Every known arrival of the event, in the order they came. Pure.
+    """Every known arrival of the event, in the order of receipt.
 
-    Of the rows that nobody refused, the first place of each identity is counted, as under FINAL;
+    Of the rows that were not refused, the first position of each identity is counted, as under FINAL;
     the others are duplicates of it. A batch that came again brought the event again, though its row
     may have been merged away.
     """
-    refused = {(letter.partition, letter.place): letter for letter in letters}
+    refused = {
+        (dead_letter.partition, dead_letter.place): dead_letter for dead_letter in dead_letters
+    }
     by_place = {(batch.partition, batch.version): batch for batch in batches}
     found: dict[tuple[int, LogPosition], Arrival] = {
         at: Arrival(
             ArrivalOutcome.REFUSED,
-            letter.partition,
-            letter.place,
-            letter.received_ms,
-            letter.lane,
-            letter.seq,
-            letter.reason,
-            letter.detail,
+            dead_letter.partition,
+            dead_letter.place,
+            dead_letter.received_ms,
+            dead_letter.lane,
+            dead_letter.seq,
+            dead_letter.reason,
+            dead_letter.detail,
         )
-        for at, letter in refused.items()
+        for at, dead_letter in refused.items()
     }
     counted: set[tuple[str, ...]] = set()
     taken_back = {(row.partition, row.place) for row in rows if row.is_deleted}

@@ -14,7 +14,7 @@ _QUOTED = re.compile(r"[,\"\r\n]")
 
 
 def text_cell(text: str) -> str:
-    """A text that no spreadsheet will run: an apostrophe goes before what looks like a formula."""
+    """A text that no spreadsheet evaluates: one that begins like a formula gets an apostrophe."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
@@ -28,7 +28,7 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def quoted(cell: str) -> str:
-    """One cell as it stands in such a file, where a row has more than one."""
+    """One cell as `csv_bytes` writes it in a row of several."""
     if _QUOTED.search(cell) is None:
         return cell
     return '"' + cell.replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""The delivery log as people ask for it: the newest attempt of each message, or all of one."""
+"""Queries of the delivery log: the newest attempt of each message, or all attempts of one; pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from meterline.reports.core.query import Query
 
-# Rows of one answer: more is not read by people, and a machine asks by time.
+# Rows of one answer: an operator reads no more, and a program queries by time.
 ROWS_MAX = 10_000
 _COLUMNS = (
     "message_id, channel, attempt, toUnixTimestamp64Milli(at), outcome, http_status, error, "
@@ -16,7 +16,7 @@ _COLUMNS = (
     "route, queue"
 )
 FAILED = ("refused", "gone", "forbidden", "exhausted")
-"""Outcomes after which nobody was told by that channel."""
+"""Outcomes of messages whose delivery finally failed."""
 
 
 class DeliveryRow(NamedTuple):
@@ -52,17 +52,17 @@ class NewestDeliveries:
 
     def build(self) -> Query:
         """The SQL and its parameters."""
-        # A muted alert that was told later, in a group's message of another id, is not muted.
-        told_later = (
+        # A muted alert that was notified later, in a group's message of another id, is not muted.
+        notified_later = (
             "(channel, alert_id) IN (SELECT channel, arrayJoin(alert_ids) FROM deliveries "
             "WHERE at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND outcome != 'muted')"
         )
         wheres = [
             "(empty({outcomes:Array(String)}) OR outcome IN {outcomes:Array(String)})",
             "(empty({channel:String}) OR channel = {channel:String})",
-            f"(outcome != 'muted' OR NOT {told_later})",
+            f"(outcome != 'muted' OR NOT {notified_later})",
         ]
-        # The newest record is chosen before it is asked for its outcome: a message that was
+        # The newest record is chosen before its outcome is filtered: a message that was
         # delivered in the end is no failed one. FINAL is not needed: LIMIT BY keeps one row.
         sql = (
             f"SELECT {_COLUMNS} FROM ("  # noqa: S608 - constants; every value is bound

@@ -1,6 +1,6 @@
 """Function references inside stored APScheduler jobs; pure.
 
-APScheduler stores a job as a pickle in which the job's function stands as text, `module:name`. A
+APScheduler stores a job as a pickle in which the job's function is a text, `module:name`. A
 job whose reference cannot be imported is removed by APScheduler, with the run that it missed. So a
 reference is rewritten before APScheduler reads it, and without unpickling: opcodes are only read.
 """

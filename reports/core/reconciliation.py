@@ -4,8 +4,8 @@
     windows    spend_windows, the sink's copy of them
     events     sums of usage_events under FINAL: what invoices are made of
 
-The streams' totals hold all events up to a place in the log, their cut; the events are summed up to
-the same place, so a pipeline at work is compared exactly, without waiting for it to be quiet.
+The streams' totals hold all events up to their applied offset; the events are summed up to the same
+offset, so a running pipeline is compared exactly, without waiting for it to be idle.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     write_table(Format.CSV, columns, rows, file)
 
-Cells that a spreadsheet would take for a formula get an apostrophe before them: a key's name is
-chosen by whoever made the key.
+Cells that a spreadsheet would take for a formula are prefixed with an apostrophe: names of keys
+come from users.
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ from meterline.schemas.money import NanoUsd
 from meterline.schemas.periods import Calendar, Window, WindowKind
 from meterline.schemas.scopes import ScopeType
 
-# Starts of windows stand in the request's URL, 14 bytes each; the server's bound is 1 MB.
+# Starts of windows are sent in the request's URL, 14 bytes each; the server's bound is 1 MB.
 WINDOWS_PER_QUERY_MAX = 4_000
 
 
 class WindowScope(NamedTuple):
-    """Which total."""
+    """The key of a total: kind and start of its window, and its scope."""
 
     kind: WindowKind
     start_ms: int
@@ -38,7 +38,7 @@ class WindowScope(NamedTuple):
 
 
 class Total(NamedTuple):
-    """What was spent."""
+    """Cost, tokens and events of one scope and window."""
 
     cost_nano_usd: NanoUsd
     input_tokens: int

@@ -38,7 +38,7 @@ _TYPES = {
 
 
 class ExportFiles:
-    """What is there to fetch; paths come from outside and only ever select from manifests."""
+    """The files to fetch; a request's path only selects from manifests."""
 
     def __init__(self, root: Path) -> None:
         """Take the directory of all closed months."""
@@ -94,7 +94,7 @@ class ExportServer:
         """Nothing is bound before `start`; port 0 picks a free one.
 
         Raises:
-            ValueError: without a token everybody could fetch.
+            ValueError: the token is empty.
         """
         if not token:
             message = "exports are served with a bearer token only"
@@ -112,7 +112,7 @@ class ExportServer:
         self._thread.start(self._bind()).result(START_SECONDS_MAX)
 
     def stop(self) -> None:
-        """Let go of the port."""
+        """Release the port."""
         if self._thread is not None:
             self._thread.close(self._runner.cleanup if self._runner is not None else None)
 

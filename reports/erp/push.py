@@ -2,7 +2,7 @@
 
 At least once on the wire: what the receiver acknowledged is recorded in erp_deliveries, and a
 crash between the two sends it again under the same Idempotency-Key. The order:
-    1  send; an answer that says "not now" is tried again, first here, then in the next round
+    1  send; a retryable response is tried again, first here, then in the next round
     2  record the answer; only then it is not sent again
 """
 
@@ -38,7 +38,7 @@ ATTEMPTS_MAX = 5
 WAIT_SECONDS_FIRST, WAIT_SECONDS_MAX = 1, 30
 """Doubled each time, and never above: the next round comes in minutes anyway."""
 ANSWER_SECONDS_MAX = 60.0
-"""The door gives up an attempt long before; more means that its thread is gone."""
+"""The webhook client ends an attempt long before; longer means that its thread died."""
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
 _SERVER_ERROR, _SUCCESS_END, _SUCCESS = 500, 300, 200
 _COLUMNS = [InsertColumn(*column) for column in ERP_DELIVERIES.columns]
@@ -51,14 +51,14 @@ class PushOutcome(StrEnum):
 
     DELIVERED = "delivered"
     REFUSED = "refused"
-    """The receiver will never take it so: a person has to look."""
+    """Permanently rejected by the receiver: an operator has to act."""
     WAITING = "waiting"
-    """Not now; the next round tries again."""
+    """Retryable: the next round tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushDependencies:
-    """What a round works with."""
+    """Clients, clock and callbacks of a round."""
 
     client: Client
     post: Callable[[WebhookRequest], Future[WebhookAnswer]]
@@ -71,7 +71,7 @@ class PushDependencies:
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What a round did."""
+    """Number of payloads by outcome."""
 
     delivered: int = 0
     refused: int = 0
@@ -81,33 +81,36 @@ class PushReport:
 
 
 def push_closed(
-    doors: PushDependencies, ledger: PeriodLedger, target: PushTarget | None, period: str = ""
+    dependencies: PushDependencies,
+    ledger: PeriodLedger,
+    target: PushTarget | None,
+    period: str = "",
 ) -> PushReport:
     """Deliver what was closed with a receiver in its policy and has not been delivered.
 
     Args:
-        doors: see there.
+        dependencies: clients, clock and callbacks.
         ledger: of all months.
         target: the receiver that policy names now; None pushes nothing.
         period: only this month, what was refused included.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     if target is None:
         return PushReport()
-    done = _answered(doors.client, refused_too=not period)
+    done = _answered(dependencies.client, refused_too=not period)
     counts = dict.fromkeys(PushOutcome, 0)
     before = 0
     for inputs in _closed(ledger, period):
-        for each in _payloads(doors.client, inputs):
+        for each in _payloads(dependencies.client, inputs):
             if each.key in done:
                 before += 1
                 continue
-            outcome = _deliver(doors, target, inputs, each)
+            outcome = _deliver(dependencies, target, inputs, each)
             counts[outcome] += 1
             if outcome is PushOutcome.WAITING:
-                # The receiver is away: the rest would only wait as long, each.
+                # The receiver is down: every other payload would wait as long.
                 return _report(counts, before)
     return _report(counts, before)
 
@@ -148,41 +151,43 @@ def _answered(client: Client, *, refused_too: bool) -> set[str]:
 
 
 def _deliver(
-    doors: PushDependencies, target: PushTarget, inputs: FrozenInputs, payload: Payload
+    dependencies: PushDependencies, target: PushTarget, inputs: FrozenInputs, payload: Payload
 ) -> PushOutcome:
     """One payload: attempts until an answer that is final, or the round's end."""
     pause = WAIT_SECONDS_FIRST
     for attempt in range(1, ATTEMPTS_MAX + 1):
         # 1. Send.
-        status, retry_after = _attempt(doors, target, payload)
+        status, retry_after = _attempt(dependencies, target, payload)
         outcome = _outcome(status)
         if outcome is not PushOutcome.WAITING:
             # 2. Record.
-            _record(doors, inputs, payload, (outcome, status, attempt))
+            _record(dependencies, inputs, payload, (outcome, status, attempt))
             _log.info("erp.pushed", key=payload.key, outcome=outcome.value, status=status)
             return outcome
         _log.warning("erp.push_retried", key=payload.key, status=status, attempt=attempt)
         if attempt < ATTEMPTS_MAX:
-            doors.wait(min(max(pause, retry_after), WAIT_SECONDS_MAX))
+            dependencies.wait(min(max(pause, retry_after), WAIT_SECONDS_MAX))
             pause *= 2
     return PushOutcome.WAITING
 
 
-def _attempt(doors: PushDependencies, target: PushTarget, payload: Payload) -> tuple[int, int]:
-    """Status (0 without an answer) and how long the receiver asks to wait."""
+def _attempt(
+    dependencies: PushDependencies, target: PushTarget, payload: Payload
+) -> tuple[int, int]:
+    """Status (0 without a response) and the seconds of its Retry-After."""
     request = WebhookRequest(
         url=target.url,
         message_id=payload.key,
         body=msgspec.json.encode(payload.body),
-        at_ms=doors.clock(),
+        at_ms=dependencies.clock(),
         allow_private_address=target.allow_private_address,
-        bearer=doors.token(target.token_env) or "" if target.token_env else "",
+        bearer=dependencies.token(target.token_env) or "" if target.token_env else "",
         idempotency_key=payload.key,
     )
     try:
-        answer = doors.post(request).result(ANSWER_SECONDS_MAX)
+        answer = dependencies.post(request).result(ANSWER_SECONDS_MAX)
     except (WebhookUnreachableError, WebhookForbiddenError) as error:
-        # A forbidden address is mended in policy, and then the next round goes through.
+        # A forbidden address is corrected in policy; the next round then succeeds.
         _log.warning("erp.push_failed", key=payload.key, reason=str(error))
         return 0, 0
     return answer.status, answer.retry_after_seconds or 0
@@ -197,13 +202,13 @@ def _outcome(status: int) -> PushOutcome:
 
 
 def _record(
-    doors: PushDependencies,
+    dependencies: PushDependencies,
     inputs: FrozenInputs,
     payload: Payload,
     answer: tuple[PushOutcome, int, int],
 ) -> None:
     outcome, status, attempts = answer
-    at_ms = doors.clock()
+    at_ms = dependencies.clock()
     row = (
         payload.key,
         inputs.period,
@@ -215,4 +220,4 @@ def _record(
         attempts,
         at_ms,
     )
-    doors.client.insert(ERP_DELIVERIES.name, _COLUMNS, [[value] for value in row])
+    dependencies.client.insert(ERP_DELIVERIES.name, _COLUMNS, [[value] for value in row])

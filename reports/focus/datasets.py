@@ -37,7 +37,7 @@ def write_cost_and_usage(
         folders: organisation to the directory its file goes to.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     maker = RowMaker(inputs)
     days: dict[str, list[date]] = {name: [] for name in folders}

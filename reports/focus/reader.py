@@ -13,7 +13,7 @@ from meterline.schemas.periods import DAY_MS
 
 
 def read_lines(client: Client, run: int, organisation: str, day: date) -> Iterator[FocusLine]:
-    """The lines of one organisation and day, in one order for ever."""
+    """The lines of one organisation and day, always in the same order."""
     rows = client.query(
         """
 SELECT department, project, team, environment, key, key_name, model, provider, service_tier,

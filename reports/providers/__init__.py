@@ -1,4 +1,4 @@
-"""Providers' own counts beside ours: import, comparison.
+"""Provider reconciliation: import of providers' counts, and their comparison with Meterline's.
 
 Owns: provider_usage.
 Reads: exports of providers, usage_events.

@@ -1,4 +1,4 @@
-"""The comparison as a whole: read both sides, compare, name who is behind what is flagged."""
+"""Provider reconciliation: reads both sides, compares them, names the keys behind each variance."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ that has one cause, such as a relay that did not report, and its keys are the sa
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """All of it."""
+    """The comparison of a provider's exports with the counted usage of the same days."""
 
     provider: str
     days: tuple[date, ...]
     """Covered by exports."""
     variances: tuple[Variance, ...]
     other_costs: dict[str, NanoUsd]
-    """What the provider charges for no model (searches, storage, support), by its name for it."""
+    """Costs without a model (searches, storage, support), by the provider's name of them."""
 
     @property
     def flagged(self) -> tuple[Variance, ...]:
-        """Those to be reviewed."""
+        """Variances to be reviewed."""
         return tuple(each for each in self.variances if each.flagged)
 
 
@@ -55,8 +55,8 @@ def reconcile_provider(
     """Compare the imported exports of a provider with what was counted.
 
     Raises:
-        ExportError: nothing is imported of these days.
-        ClickHouseError: as the door says.
+        ExportError: no import covers these days.
+        ClickHouseError: the store failed or refused the statement.
     """
     seller = seller_name(provider)
     theirs = read_provider_counts(client, seller, days)

@@ -1,4 +1,4 @@
-"""Imported exports and our own counts in ClickHouse, by UTC day and model."""
+"""Imported exports and Meterline's counts in ClickHouse, by UTC day and model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meterline.schemas.money import nano_from_usd
 from meterline.schemas.tables import PROVIDER_USAGE
 
 CONTRIBUTORS_MAX = 3
-"""Keys named per flagged day and model: where to look first, not a list."""
+"""Keys named per flagged day and model: the first ones to review."""
 _COLUMNS = [InsertColumn(*column) for column in PROVIDER_USAGE.columns]
 _NEWEST = """
 FROM provider_usage FINAL
@@ -38,7 +38,7 @@ def store_import(client: Client, rows: Sequence[ProviderRow], account: str, now_
     All rows go in one block: a crash leaves the import whole or absent.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     digest = import_digest(rows)
     if _is_stored(client, rows, account, digest):
@@ -70,10 +70,10 @@ GROUP BY provider, kind, day""",
 def read_provider_counts(
     client: Client, provider: str, days: DayRange
 ) -> list[tuple[ProviderRowKind, ModelDay, Counts]]:
-    """What the provider says, by kind, day and model as it names it.
+    """The provider's counts, by kind, day and model as it names it.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         f"""
@@ -100,7 +100,7 @@ def read_own_counts(client: Client, days: DayRange) -> list[tuple[str, ModelDay,
     """What was counted and is billed, by provider as sent, UTC day and stored model.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         f"""
@@ -119,12 +119,12 @@ GROUP BY provider, day, model ORDER BY day, model, provider""",  # noqa: S608 - 
 def read_contributors(
     client: Client, day: date, names: Sequence[tuple[str, str]]
 ) -> tuple[Contributor, ...]:
-    """The keys behind one day's usage of some (provider, model) as stored, to look at first.
+    """The keys behind one day's usage of some (provider, model) as stored, to review first.
 
-    First those whose requests' own answers differ most from what was counted; then the largest.
+    First those whose provider responses differ most from what was counted; then the largest.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         f"""

@@ -1,4 +1,4 @@
-"""The same usage at other prices: what-if, and adjustments of what was charged.
+"""Repricing: what-if scenarios, and adjustments of what was charged.
 
 Owns: price_adjustments.
 Reads: usage_events and their frozen costs.

@@ -1,6 +1,6 @@
-"""Catalogues that were in use, kept in ClickHouse so that their prices can be asked for later.
+"""Catalogues that were in use, archived in ClickHouse so that usage can be priced by them later.
 
-UnknownVersionError    no catalogue of that version was kept, or several are meant
+UnknownVersionError    no catalogue of that version is archived, or the version is ambiguous
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class ArchivedCatalogue(NamedTuple):
 
 
 def archive_catalogue(client: Client, files: Sequence[tuple[str, bytes]], now_ms: int) -> bool:
-    """Keep a catalogue's files if they are not kept yet; whether they were written.
+    """Archive a catalogue's files unless they are archived; returns whether they were written.
 
     Raises:
         CatalogueError: the files are no catalogue.
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     version = build_catalogue(files).version
     if any(each.version == version for each in read_versions(client)):
@@ -49,10 +49,10 @@ def archive_catalogue(client: Client, files: Sequence[tuple[str, bytes]], now_ms
 
 
 def read_versions(client: Client) -> list[ArchivedCatalogue]:
-    """What is kept, the first used first.
+    """The archived versions, the first used first.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         "SELECT version, toUnixTimestamp64Milli(min(used_since)) AS since FROM price_catalogues "
@@ -62,11 +62,11 @@ def read_versions(client: Client) -> list[ArchivedCatalogue]:
 
 
 def read_catalogue(client: Client, named: str) -> Catalogue:
-    """A kept catalogue by its version, `2026-11+75751b08`, or by what stands before the hash.
+    """An archived catalogue by its version, `2026-11+75751b08`, or by the part before the hash.
 
     Raises:
-        UnknownVersionError: none is called so, or several.
-        ClickHouseError: as the door says.
+        UnknownVersionError: no version matches, or several do.
+        ClickHouseError: the store failed or refused the statement.
     """
     versions = [each.version for each in read_versions(client)]
     exact = [each for each in versions if each == named]
@@ -83,7 +83,9 @@ def read_catalogue(client: Client, named: str) -> Catalogue:
     )
     catalogue = build_catalogue((name, content.encode()) for name, content in rows)
     if catalogue.version != found[0]:
-        # A hash of the content is the version: whoever changed a price has made another catalogue.
-        message = f"the kept files of {found[0]} are not its files: they make {catalogue.version}"
+        # The version has a hash of the content: other prices are another catalogue.
+        message = (
+            f"the archived files of {found[0]} do not match its hash: they make {catalogue.version}"
+        )
         raise UnknownVersionError(message)
     return catalogue

@@ -6,7 +6,7 @@ Steps and what each guarantees:
     1  measure     every settled event of the period is priced; nothing is written
     2  audit       who, why, how much: no adjustment without an entry
     3  adjust      rows that say what an event is charged now; a crash leaves a part of them, and
-                   the same command goes on with the rest, because only what differs is written
+                   the same command continues with the rest, because only what differs is written
 
 Attribution and the close add the differences up. A month that is closed gets them as lines of the
 next month that is closed, or of a revision; its booked lines stay.
@@ -35,8 +35,8 @@ from meterline.schemas.money import NanoUsd, nano_from_usd, usd_text
 from meterline.schemas.tables import NANO_USD_LIMIT, PRICE_ADJUSTMENTS
 
 SETTLED_MS = 10 * 60_000
-"""Events that came less than this ago are left to the next run: the streams may still take one
-back, seconds after it came; ten minutes bridge their restart."""
+"""Events received less than this ago are left to the next run: the streams may still retract one
+seconds after it was received; ten minutes cover a restart of theirs."""
 ROWS_PER_INSERT = 20_000
 """Some 10 MB."""
 
@@ -56,7 +56,7 @@ class RerateError(MeterlineError):
 
 
 class RerateGroup(NamedTuple):
-    """Whose usage of what."""
+    """A department's usage of one model."""
 
     organisation: str
     department: str
@@ -65,7 +65,7 @@ class RerateGroup(NamedTuple):
 
 @dataclass(slots=True)
 class RerateChange:
-    """What changes for some events."""
+    """Number of re-rated events, and the difference of their cost."""
 
     events: int = 0
     newly_priced: int = 0
@@ -81,7 +81,7 @@ class Rerating:
     price_version: str
     seen: int = 0
     unsettled: int = 0
-    """Came too recently; left out."""
+    """Received too recently; left out."""
     without_price: int = 0
     """The catalogue has no price; they stay as they are."""
     groups: dict[RerateGroup, RerateChange] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Rerating:
 
 @dataclass(frozen=True, slots=True)
 class RerateDependencies:
-    """What a re-rating works with."""
+    """Clients and callbacks of a re-rating."""
 
     reader: Client
     writer: Client
@@ -117,7 +117,7 @@ class RerateReason(NamedTuple):
 
 
 def rerate(
-    doors: RerateDependencies,
+    dependencies: RerateDependencies,
     catalogue: Catalogue,
     period: ReportPeriod,
     why: RerateReason,
@@ -127,40 +127,40 @@ def rerate(
     """Charge the events of a period by a catalogue, by adjustments.
 
     Args:
-        doors: see there.
+        dependencies: clients, clock and callbacks.
         catalogue: whose prices hold from now on.
         period: of the events.
         why: goes to the audit log, and the reason onto every adjustment.
-        dry_run: only say what would change.
+        dry_run: compute the changes and write nothing.
 
     Raises:
         RerateError: no reason was given, or a cost is beyond what an event may cost.
-        ClickHouseError: as the door says; run it again.
+        ClickHouseError: the store failed or refused; running the command again continues it.
     """
     if not why.reason.strip():
         message = "say why the usage is re-rated: --reason '...'"
         raise RerateError(message)
     # 1. Measure.
     found = Rerating(period, catalogue.version)
-    slices = read_event_slices(doors.reader, period)
+    slices = read_event_slices(dependencies.reader, period)
     for piece in slices:
-        for change in _changes(doors.reader, catalogue, piece, why.now_ms, found):
+        for change in _changes(dependencies.reader, catalogue, piece, why.now_ms, found):
             _count(found, change)
     if dry_run or not found.groups:
         return found
-    # 2. On record.
-    doors.audit(_entry(found, why))
+    # 2. Audit.
+    dependencies.audit(_entry(found, why))
     # 3. Adjust.
     for piece in slices:
         rows: list[tuple[Any, ...]] = []
         for change in _changes(
-            doors.reader, catalogue, piece, why.now_ms, Rerating(period, catalogue.version)
+            dependencies.reader, catalogue, piece, why.now_ms, Rerating(period, catalogue.version)
         ):
             rows.append(_row(change, catalogue.version, why))
             if len(rows) >= ROWS_PER_INSERT:
-                _insert(doors.writer, rows)
+                _insert(dependencies.writer, rows)
                 rows = []
-        _insert(doors.writer, rows)
+        _insert(dependencies.writer, rows)
     return found
 
 

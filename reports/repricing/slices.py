@@ -1,6 +1,6 @@
-"""Stretches of a period small enough to be read at once.
+"""Reads the parts of a period that are small enough to be read at once.
 
-ClickHouse keeps what it groups in memory; a slice bounds that, and our own memory with it.
+ClickHouse holds groups in memory; a slice bounds that, and the memory of the reader.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def read_event_slices(client: Client, period: ReportPeriod) -> list[EventSlice]:
     """The slices of a period that have events, in order.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     rows = client.query(
         f"""

@@ -1,7 +1,7 @@
-"""What the same usage would cost at other prices, and what that saves.
+"""Reads what the same usage would cost at other prices, and the saving.
 
 Rating is per request: a context tier is a cliff on one request's tokens, and each request is
-rounded once. So ClickHouse counts requests that are alike in everything that rating looks at,
+rounded once. So ClickHouse counts requests that are equal in every input of rating,
 and each such group costs (price of one) x (how many), exactly.
 """
 
@@ -23,10 +23,10 @@ from meterline.reports.repricing.slices import read_event_slices
 def price_scenario(
     client: Client, scenario: Scenario, period: ReportPeriod, by: tuple[Axis, ...]
 ) -> WhatIf:
-    """Price the usage of a period by a scenario; only requests that it concerns are in the answer.
+    """Price the usage of a period by a scenario; the answer has only the requests that it concerns.
 
     Raises:
-        ClickHouseError: as the door says.
+        ClickHouseError: the store failed or refused the statement.
     """
     answer = WhatIf(period, by)
     for piece in read_event_slices(client, period):

@@ -1,4 +1,4 @@
-"""Asks an attribution question and gives its rows, with shares, budgets and projections."""
+"""Pure: rows of an attribution query with shares, budgets and projections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Peaks(NamedTuple):
 
 
 class AttributionBudget(NamedTuple):
-    """A budget of the row's window, and where spending leads."""
+    """The budget of the row's window, and the projected cost."""
 
     scope: str
     budget_nano_usd: NanoUsd
@@ -48,9 +48,9 @@ class AttributionBudget(NamedTuple):
     used_percent: int
     """Rounded down."""
     projected_end_nano_usd: NanoUsd
-    """At the window's end if spending goes on as so far; what was spent, for a past window."""
+    """Cost at the window's end at the current rate; what was spent, for a past window."""
     exhausted_at_ms: int | None
-    """When the budget will end if spending goes on as so far; None if not within the window."""
+    """When the budget is used up at the current rate; None if not within the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class AttributionLine:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All of it."""
+    """The rows that answer a question, and the table that they come from."""
 
     question: Attribution
     source: AttributionSource
@@ -198,7 +198,7 @@ def _budget(
 def project(
     line: AttributionLine, budget_nano_usd: NanoUsd, now_ms: int, scope: str
 ) -> AttributionBudget:
-    """Where a window's spending leads: linear, from what was spent in the part that is over."""
+    """Linear projection of a window's cost from the part of the window that is over."""
     spent = line.cost_nano_usd
     elapsed_ms = min(now_ms, line.end_ms) - line.start_ms
     projected, exhausted_at_ms = spent, None

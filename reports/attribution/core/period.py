@@ -1,4 +1,4 @@
-"""Pure: the stretch of time a report is about, in whole days of the billing time zone."""
+"""Pure: the period of a report, in whole days of the billing time zone."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class ReportPeriod:
     """Whole billing days: `start_ms <= time_ms < end_ms`."""
 
     name: str
-    """As people call it: 2026-10, 7d."""
+    """As written on the command line and in titles: 2026-10, 7d."""
     start_ms: int
     end_ms: int
 
 
 def read_period(text: str, calendar: Calendar, now_ms: int) -> ReportPeriod:
-    """A period as written by a person.
+    """Parse a period as written on the command line.
 
     Args:
         text: current_month, previous_month, Nd (N days, today the last), all, a month, a day, or

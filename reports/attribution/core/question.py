@@ -27,14 +27,14 @@ from meterline.schemas.scopes import ScopeType
 
 # Starts of windows are bound as one array of 14 bytes each; a request is bounded at 1 MB.
 WINDOWS_MAX = 4_000
-# A person reads the top of a list; a file of a million lines is still written in seconds.
+# Analysts read the top of a list; a file of a million lines is still written in seconds.
 ROWS_MAX = 1_000_000
 AXES_MAX = 8
 TAG_PREFIX = "tag:"
 
 
 class QuestionError(MeterlineError, ValueError):
-    """A question that cannot be asked; the message says what to change."""
+    """A question that cannot be answered; the message says what to change."""
 
 
 class Dimension(StrEnum):
@@ -122,10 +122,10 @@ class Attribution:
     """None for the cheapest exact one."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked.
+        """Refuse a question that cannot be answered.
 
         Raises:
-            QuestionError: as its message says.
+            QuestionError: too many axes or rows, or a source that is not exact.
         """
         if len(set(self.by)) != len(self.by) or len(self.by) + len(self.filters) > AXES_MAX:
             message = f"at most {AXES_MAX} axes and filters, each axis once"

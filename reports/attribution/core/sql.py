@@ -28,7 +28,7 @@ from meterline.schemas.scopes import ScopeType
 
 
 class StaleBucket(NamedTuple):
-    """What is replaced at once in usage_days: a department's UTC day."""
+    """The unit that is replaced at once in usage_days: a department's UTC day."""
 
     organisation: str
     department: str
@@ -36,10 +36,10 @@ class StaleBucket(NamedTuple):
 
 
 class StaleRollup(NamedTuple):
-    """What usage_days does not know yet, to be read from the events."""
+    """What is not in usage_days yet and is read from the events."""
 
     days: tuple[date, ...] = ()
-    """UTC days of which so many cells are stale that all are read from the events."""
+    """UTC days with too many stale buckets: the whole day is read from the events."""
     cells: tuple[StaleBucket, ...] = ()
 
 
@@ -47,8 +47,8 @@ def build(question: Attribution, stale: StaleRollup = StaleRollup()) -> Query:  
     """The statement that answers a question.
 
     Args:
-        question: what is asked.
-        stale: of `usage_days` only: cells to read from the events, all others from the roll-up.
+        question: axes, period and filters.
+        stale: of `usage_days` only: buckets to read from the events, all others from the roll-up.
 
     Returns:
         Rows of (window start ms, a value per axis of `by`, a sum per measure of REPORTED, cost of the window).
@@ -118,12 +118,13 @@ GROUP BY {groups}"""  # noqa: S608 - only fixed text is put in; values are bound
 
 
 def build_stale(question: Attribution) -> Query:
-    """Cells of the period that changed since they were rolled up: (organisation, department, day).
+    """Buckets of the period that changed since they were rolled up: (organisation, department, day).
 
-    Most days are settled, which their sums tell: a cell's marks only grow, so the marks of a day
-    add up to the counted ones only where every cell is up to date. Only the other days are looked
-    at cell by cell, which costs ten times as much. What was counted is read before the marks: a
-    count that comes in between then cannot make up for another cell's mark.
+    Most days are settled, which their sums show: the versions of a bucket's invalidations only
+    grow, so those of a day add up to the rolled-up ones only where every bucket is up to date. Only
+    the other days are compared bucket by bucket, which costs ten times as much. The rolled-up
+    versions are read before the invalidations: a roll-up that happens in between then cannot make
+    up for another bucket's invalidation.
     """
     parameters = _common(question)
     filters = _filters(question, parameters, only=(Dimension.ORGANISATION, Dimension.DEPARTMENT))

@@ -5,7 +5,7 @@
 
 Canonical JSON is that of RFC 8785 for what an action holds (texts and integers): keys in order, no
 blanks, UTF-8. A day's Merkle root is that of RFC 9162 over the day's row hashes: one line a day,
-kept where whoever could change the database cannot, proves every action of the day.
+stored where an administrator of the database cannot change it, proves every action of the day.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class BreakKind(StrEnum):
     MISSING = "missing"
     """A sealed action is not in the audit log."""
     INSERTED = "inserted"
-    """An action stands before sealed ones and was never sealed."""
+    """An action precedes sealed ones and was never sealed."""
     RELINKED = "relinked"
     """The chain's own rows were changed: a hash does not follow from the one before."""
     ROOT = "root"
-    """A day is not what its root, kept elsewhere, says."""
+    """A day does not match its root that is stored elsewhere."""
 
 
 class ChainBreak(NamedTuple):
-    """The first break."""
+    """The first break of a chain."""
 
     kind: BreakKind
     seq: int
@@ -75,7 +75,7 @@ class ChainBreak(NamedTuple):
 
 
 class DayRoot(NamedTuple):
-    """A day's root."""
+    """The Merkle root of one day's actions."""
 
     day: int
     actions: int

@@ -1,8 +1,8 @@
 """Pure: administrative actions as events of the Open Cybersecurity Schema Framework (OCSF).
 
 Every action is an Entity Management event (class 3004 of category 3, Identity & Access
-Management): somebody creates, changes or deletes a managed object. API Activity (6003) would need
-the caller's network address, and Account Change (3001) an account that signs in; the log knows
+Management): a user creates, changes or deletes a managed object. API Activity (6003) would need
+the caller's network address, and Account Change (3001) an account that signs in; the log has
 neither. Fields: https://schema.ocsf.io/1.8.0/classes/entity_management.
 """
 

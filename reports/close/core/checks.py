@@ -1,4 +1,4 @@
-"""What keeps a month open: each blocker says what is wrong, in words that tell what to do."""
+"""Checks before a close; pure. Each blocker says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BlockerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason."""
+    """One reason why a month cannot be closed."""
 
     kind: BlockerKind
     detail: str
@@ -96,8 +96,8 @@ def check_drift(streams: Mapping[str, Total], booked: Mapping[str, Total]) -> li
     if not different:
         return []
     named = "; ".join(
-        f"{scope}: streams {_show(streams.get(scope, nothing))}, "
-        f"events {_show(booked.get(scope, nothing))}"
+        f"{scope}: streams {_described(streams.get(scope, nothing))}, "
+        f"events {_described(booked.get(scope, nothing))}"
         for scope in different[:EXAMPLES_MAX]
     )
     return [
@@ -108,5 +108,5 @@ def check_drift(streams: Mapping[str, Total], booked: Mapping[str, Total]) -> li
     ]
 
 
-def _show(total: Total) -> str:
+def _described(total: Total) -> str:
     return f"{usd_display(total.cost_nano_usd, 9)} in {total.events:,} events"

@@ -1,4 +1,4 @@
-"""Exchange: the one rate that a close uses, and amounts in another currency, exactly."""
+"""Pure: the exchange rate of a close, and exact amounts in another currency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCALE = 10**RATE_PLACES_MAX
 _EXACT_UNIT = 10 ** (NANO_DIGITS + RATE_PLACES_MAX)
 
 
-# A close has one rate, and asks for it with every row.
+# A close has one rate and needs it for every row.
 @lru_cache(maxsize=16)
 def _factor(rate: str) -> int:
     return int(Decimal(rate).scaleb(RATE_PLACES_MAX))

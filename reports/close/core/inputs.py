@@ -1,4 +1,4 @@
-"""What a close froze: everything its figures depend on besides the booked lines."""
+"""The frozen inputs of a close: all that its figures depend on besides the booked lines; pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PriceInput(msgspec.Struct, frozen=True):
 
 
 class FrozenInputs(msgspec.Struct, frozen=True):
-    """All of it; the files of a close are a function of this and its lines."""
+    """Everything that the files of a close depend on besides its lines."""
 
     period: str
     time_zone: str
@@ -63,7 +63,7 @@ class FrozenInputs(msgspec.Struct, frozen=True):
     revision: int
     draft: bool
     closed_at_ms: int
-    """When the close began: the only time that stands in its files."""
+    """When the close began: the only time in its files."""
     price_version: str
     exchange: Exchange
     finance: dict[str, object]
@@ -91,7 +91,7 @@ class CostMapping(NamedTuple):
 
 
 def mapping_of(policies: Mapping[str, PolicyObject]) -> CostMapping:
-    """Take what a close needs out of the published policy."""
+    """The part of the published policy that a close needs."""
     finance = policies.get(FINANCE_ID)
     organisations: dict[str, str] = {}
     departments: list[DepartmentInput] = []

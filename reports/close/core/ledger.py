@@ -1,11 +1,11 @@
-"""How far every month has come: entries of closed_periods, never changed.
+"""The state of every month: append-only entries of closed_periods; pure.
 
     OPEN ──► CLOSING ──► FROZEN ──► CLOSED ──► REOPENED ──► CLOSING ...
       ▲         │           │
       └─────────┴───────────┘  refused, with the reasons
 
 A month without an entry is OPEN. After a crash in CLOSING the attempt is given up (its lines count
-for nothing); after one in FROZEN it goes on with the same inputs and lines.
+for nothing); after one in FROZEN it is resumed with the same inputs and lines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 
 class PeriodState(StrEnum):
-    """Where a month stands."""
+    """State of a month in the close."""
 
     OPEN = "OPEN"
     CLOSING = "CLOSING"
@@ -51,12 +51,12 @@ class PeriodHistory:
 
     @property
     def last(self) -> PeriodEntry | None:
-        """What holds."""
+        """The latest entry."""
         return self.entries[-1] if self.entries else None
 
     @property
     def state(self) -> PeriodState:
-        """Where the month stands."""
+        """The state of the last entry; OPEN without one."""
         return self.entries[-1].state if self.entries else PeriodState.OPEN
 
     @property
@@ -85,12 +85,12 @@ class PeriodHistory:
 
 @dataclass(slots=True)
 class PeriodLedger:
-    """The months as they stand, by name."""
+    """The history of every month, by name."""
 
     months: dict[str, PeriodHistory] = field(default_factory=dict)
 
     def history(self, period: str) -> PeriodHistory:
-        """One month; an empty history for one that nothing was ever done to."""
+        """One month; an empty history for one without entries."""
         return self.months.get(period, PeriodHistory(period))
 
     def closed_runs(self) -> list[int]:

@@ -71,7 +71,7 @@ def month_before(month: Month, time_zone: str) -> Month:
 
 
 def cut_off_ms(month: Month, policy: FinancePolicy, time_zone: str) -> int:
-    """From when on a month is closed by itself: day and time of the following month."""
+    """When a month becomes due to be closed: day and time of the following month, UTC ms."""
     hour, minute = policy.close_time.split(":")
     following = month.last_day + timedelta(days=policy.close_day)
     moment = datetime(
@@ -85,7 +85,7 @@ def cut_off_ms(month: Month, policy: FinancePolicy, time_zone: str) -> int:
     return int(moment.timestamp()) * 1000
 
 
-# Asked once per line; a close looks at four months of days at most.
+# Called once per line; a close reads at most four months of days.
 @lru_cache(maxsize=1_024)
 def day_start_ms(day: date, time_zone: str) -> int:
     """When a day of the billing time zone begins, UTC ms."""

@@ -4,7 +4,7 @@
     debit    suspense account where a department has no cost centre
     credit   clearing account, the sum
 
-A part below zero stands on the other side. Debits equal credits by construction, and
+A part below zero is booked on the other side. Debits equal credits by construction, and
 `check_balance` proves it before anything is written.
 """
 
@@ -72,7 +72,7 @@ class Journal:
 
 
 def journal_id(organisation: str, period: str, revision: int) -> str:
-    """The same in every attempt: what receivers tell a repetition by."""
+    """The same in every attempt: the key by which receivers recognise a repetition."""
     return f"{organisation}-{period}-r{revision}"
 
 
@@ -80,7 +80,7 @@ def journal_of(statement: OrganisationStatement, inputs: FrozenInputs) -> Journa
     """Book one organisation's statement of one run.
 
     Raises:
-        JournalError: it does not balance, which no statement should bring about.
+        JournalError: it does not balance; no statement should cause that.
     """
     policy = inputs.policy
     accounts = policy.accounts

@@ -33,14 +33,14 @@ Record = Mapping[str, Any]
 
 
 class ProviderRowKind(StrEnum):
-    """What a row is about."""
+    """Whether a row counts usage or states a cost."""
 
     USAGE = "usage"
     COST = "cost"
 
 
 class ProviderRow(NamedTuple):
-    """What a provider says of one UTC day, model and key."""
+    """A provider's counts of one UTC day, model and key."""
 
     provider: str
     kind: ProviderRowKind
@@ -60,7 +60,7 @@ class ProviderRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProviderExport:
-    """One file, read."""
+    """One parsed file."""
 
     layout: ProviderLayout
     rows: tuple[ProviderRow, ...]
@@ -73,11 +73,11 @@ def read_export(
 
     Args:
         content: of the file.
-        form: what it is; AUTO tells by the columns.
-        own: a layout of a person's own, instead.
+        form: its format; AUTO detects it by the columns.
+        own: a layout given with --columns, instead.
 
     Raises:
-        ExportError: it is none of these, or a value in it is not what it should be.
+        ExportError: it has none of these formats, or a value is malformed.
     """
     try:
         text = content.decode("utf-8-sig")

@@ -22,7 +22,7 @@ class ExportError(MeterlineError, ValueError):
 
 
 class ProviderExportFormat(StrEnum):
-    """What a file is."""
+    """Format of a provider's export."""
 
     AUTO = "auto"
     OPENAI_USAGE = "openai-usage"
@@ -186,7 +186,7 @@ _MEANINGS = (
 
 
 def layout_of(provider: str, columns: str) -> ProviderLayout:
-    """A layout of a person's own: `day=Date,model=Model,input_tokens=A+B,cost_usd=Cost`.
+    """A layout given with --columns: `day=Date,model=Model,input_tokens=A+B,cost_usd=Cost`.
 
     Raises:
         ExportError: a meaning is unknown or missing.

@@ -1,4 +1,7 @@
-"""Pure: a provider's counts against ours. Ours are what is billed; a difference is for review."""
+"""Pure: a provider's counts against Meterline's.
+
+Meterline's counts are billed; a variance is to be reviewed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from meterline.schemas.money import NanoUsd, divide_half_even
 
 PPM = 1_000_000
 TOLERANCE_PPM = 50_000
-"""5 %: provider days end by their clock and requests by ours, retries are counted differently."""
+"""5 %: days end by the provider's clock and requests by the relay's; retries count differently."""
 
 
 class ModelDay(NamedTuple):
@@ -23,7 +26,7 @@ class ModelDay(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What one side counted."""
+    """Counts of one side."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -31,7 +34,7 @@ class Counts(NamedTuple):
     cost_nano_usd: NanoUsd = 0
 
     def plus(self, other: Counts) -> Counts:
-        """Both."""
+        """The sum."""
         return Counts(*(mine + more for mine, more in zip(self, other, strict=True)))
 
 
@@ -44,12 +47,12 @@ class MeasureVariance(NamedTuple):
 
     @property
     def difference(self) -> int:
-        """What the provider counts more than we do."""
+        """The provider's count minus Meterline's."""
         return self.theirs - self.ours
 
     @property
     def variance_ppm(self) -> int | None:
-        """Of the provider's count; None where it counts nothing and we do."""
+        """Of the provider's count; None where only Meterline counts anything."""
         if self.theirs:
             return divide_half_even(self.difference * PPM, abs(self.theirs))
         return None if self.ours else 0
@@ -68,7 +71,7 @@ class Contributor(NamedTuple):
     tokens: int
     """In and out, as counted."""
     reported_difference: int
-    """What the answers of its requests say more than was counted; 0 where relays do not send it."""
+    """Tokens in provider responses minus counted tokens; 0 where relays do not report them."""
     cost_nano_usd: NanoUsd
 
 
@@ -84,7 +87,7 @@ class Variance:
 
     @property
     def weight(self) -> int:
-        """How many tokens it is about, to look at the largest first."""
+        """Tokens of all differences, to sort by."""
         return sum(abs(each.difference) for each in self.measures if each.name.endswith("tokens"))
 
 

@@ -18,4 +18,4 @@ CHARGED_EVENTS = f"""
         FROM price_adjustments FINAL WHERE {between("event_time")}
     ) AS a USING (organisation, department, event_day, key, event_id)
 )"""  # noqa: S608 - fixed text
-"""Stands where a table does; `cost_usd` and `priced` are those that hold now."""
+"""Used in place of a table; `cost_usd` and `priced` are the current ones."""

@@ -13,10 +13,10 @@ from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import NanoUsd
 from meterline.schemas.usage import UsageEvent
 
-# Names come from outside, so the memory of them is emptied when it is full rather than grown.
+# Names come from outside, so the cache is emptied when full rather than grown.
 _KNOWN_MAX = 4_096
 SWAPS_MAX = 50
-"""Models replaced at once; a person names a handful."""
+"""Models replaced at once; an analyst names a handful."""
 
 
 class ScenarioError(MeterlineError, ValueError):
@@ -117,7 +117,7 @@ class Scenario:
 
 
 def event_of(request: Request) -> UsageEvent:
-    """The event that rating sees; what is not in a request does not matter to it."""
+    """The event for rating; fields that a request lacks do not affect its price."""
     return UsageEvent(
         id="-",
         organisation="",

@@ -16,12 +16,12 @@ from meterline.reports.repricing.core.slices import EventSlice
 from meterline.schemas.money import NanoUsd, nano_from_usd
 
 REQUEST_COLUMNS = Request._fields[1:]
-"""Columns of usage_events that rating looks at, beside the time."""
+"""Columns of usage_events that rating depends on, beside the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """The requests of a slice, those that are alike counted."""
+    """Equal requests of a slice, counted."""
 
     slice: EventSlice
     by: tuple[Axis, ...]
@@ -63,7 +63,7 @@ def _axes(by: tuple[Axis, ...], parameters: dict[str, object]) -> tuple[list[str
 
 @dataclass(slots=True)
 class CostComparison:
-    """Now and then, of one group."""
+    """Charged and scenario cost of one group."""
 
     requests: int = 0
     now_nano_usd: NanoUsd = 0
@@ -80,7 +80,7 @@ class CostComparison:
         return self.now_nano_usd - self.then_nano_usd
 
     def add(self, other: CostComparison) -> None:
-        """Take another group in."""
+        """Add another group."""
         self.requests += other.requests
         self.now_nano_usd += other.now_nano_usd
         self.then_nano_usd += other.then_nano_usd
