@@ -31,7 +31,7 @@ NANO_USD_LIMIT = 10**18
 """The first amount of nano-USD that does not fit into MONEY."""
 
 
-class Column(NamedTuple):
+class StoredColumn(NamedTuple):
     """One column that is written."""
 
     name: str
@@ -69,11 +69,11 @@ class Table(NamedTuple):
     """A table and the columns that the sinks write; the rest are computed by ClickHouse."""
 
     name: TableName
-    columns: tuple[Column, ...]
+    columns: tuple[StoredColumn, ...]
 
 
 def _table(name: TableName, *columns: tuple[str, str]) -> Table:
-    return Table(name, tuple(Column(*column) for column in columns))
+    return Table(name, tuple(StoredColumn(*column) for column in columns))
 
 
 # The columns of a roll-up, one per measure.

@@ -191,7 +191,7 @@ def migrate(
     return done
 
 
-class Applied(NamedTuple):
+class AppliedMigration(NamedTuple):
     """One recorded migration."""
 
     name: str
@@ -199,7 +199,7 @@ class Applied(NamedTuple):
     cluster: str
 
 
-def check(wanted: Sequence[Migration], applied: dict[int, Applied], cluster: str) -> None:
+def check(wanted: Sequence[Migration], applied: dict[int, AppliedMigration], cluster: str) -> None:
     """Refuse a history that is not the one of this installation.
 
     Raises:
@@ -231,6 +231,6 @@ def _named(cluster: str) -> str:
     return f"cluster {cluster!r}" if cluster else "a single server"
 
 
-def _applied(client: Client) -> dict[int, Applied]:
+def _applied(client: Client) -> dict[int, AppliedMigration]:
     rows = client.query("SELECT number, name, checksum, cluster FROM schema_migrations FINAL")
-    return {row[0]: Applied(*row[1:]) for row in rows}
+    return {row[0]: AppliedMigration(*row[1:]) for row in rows}

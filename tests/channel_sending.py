@@ -8,7 +8,7 @@ from meterline.alerting.notify.channels.base import BoundChannel, Message
 from meterline.alerting.notify.core.messages import incident_key, message_id
 from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.retry_schedule import Attempt
-from meterline.alerting.notify.sending import Sender
+from meterline.alerting.notify.sending import NotificationSender
 from meterline.schemas.alert import Alert
 
 ANSWER_SECONDS_MAX = 10
@@ -18,7 +18,7 @@ NOW_MS = 1_791_201_600_000
 class Sendable(NamedTuple):
     """A channel, and what it is sent through."""
 
-    sender: Sender
+    sender: NotificationSender
     channel: BoundChannel
 
 

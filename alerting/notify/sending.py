@@ -49,7 +49,7 @@ _WARNED = frozenset({Severity.ERROR, Severity.CRITICAL})
 _log = structlog.get_logger()
 
 
-class Sender:
+class NotificationSender:
     """Sends messages to receivers; owns the clients."""
 
     def __init__(self, webhooks: WebhookClient, mail: SmtpClient, secrets: SecretLookup) -> None:

@@ -38,7 +38,7 @@ from meterline.alerting.notify.core.dispatcher import Dispatcher
 from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.alerting.notify.core.retry_schedule import Attempt
-from meterline.alerting.notify.sending import SecretLookup, Sender, done
+from meterline.alerting.notify.sending import NotificationSender, SecretLookup, done
 from meterline.alerting.settings import NotifySettings
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.errors import (
@@ -142,7 +142,7 @@ class _Notifier:
         self._meter = meter
         self._failpoints = Failpoints(settings.crash_at, AlertingFailpoint)
         timeout = settings.request_timeout_seconds
-        self._sender = Sender(
+        self._sender = NotificationSender(
             WebhookClient(timeout, settings.ca_file), SmtpClient(timeout, settings.ca_file), secrets
         )
         self._log = DeliveryLog()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from meterline.alerting.notify.core.decide import Decision, decide
+from meterline.alerting.notify.core.decide import NotifyDecision, decide
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
@@ -68,7 +68,7 @@ def alerts_route(
         _out.print(markup("[green]notified[/]: {channels}", channels=channels))
 
 
-def _as_json(labels: dict[str, str], decision: Decision) -> dict[str, object]:
+def _as_json(labels: dict[str, str], decision: NotifyDecision) -> dict[str, object]:
     return {
         "labels": labels,
         "channels": [

@@ -146,7 +146,7 @@ def dedup_token(epoch: int, entries: Sequence[SinkBatchEntry]) -> str:
     return f"{entries[0].record.topic}/{epoch}/{spans}/{digest.hexdigest()}"
 
 
-class Refusal(NamedTuple):
+class RefusedEntry(NamedTuple):
     """An entry that is refused even alone."""
 
     entry: SinkBatchEntry
@@ -171,7 +171,7 @@ class TooManyRefusedError(MeterlineError):
 
 def insert_bisecting(
     entries: Sequence[SinkBatchEntry], insert: Insert, refused_max: int
-) -> list[Refusal]:
+) -> list[RefusedEntry]:
     """Insert everything that can be; the rest with reasons.
 
     A refused insert is split until the refused messages stand alone: one poison message among n
@@ -180,7 +180,7 @@ def insert_bisecting(
     Raises:
         TooManyRefusedError: more than `refused_max`; its text is the last reason.
     """
-    refusals: list[Refusal] = []
+    refusals: list[RefusedEntry] = []
     waiting = [entries]
     while waiting:
         part = waiting.pop()
@@ -188,7 +188,7 @@ def insert_bisecting(
         if detail is None:
             continue
         if len(part) == 1:
-            refusals.append(Refusal(part[0], detail))
+            refusals.append(RefusedEntry(part[0], detail))
             if len(refusals) > refused_max:
                 raise TooManyRefusedError(detail)
             continue

@@ -25,7 +25,7 @@ from meterline.schemas.tables import (
     TEXT,
     TIME,
     USAGE_EVENTS,
-    Column,
+    StoredColumn,
 )
 from meterline.schemas.usage import UsageBatch, UsageEvent
 from meterline.sinks.core.personal_data import PersonalData, take_personal_data
@@ -88,7 +88,7 @@ COLUMN_OF: Final = {
 _COLUMNS: Final = {column.name: column for column in USAGE_EVENTS.columns}
 
 
-def default_of(column: Column) -> Any:
+def default_of(column: StoredColumn) -> Any:
     """The value that ClickHouse fills in, as the driver takes it."""
     if column.type.startswith("Nullable"):
         return None
@@ -175,7 +175,7 @@ class UsageRows:
 class Block(NamedTuple):
     """Columns ready to insert."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[StoredColumn, ...]
     data: list[Sequence[Any]]
     rows: int
 
@@ -285,7 +285,7 @@ def usage_block(messages: Sequence[UsageRows]) -> Block:
     return Block(kept, data, sum(message.rows for message in messages))
 
 
-def _joined(column: Column, messages: Sequence[UsageRows]) -> Sequence[Any]:
+def _joined(column: StoredColumn, messages: Sequence[UsageRows]) -> Sequence[Any]:
     code = _CODE_OF.get(column.name)
     default = default_of(column)
     values: Any = [] if code is None else array(code)

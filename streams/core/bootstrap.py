@@ -24,7 +24,7 @@ from meterline.schemas.spend import SnapshotKey, Totals, encode_key, encode_tota
 from meterline.schemas.usage import EVENTS_PER_BATCH_MAX, UsageEvent
 from meterline.streams.core.entries import Retention
 from meterline.streams.core.identity import IdIndex, IdRow, digests, slots_for
-from meterline.streams.core.lanes import GAPS_MAX, LANES_MAX, Lane
+from meterline.streams.core.lanes import GAPS_MAX, LANES_MAX, LaneState
 from meterline.streams.core.ledger import (
     IDS_SCOPE,
     STATE_SCOPE,
@@ -137,11 +137,11 @@ def _index(policy: BootstrapPolicy, events: Iterable[UsageEvent]) -> IdIndex:
     return index
 
 
-def _lanes(policy: BootstrapPolicy, lanes: Sequence[StoredLane]) -> dict[str, Lane]:
+def _lanes(policy: BootstrapPolicy, lanes: Sequence[StoredLane]) -> dict[str, LaneState]:
     """The lanes, least recently active first, as a worker keeps them."""
     newest = sorted(lanes, key=lambda lane: lane.last_ms)[-LANES_MAX:]
     return {
-        lane.name: Lane(
+        lane.name: LaneState(
             seq=lane.seq,
             last_ms=lane.last_ms,
             known_from_seq=lane.seq + 1,

@@ -23,7 +23,7 @@ LANE_IDLE_MS = 7 * 86_400_000
 GAPS_MAX = 32
 
 
-class Lane(msgspec.Struct, array_like=True, gc=False):
+class LaneState(msgspec.Struct, array_like=True, gc=False):
     """One lane, as it is stored in the state record."""
 
     seq: int
@@ -55,9 +55,9 @@ class SequenceCheck(Enum):
 class Lanes:
     """The lanes of one partition, least recently active first; bounded in number and idle time."""
 
-    def __init__(self, lanes: dict[str, Lane] | None = None, evicted_ms: int = 0) -> None:
+    def __init__(self, lanes: dict[str, LaneState] | None = None, evicted_ms: int = 0) -> None:
         """Continue with the lanes of a state record, in its order."""
-        self.by_name: dict[str, Lane] = lanes if lanes is not None else {}
+        self.by_name: dict[str, LaneState] = lanes if lanes is not None else {}
         self.evicted_ms = evicted_ms
         """Newest event time among all ids that were ever evicted in this partition."""
 
@@ -67,10 +67,10 @@ class Lanes:
         if lane is None:
             self._make_room(timestamp_ms)
             if seq == 1:
-                self.by_name[name] = Lane(seq, timestamp_ms, seq)
+                self.by_name[name] = LaneState(seq, timestamp_ms, seq)
                 return SequenceCheck.NEXT
             # It may have been known before and dropped: then its earlier ids were evicted too.
-            self.by_name[name] = Lane(seq, timestamp_ms, seq, self.evicted_ms)
+            self.by_name[name] = LaneState(seq, timestamp_ms, seq, self.evicted_ms)
             return SequenceCheck.UNKNOWN
         self.by_name[name] = lane
         lane.last_ms = max(lane.last_ms, timestamp_ms)

@@ -45,7 +45,7 @@ from meterline.streams.core.entries import (
     kind_of,
 )
 from meterline.streams.core.identity import IdIndex, IdRow, digests, slots_for
-from meterline.streams.core.lanes import Lane, Lanes, SequenceCheck
+from meterline.streams.core.lanes import Lanes, LaneState, SequenceCheck
 
 Rate: TypeAlias = Callable[[UsageEvent], tuple[int, bool]]
 """Gives (cost_nano_usd, priced) of an event."""
@@ -88,7 +88,7 @@ class StateRecord(msgspec.Struct, array_like=True):
     closed_ms: list[int]
     """Per window kind, minute to month: end of the latest window that was dropped."""
     evicted_ms: int
-    lanes: dict[str, Lane]
+    lanes: dict[str, LaneState]
 
 
 _state_decoder = msgspec.json.Decoder(StateRecord)

@@ -15,7 +15,7 @@ from meterline.alerting.notify.channels.pagerduty import PagerDutyChannel
 from meterline.alerting.notify.channels.registry import bound_channels
 from meterline.alerting.notify.channels.slack import SlackChannel
 from meterline.alerting.notify.core.responses import mail_outcome_of
-from meterline.alerting.notify.sending import Sender
+from meterline.alerting.notify.sending import NotificationSender
 from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.alert import AlertStatus
@@ -57,9 +57,9 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def sender(mailbox: Mailbox) -> Iterator[Sender]:
+def sender(mailbox: Mailbox) -> Iterator[NotificationSender]:
     """A sender with short timeouts that trusts the mail server."""
-    opened = Sender(WebhookClient(1), SmtpClient(2, mailbox.ca_file), SECRETS.get)
+    opened = NotificationSender(WebhookClient(1), SmtpClient(2, mailbox.ca_file), SECRETS.get)
     yield opened
     opened.close()
 
@@ -72,7 +72,7 @@ def story() -> Story:
     return told
 
 
-def slack_at(url: str, sender: Sender, **more: str) -> Sendable:
+def slack_at(url: str, sender: NotificationSender, **more: str) -> Sendable:
     """A Slack channel whose URL is a secret."""
     SECRETS["SLACK_URL"] = url
     fields = {"id": "x", "url_env": "SLACK_URL", "allow_private_address": True, **more}
@@ -80,7 +80,7 @@ def slack_at(url: str, sender: Sender, **more: str) -> Sendable:
     return Sendable(sender, bound_channels(NotifyPolicy(channels=(channel,)))["x"])
 
 
-def pagerduty_at(url: str, sender: Sender) -> Sendable:
+def pagerduty_at(url: str, sender: NotificationSender) -> Sendable:
     """A PagerDuty channel."""
     channel = PagerDutyChannel(
         id="x", url=url, routing_key_env="PD_KEY", allow_private_address=True
@@ -88,7 +88,7 @@ def pagerduty_at(url: str, sender: Sender) -> Sendable:
     return Sendable(sender, bound_channels(NotifyPolicy(channels=(channel,)))["x"])
 
 
-def mail_to(mailbox: Mailbox, sender: Sender, **more: object) -> Sendable:
+def mail_to(mailbox: Mailbox, sender: NotificationSender, **more: object) -> Sendable:
     """A mail channel."""
     fields = {
         "id": "x",
@@ -105,7 +105,9 @@ def mail_to(mailbox: Mailbox, sender: Sender, **more: object) -> Sendable:
     return Sendable(sender, bound_channels(NotifyPolicy(channels=(channel,)))["x"])
 
 
-def test_slack_takes_the_blocks(receiver: Receiver, sender: Sender, story: Story) -> None:
+def test_slack_takes_the_blocks(
+    receiver: Receiver, sender: NotificationSender, story: Story
+) -> None:
     """A message has a title, what happened, what to do, and a text for a lock screen."""
     story.spend(RESEARCH, "92")
     channel = slack_at(slack(receiver, "/slack-one"), sender)
@@ -119,7 +121,7 @@ def test_slack_takes_the_blocks(receiver: Receiver, sender: Sender, story: Story
     assert "$92.00" in document["text"]
 
 
-def test_slack_takes_a_group_of_many(receiver: Receiver, sender: Sender) -> None:
+def test_slack_takes_a_group_of_many(receiver: Receiver, sender: NotificationSender) -> None:
     """Fifty alerts are one message within Slack's limits, the loudest shown."""
     story = Story("2026-10-05T12:00:00Z")
     for number in range(50):
@@ -135,7 +137,7 @@ def test_slack_takes_a_group_of_many(receiver: Receiver, sender: Sender) -> None
 
 
 def test_slack_shows_no_mention_that_a_name_smuggles_in(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """A key called <!channel> pings nobody, with the built-in text and with a template."""
     story.spend(RESEARCH, "92")
@@ -152,7 +154,7 @@ def test_slack_shows_no_mention_that_a_name_smuggles_in(
 
 
 def test_slack_escapes_every_value_of_a_template(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """A key's name that comes by another field than the summary pings nobody either."""
     story.spend(RESEARCH, "92")
@@ -178,7 +180,7 @@ def test_slack_escapes_every_value_of_a_template(
     ],
 )
 def test_slack_answers_are_understood(
-    sender: Sender, story: Story, answer: Answer, outcome: DeliveryOutcome, said: str
+    sender: NotificationSender, story: Story, answer: Answer, outcome: DeliveryOutcome, said: str
 ) -> None:
     """Permanent errors end, 410 disables, 429, 5xx and silence are tried again."""
     story.spend(RESEARCH, "92")
@@ -201,7 +203,7 @@ def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Story) -
             ("", DeliveryOutcome.RETRY),
             (str(tmp_path / "ca.pem"), DeliveryOutcome.DELIVERED),
         ):
-            sender = Sender(WebhookClient(2, ca_file), SmtpClient(1), SECRETS.get)
+            sender = NotificationSender(WebhookClient(2, ca_file), SmtpClient(1), SECRETS.get)
             try:
                 attempt = send(slack_at(slack(receiver, "/tls"), sender), story.alerts[0])
             finally:
@@ -210,7 +212,9 @@ def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Story) -
         assert len(receiver.of("/tls")) == 1
 
 
-def test_a_missing_slack_url_waits_for_the_operator(sender: Sender, story: Story) -> None:
+def test_a_missing_slack_url_waits_for_the_operator(
+    sender: NotificationSender, story: Story
+) -> None:
     """Without its secret a message is not lost, and the log says which variable is missing."""
     story.spend(RESEARCH, "92")
     attempt = send(slack_at("", sender), story.alerts[0])
@@ -219,7 +223,7 @@ def test_a_missing_slack_url_waits_for_the_operator(sender: Sender, story: Story
 
 
 def test_pagerduty_pages_once_per_incident(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """75, then 92, then a raised budget: one dedup key, louder, resolved at the end."""
     channel = pagerduty_at(pagerduty(receiver, "/pd-story"), sender)
@@ -244,7 +248,7 @@ def test_pagerduty_pages_once_per_incident(
 
 
 def test_pagerduty_stays_open_while_a_lower_threshold_stands(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """A late retry does not make an incident quieter, and one of two resolutions not resolved."""
     channel = pagerduty_at(pagerduty(receiver, "/pd-levels"), sender)
@@ -259,7 +263,7 @@ def test_pagerduty_stays_open_while_a_lower_threshold_stands(
     assert (kept["event_action"], kept["payload"]["severity"]) == ("trigger", "warning")
 
 
-def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: Sender) -> None:
+def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: NotificationSender) -> None:
     """A dedup key above 255 characters is hashed, a summary cut at 1,024."""
     scope = f"user:{'o' * 64}/{'u' * 200}"
     story = Story("2026-10-05T12:00:00Z")
@@ -271,7 +275,7 @@ def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: Sender) -
 
 
 def test_alertmanager_takes_firing_and_resolution_as_one_alert(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """The labels, by which Alertmanager tells alerts apart, are the same for both."""
     url = alertmanager(receiver, "/am")
@@ -289,7 +293,9 @@ def test_alertmanager_takes_firing_and_resolution_as_one_alert(
     assert first["endsAt"] == "2026-11-01T00:00:00.000Z", "over with its period at the latest"
 
 
-def test_mail_goes_out_encrypted(mailbox: Mailbox, sender: Sender, story: Story) -> None:
+def test_mail_goes_out_encrypted(
+    mailbox: Mailbox, sender: NotificationSender, story: Story
+) -> None:
     """STARTTLS, then the password, then the mail; retries keep the Message-ID."""
     story.spend(RESEARCH, "92")
     mailbox.answer = "250 taken"
@@ -308,7 +314,9 @@ def test_mail_goes_out_encrypted(mailbox: Mailbox, sender: Sender, story: Story)
     assert "What to do" in body.decode()
 
 
-def test_a_name_cannot_add_a_mail_header(mailbox: Mailbox, sender: Sender, story: Story) -> None:
+def test_a_name_cannot_add_a_mail_header(
+    mailbox: Mailbox, sender: NotificationSender, story: Story
+) -> None:
     """Line breaks in a scope's name stay in the subject."""
     story.spend(RESEARCH, "92")
     mailbox.answer = "250 taken"
@@ -325,7 +333,11 @@ def test_a_name_cannot_add_a_mail_header(mailbox: Mailbox, sender: Sender, story
     ],
 )
 def test_mail_answers_are_understood(
-    mailbox: Mailbox, sender: Sender, story: Story, answer: str, outcome: DeliveryOutcome
+    mailbox: Mailbox,
+    sender: NotificationSender,
+    story: Story,
+    answer: str,
+    outcome: DeliveryOutcome,
 ) -> None:
     """4xx is for later, 5xx for good."""
     story.spend(RESEARCH, "92")
@@ -336,7 +348,7 @@ def test_mail_answers_are_understood(
 
 
 def test_one_unknown_recipient_keeps_nobody_else_from_the_mail(
-    mailbox: Mailbox, sender: Sender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Story
 ) -> None:
     """The mail is delivered, and the log names who was refused."""
     story.spend(RESEARCH, "92")
@@ -353,7 +365,7 @@ def test_one_unknown_recipient_keeps_nobody_else_from_the_mail(
 
 
 def test_a_wrong_mail_password_waits_for_the_operator(
-    mailbox: Mailbox, sender: Sender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Story
 ) -> None:
     """A refused password is not the end of the message, and is not shown."""
     story.spend(RESEARCH, "92")
@@ -367,7 +379,7 @@ def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Stor
     """STARTTLS is required, not tried: nobody in between can take it out."""
     story.spend(RESEARCH, "92")
     with running_mail_server(tmp_path, starttls=False) as plain:
-        sender = Sender(WebhookClient(1), SmtpClient(2), SECRETS.get)
+        sender = NotificationSender(WebhookClient(1), SmtpClient(2), SECRETS.get)
         try:
             attempt = send(mail_to(plain, sender, username=""), story.alerts[0])
             clear = send(mail_to(plain, sender, username="", tls="none"), story.alerts[0])
@@ -382,7 +394,7 @@ def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: 
     """Without its authority the server's certificate is refused."""
     story.spend(RESEARCH, "92")
     before = len(mailbox.mails)
-    sender = Sender(WebhookClient(1), SmtpClient(2), SECRETS.get)
+    sender = NotificationSender(WebhookClient(1), SmtpClient(2), SECRETS.get)
     try:
         attempt = send(mail_to(mailbox, sender), story.alerts[0])
     finally:
@@ -392,7 +404,7 @@ def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: 
 
 
 def test_a_private_mail_server_is_forbidden_unless_allowed(
-    mailbox: Mailbox, sender: Sender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Story
 ) -> None:
     """A mail server in our own network is refused for good."""
     story.spend(RESEARCH, "92")
@@ -401,7 +413,7 @@ def test_a_private_mail_server_is_forbidden_unless_allowed(
     assert "not public" in attempt.error
 
 
-def test_a_mail_server_that_hangs_is_given_up(sender: Sender, story: Story) -> None:
+def test_a_mail_server_that_hangs_is_given_up(sender: NotificationSender, story: Story) -> None:
     """An attempt ends with its time, whatever the server does."""
     story.spend(RESEARCH, "92")
     with running_receiver() as http:

@@ -24,7 +24,7 @@ from meterline.alerting.notify.core.messages import compact_json, incident_key, 
 from meterline.alerting.notify.core.outbox import Job
 from meterline.alerting.notify.core.rate_limit import RateLimit
 from meterline.alerting.notify.core.retry_schedule import Attempt
-from meterline.alerting.notify.sending import Sender
+from meterline.alerting.notify.sending import NotificationSender
 from meterline.alerting.rules.registry import RULE_KINDS
 from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
@@ -128,7 +128,7 @@ def test_it_compiles_and_is_sent() -> None:
     assert (bound.traits.rate_limit, bound.traits.groups) == (RateLimit(2, 1_000), True)
     with running_receiver() as receiver:
         url = receiver.url("/pager", Answer(200, body=b"busy, try again"), Answer(200, body=b"ok"))
-        sender = Sender(WebhookClient(1), SmtpClient(1), {"PAGER_URL": url}.get)
+        sender = NotificationSender(WebhookClient(1), SmtpClient(1), {"PAGER_URL": url}.get)
         try:
             busy, taken = (
                 sender.send(bound, a_message()).result(ANSWER_SECONDS_MAX) for _ in range(2)
@@ -168,7 +168,7 @@ def test_a_version_without_it_delivers_what_it_can() -> None:
     assert unreadable(channels) == {"night": "this version has no channels of type pager"}
     with running_receiver() as receiver:
         secrets = {"PAGER_URL": receiver.url("/pager"), "HOOK_URL": receiver.url("/hook")}
-        sender = Sender(WebhookClient(1), SmtpClient(1), secrets.get)
+        sender = NotificationSender(WebhookClient(1), SmtpClient(1), secrets.get)
         try:
             sent = {
                 name: sender.send(channels[name], a_message()).result(ANSWER_SECONDS_MAX)

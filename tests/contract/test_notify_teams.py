@@ -8,7 +8,7 @@ import pytest
 
 from meterline.alerting.notify.channels.registry import bound_channels
 from meterline.alerting.notify.channels.teams import TeamsChannel, escaped
-from meterline.alerting.notify.sending import Sender
+from meterline.alerting.notify.sending import NotificationSender
 from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.delivery import DeliveryOutcome
@@ -30,9 +30,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def sender() -> Iterator[Sender]:
+def sender() -> Iterator[NotificationSender]:
     """A sender with a short timeout."""
-    opened = Sender(WebhookClient(1), SmtpClient(1), SECRETS.get)
+    opened = NotificationSender(WebhookClient(1), SmtpClient(1), SECRETS.get)
     yield opened
     opened.close()
 
@@ -45,7 +45,7 @@ def story() -> Story:
     return begun
 
 
-def teams_at(url: str, sender: Sender, **more: str) -> Sendable:
+def teams_at(url: str, sender: NotificationSender, **more: str) -> Sendable:
     """A Teams channel whose URL is a secret."""
     SECRETS["TEAMS_URL"] = url
     fields = {"id": "x", "url_env": "TEAMS_URL", "allow_private_address": True, **more}
@@ -59,7 +59,7 @@ def card_of(receiver: Receiver, path: str) -> list[list[str]]:
     return [card_texts(block) for block in document["attachments"][0]["content"]["body"]]
 
 
-def test_teams_takes_the_card(receiver: Receiver, sender: Sender, story: Story) -> None:
+def test_teams_takes_the_card(receiver: Receiver, sender: NotificationSender, story: Story) -> None:
     """A message has a title, what happened, what to do and the facts; a 202 is a delivery."""
     story.spend(RESEARCH, "92")
     attempt = send(teams_at(teams(receiver, "/teams-one"), sender), story.alerts[0])
@@ -71,7 +71,9 @@ def test_teams_takes_the_card(receiver: Receiver, sender: Sender, story: Story) 
     assert facts[0].startswith("budget_month · error · since 2026-10-05")
 
 
-def test_teams_shows_a_resolution(receiver: Receiver, sender: Sender, story: Story) -> None:
+def test_teams_shows_a_resolution(
+    receiver: Receiver, sender: NotificationSender, story: Story
+) -> None:
     """A resolved alert is green, says when it ended, and asks for nothing."""
     story.spend(RESEARCH, "92")
     story.policy(RESEARCH, month="900", version=2)
@@ -84,7 +86,9 @@ def test_teams_shows_a_resolution(receiver: Receiver, sender: Sender, story: Sto
 
 
 @pytest.mark.parametrize("letter", ["k", "\N{GRINNING FACE}", "\\"])
-def test_teams_takes_a_group_of_many(receiver: Receiver, sender: Sender, letter: str) -> None:
+def test_teams_takes_a_group_of_many(
+    receiver: Receiver, sender: NotificationSender, letter: str
+) -> None:
     """Fifty alerts are one message within Teams' size, the loudest shown, the rest counted."""
     story = Story("2026-10-05T12:00:00Z")
     for number in range(50):
@@ -108,7 +112,7 @@ def test_teams_takes_a_group_of_many(receiver: Receiver, sender: Sender, letter:
 
 
 def test_teams_cuts_a_template_that_grows_too_long(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """A text that no message has room for is cut, not refused."""
     story.spend(RESEARCH, "92")
@@ -118,7 +122,7 @@ def test_teams_cuts_a_template_that_grows_too_long(
 
 
 def test_teams_shows_no_mention_and_no_link_that_a_name_smuggles_in(
-    receiver: Receiver, sender: Sender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Story
 ) -> None:
     """A key called <at>all</at> pings nobody, and [x](https://y) leads nowhere."""
     story.spend(RESEARCH, "92")
@@ -178,7 +182,7 @@ def test_teams_escapes_its_markdown(value: str, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_teams_answers_are_understood(
-    sender: Sender,
+    sender: NotificationSender,
     story: Story,
     answer: Answer,
     outcome: DeliveryOutcome,
@@ -196,7 +200,9 @@ def test_teams_answers_are_understood(
     assert attempt.retry_after_seconds == after_seconds
 
 
-def test_a_missing_teams_url_waits_for_the_operator(sender: Sender, story: Story) -> None:
+def test_a_missing_teams_url_waits_for_the_operator(
+    sender: NotificationSender, story: Story
+) -> None:
     """Without its secret a message is not lost, and the log says which variable is missing."""
     story.spend(RESEARCH, "92")
     attempt = send(teams_at("", sender), story.alerts[0])

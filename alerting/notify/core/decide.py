@@ -56,7 +56,7 @@ class TraceStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class NotifyDecision:
     """Where an alert goes."""
 
     recipients: tuple[Recipient, ...]
@@ -67,7 +67,7 @@ class Decision:
     """Every check in order, for operators."""
 
 
-def decide(alert: Alert, context: RoutingContext, now_ms: int) -> Decision:
+def decide(alert: Alert, context: RoutingContext, now_ms: int) -> NotifyDecision:
     """Decide who is notified of an alert.
 
     A resolution is never muted here: a receiver of the firing gets its end, so that no page
@@ -79,7 +79,7 @@ def decide(alert: Alert, context: RoutingContext, now_ms: int) -> Decision:
     muted_by = (
         "" if alert.status is AlertStatus.RESOLVED else _muted(labels, context, now_ms, steps)
     )
-    return Decision((Recipient(LOG_CHANNEL), *chosen), muted_by, tuple(steps))
+    return NotifyDecision((Recipient(LOG_CHANNEL), *chosen), muted_by, tuple(steps))
 
 
 def group_key(route: Route, labels: Labels) -> str:

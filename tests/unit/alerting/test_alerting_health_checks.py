@@ -26,7 +26,7 @@ from meterline.schemas.spend import (
     Totals,
     decode_stream_state,
 )
-from meterline.streams.core.lanes import Lane
+from meterline.streams.core.lanes import LaneState
 from meterline.streams.core.ledger import StateRecord, decode_state
 
 NOW_MS = 1_793_000_000_000
@@ -146,7 +146,7 @@ def test_what_alerting_reads_of_the_streams_state_is_what_streams_write() -> Non
     """Field by field in the same order: the record is an array, in which names do not show."""
     names = [field.name for field in msgspec.structs.fields(StateRecord)]
     assert [field.name for field in msgspec.structs.fields(StreamState)] == names
-    lanes = {"east/b1/0": Lane(4, NOW_MS, 2, missing=[(1, 1)])}
+    lanes = {"east/b1/0": LaneState(4, NOW_MS, 2, missing=[(1, 1)])}
     record = StateRecord(1, 2, 3, 4, 5, [6, 7, 8, 9], 10, lanes)
     value = msgspec.json.encode(record)
     read = decode_stream_state(value)

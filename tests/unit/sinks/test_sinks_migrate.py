@@ -5,7 +5,7 @@ import re
 import pytest
 
 from meterline.sinks.migrate import (
-    Applied,
+    AppliedMigration,
     ClusterOptions,
     Migration,
     MigrationError,
@@ -132,12 +132,18 @@ def test_expand_leaves_other_braces_alone() -> None:
 @pytest.mark.parametrize(
     ("applied", "cluster", "message"),
     [
-        ({1: Applied("m", "other", "")}, "", "was edited"),
-        ({2: Applied("0002_x.sql", "c", "")}, "", "install a newer version"),
-        ({1: Applied("m", Migration(1, "m", "A").checksum, "")}, "main", "a single server"),
+        ({1: AppliedMigration("m", "other", "")}, "", "was edited"),
+        ({2: AppliedMigration("0002_x.sql", "c", "")}, "", "install a newer version"),
+        (
+            {1: AppliedMigration("m", Migration(1, "m", "A").checksum, "")},
+            "main",
+            "a single server",
+        ),
     ],
 )
-def test_other_history_is_refused(applied: dict[int, Applied], cluster: str, message: str) -> None:
+def test_other_history_is_refused(
+    applied: dict[int, AppliedMigration], cluster: str, message: str
+) -> None:
     """A database with another history than this installation's is left untouched."""
     with pytest.raises(MigrationError, match=message):
         check([Migration(1, "m", "A")], applied, cluster)
@@ -146,4 +152,6 @@ def test_other_history_is_refused(applied: dict[int, Applied], cluster: str, mes
 def test_same_history_is_accepted() -> None:
     """What was applied as it is shipped is fine, and missing files are not an error."""
     first = Migration(1, "m", "A")
-    check([first, Migration(2, "n", "B")], {1: Applied("m", first.checksum, "main")}, "main")
+    check(
+        [first, Migration(2, "n", "B")], {1: AppliedMigration("m", first.checksum, "main")}, "main"
+    )
