@@ -36,7 +36,7 @@ PARENTS_MAX = 5
 _MANUAL = "manual"
 
 
-class Explanation(NamedTuple):
+class ScopeExplanation(NamedTuple):
     """One scope at one time; times in UTC ms, 0 for none."""
 
     scope: str
@@ -55,7 +55,7 @@ class Explanation(NamedTuple):
 class ScopeExplanations(NamedTuple):
     """A scope and everything above it, and the alerts of all of them, the newest first."""
 
-    scopes: Sequence[Explanation]
+    scopes: Sequence[ScopeExplanation]
     alerts: Sequence[StoredAlert]
 
 
@@ -131,7 +131,7 @@ def explain_scope(
     commands: Sequence[StoredCommand],
     policies: Mapping[str, PolicyObject],
     at_ms: int,
-) -> Explanation:
+) -> ScopeExplanation:
     """Explain one scope.
 
     Args:
@@ -145,11 +145,11 @@ def explain_scope(
         reason = commands[0].reason if commands else "no rule has ever restricted it"
         since_ms = commands[0].issued_at_ms if commands else 0
         version = commands[0].version if commands else ""
-        return Explanation(
+        return ScopeExplanation(
             scope, BreakerState.CLOSED, "", reason, {}, since_ms, 0, "", orders, version
         )
     newest = commands[0]
-    return Explanation(
+    return ScopeExplanation(
         scope,
         BreakerState(newest.state),
         newest.reason_code,
@@ -201,7 +201,7 @@ def _orders(scope: str, policies: Mapping[str, PolicyObject], at_ms: int) -> tup
 
 
 def explanation_json(
-    at_ms: int, explained: Sequence[Explanation], alerts: Sequence[StoredAlert]
+    at_ms: int, explained: Sequence[ScopeExplanation], alerts: Sequence[StoredAlert]
 ) -> dict[str, Any]:
     """The explanations and alerts as plain values; times in UTC, empty for none."""
     return {

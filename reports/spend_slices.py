@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.core.spend_slices import SPAN_MS_MAX, SliceQuery, SpendSlice
+from meterline.reports.core.spend_slices import SPAN_MS_MAX, SliceQuery, StoredSpendSlice
 from meterline.schemas.money import NanoUsd
 
 
-def read_spend_slices(client: Client, question: SliceQuery) -> Iterator[SpendSlice]:
+def read_spend_slices(client: Client, question: SliceQuery) -> Iterator[StoredSpendSlice]:
     """All slices in the order of time, a day per query.
 
     Raises:
@@ -25,4 +25,4 @@ def read_spend_slices(client: Client, question: SliceQuery) -> Iterator[SpendSli
         part = SliceQuery(question.scopes, start_ms, end_ms, question.hourly, question.from_events)
         for row in client.query(*part.build()):
             # Nano-dollars as ClickHouse has them: text and Decimal are slow, row by row.
-            yield SpendSlice(int(row[0]), str(row[1]), NanoUsd(int(row[2])), int(row[3]))
+            yield StoredSpendSlice(int(row[0]), str(row[1]), NanoUsd(int(row[2])), int(row[3]))

@@ -26,7 +26,7 @@ from meterline.app.commands import (
 from meterline.app.commands.tables import TerminalTable, labelled_lines
 from meterline.control.policy.plan import ChangeAction, FieldChange, PolicyChange
 from meterline.operations.event_trace import EventTrace, WindowLine
-from meterline.operations.explain import Explanation
+from meterline.operations.explain import ScopeExplanation
 from meterline.operations.rebuild import RebuildReport
 from meterline.operations.reconcile import ReconcileReport
 from meterline.operations.status import BudgetLine, PipelineStatus, WorkerLine
@@ -465,7 +465,7 @@ def _alert_tables(names: Names) -> Iterator[tuple[str, TerminalTable]]:
         reason=names.reason,
     )
     yield "silence-list", silences.silences_table([silence], AT_MS)
-    explained = Explanation(
+    explained = ScopeExplanation(
         _department(names, 0),
         BreakerState.OPEN,
         "budget_month",

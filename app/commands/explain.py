@@ -17,7 +17,7 @@ from meterline.app.commands.times import minute_text, short_minute_text, time_ms
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import pipeline
-from meterline.operations.explain import Explanation, explain_scopes, explanation_json
+from meterline.operations.explain import ScopeExplanation, explain_scopes, explanation_json
 from meterline.reports.decisions import StoredAlert
 
 _out = Console(highlight=False)
@@ -46,13 +46,13 @@ def explain(
         _out.print(alerts_table(found.alerts))
 
 
-def show(out: Console, one: Explanation) -> None:
+def show(out: Console, one: ScopeExplanation) -> None:
     """Print one scope for an operator."""
     out.print(markup("[bold]{scope}[/]  {state}", scope=one.scope, state=one.state.value))
     out.print(scope_table(one))
 
 
-def scope_table(one: Explanation) -> TerminalTable:
+def scope_table(one: ScopeExplanation) -> TerminalTable:
     """Why a scope is in its state."""
     lines = [
         ("rule", one.rule),

@@ -16,7 +16,7 @@ from meterline.schemas.periods import HOUR_MS, MINUTE_MS
 SPAN_MS_MAX = 24 * HOUR_MS
 
 
-class SpendSlice(NamedTuple):
+class StoredSpendSlice(NamedTuple):
     """What one scope spent in one slice."""
 
     start_ms: int
