@@ -1,4 +1,4 @@
-"""Attribution: spend by organisation, department, project, user, key, model and tag.
+"""Attribution of spend by organisation, department, project, user, key, model and tag.
 
 Owns: attribution questions, their SQL and their answers.
 Reads: usage_events under FINAL, spend_windows, usage_days.

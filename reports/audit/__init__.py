@@ -1,4 +1,4 @@
-"""Audit: the usage export, the hash chain and erasure.
+"""The usage export, the hash chain and erasure, for auditors.
 
 Owns: the usage export, the hash chain over administrative actions, erasure of personal data.
 Reads: usage_events under FINAL, persons, audit_log, audit_chain.

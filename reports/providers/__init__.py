@@ -1,4 +1,4 @@
-"""Provider reconciliation: import of providers' counts, and their comparison with Meterline's.
+"""Import of the counts of providers, and their comparison with those of Meterline.
 
 Owns: provider_usage.
 Reads: exports of providers, usage_events.

@@ -1,4 +1,4 @@
-"""Repricing: what-if scenarios, and adjustments of what was charged.
+"""What-if scenarios, and adjustments of what was charged.
 
 Owns: price_adjustments.
 Reads: usage_events and their frozen costs.
