@@ -1,4 +1,4 @@
-"""Pure: text of tenants, relays and providers made safe to print on a terminal.
+"""Text of tenants, relays and providers made safe to print on a terminal.
 
 A department may be called `[/foo]` or `:boom:`, or carry an escape sequence that clears the screen.
 Printed as it is, the first crashes rich's markup, the second becomes a picture, and the third

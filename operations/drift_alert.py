@@ -87,7 +87,7 @@ def publish_drift_alert(config: KafkaConfig, report: ReconcileReport, now_ms: in
 
 
 def due_alert(last: Alert | None, report: ReconcileReport, now_ms: int) -> Alert | None:
-    """What to publish after a report, given the last alert of its month. Pure."""
+    """What to publish after a report, given the last alert of its month."""
     episode = None if last is None else lifecycle.recalled(None, last)
     evaluation = evaluate_drift(report.period, report.drift_windows, report.drift_nano_usd)
     moved = lifecycle.advance(episode, Subject(DRIFT_SCOPE), evaluation, 0, now_ms)
