@@ -31,8 +31,8 @@ from meterline.schemas.failpoints import Failpoints, SinkFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.topics import Topic
 from meterline.sinks.core.batch import FlushReason, SinkBatch, flush_reason
+from meterline.sinks.core.handlers import topic_handlers
 from meterline.sinks.core.usage_rows import Rate
-from meterline.sinks.handlers import topic_handlers
 from meterline.sinks.settings import SinkSettings
 from meterline.sinks.writer import BatchWriter
 

@@ -27,7 +27,7 @@ from meterline.sinks.core.batch import (
     dedup_token,
     insert_bisecting,
 )
-from meterline.sinks.handlers import DeadLetterHandler, TopicHandler
+from meterline.sinks.core.handlers import DeadLetterHandler, TopicHandler
 from meterline.sinks.settings import SinkSettings
 
 _log = structlog.get_logger("sink")

@@ -30,7 +30,7 @@ from meterline.schemas.scopes import UNASSIGNED
 from meterline.schemas.topics import Topic
 from meterline.schemas.usage import UsageBatch, UsageEvent
 from meterline.sinks.core.batch import SinkBatch
-from meterline.sinks.handlers import topic_handlers
+from meterline.sinks.core.handlers import topic_handlers
 from meterline.sinks.rollup import refresh, remove_replaced
 
 pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]

@@ -9,8 +9,8 @@ from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
 from meterline.schemas.usage import MESSAGE_BYTES_MAX
 from meterline.sinks.core.batch import Poison
+from meterline.sinks.core.handlers import topic_handlers
 from meterline.sinks.core.usage_rows import RatedEvent
-from meterline.sinks.handlers import topic_handlers
 from meterline.sinks.settings import SinkSettings
 from meterline.sinks.writer import Backoff, dead_letter_of
 

@@ -1,4 +1,4 @@
-"""Topic handlers: how each topic's messages become batch entries, and those become inserts."""
+"""Pure topic handlers: how each topic's messages become batch entries, and those become inserts."""
 
 from __future__ import annotations
 
