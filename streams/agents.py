@@ -37,7 +37,7 @@ BUFFERED_MESSAGES_MAX = 512
 
 
 class SpendApp(faust.App):
-    """A Faust app with our transport."""
+    """A Faust app with the transport of `streams.transport`."""
 
     def __init__(self, settings: StreamsSettings, **options: Any) -> None:
         """Take the worker's settings besides Faust's options."""

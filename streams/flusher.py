@@ -7,7 +7,7 @@
     5  commit of offsets       by Faust's timer; a later commit means a longer replay, no more
 
 A crash between any two of them loses nothing and counts nothing twice: the messages are read again,
-and state record, tags and ids tell what of each was done. Nothing goes on after a failure: a
+and state record, tags and ids tell what of each was done. Nothing continues after a failure: a
 process that has lost track of what is durable ends, and its successor reads it from the log.
 """
 

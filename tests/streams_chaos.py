@@ -48,7 +48,7 @@ _numbers = itertools.count()
 
 
 def now_ms() -> int:
-    """The present time."""
+    """The current time."""
     return time.time_ns() // 1_000_000
 
 

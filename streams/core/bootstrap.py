@@ -1,8 +1,8 @@
 """Bootstrap of a new log: one partition's state made from the store, not from messages. Pure.
 
-When the broker's data is gone, the totals, ids and lanes of a partition are read back from the
+When the broker's data was lost, the totals, ids and lanes of a partition are read back from the
 store and written to spend.snapshots as a flush at offset -1 of the new epoch would have written
-them. The worker recovers from that as from any changelog, and goes on adding to the same entries:
+them. The worker recovers from that as from any changelog, and continues adding to the same entries:
 
     epoch N - 1   ... 4711 | lost |
     epoch N                       | -1: bootstrap | 0, 1, 2, ... the messages of the new log

@@ -47,7 +47,7 @@ class EpochError(MeterlineError, RuntimeError):
 
 
 class RawRecord(Protocol):
-    """A changelog record as the consumers give it."""
+    """A changelog record, as both consumers return it."""
 
     @property
     def partition(self) -> int:

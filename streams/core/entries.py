@@ -1,7 +1,7 @@
 """Entries of the spend table: one running total per scope, shard and window.
 
 An entry is a mutable `schemas.spend.Totals`: the same fields in the same order, so that
-its encoding is the snapshot. Its key in the table is Faust's windowed shape,
+its encoding is the snapshot. Its key in the table is that of a Faust windowed table,
 `((scope, partition), (start_ms, end_ms))`.
 
 Retention counts from the window's end or the last addition, whichever is later, in the time of the

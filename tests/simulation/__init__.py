@@ -8,6 +8,6 @@ with plain dictionaries knows what must come out, and checks every record as it 
       ▲                                                        └──► alerts                  │
       └─────────────────────────── admitted requests ◄──────────────────────────────────────┘
 
-    python -m tests.simulation              for ever, one line of progress a second
+    python -m tests.simulation              until stopped, one line of progress a second
     python -m tests.simulation --seed 17    one schedule, with its trace
 """

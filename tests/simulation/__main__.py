@@ -1,4 +1,4 @@
-"""`make sim`: schedules for ever, or one of them with its trace."""
+"""`make sim`: schedules until stopped, or one of them with its trace."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def play_some(first: int, count: int) -> Tally:
 
 def play_many(first: int, schedules: int | None, processes: int) -> Tally:
     """Play seeds from `first` on, in several processes, with a line of progress now and then."""
-    started = told = time.monotonic()
+    started = printed = time.monotonic()
     total = Tally()
     firsts = itertools.count(first, SEEDS_PER_TASK)
     running: set[Future[Tally]] = set()
@@ -75,9 +75,9 @@ def play_many(first: int, schedules: int | None, processes: int) -> Tally:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 total = total.plus(future.result())
-            if time.monotonic() - told > 1:
-                told = time.monotonic()
-                rate = total.schedules / (told - started) * 60
+            if time.monotonic() - printed > 1:
+                printed = time.monotonic()
+                rate = total.schedules / (printed - started) * 60
                 print(f"{total}; {rate:,.0f} schedules per minute", flush=True)
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this one schedule and print its trace")
     parser.add_argument("--first", type=int, default=0, help="the first of many seeds")
-    parser.add_argument("--schedules", type=int, help="stop after so many; default: never")
+    parser.add_argument("--schedules", type=int, help="number of schedules; default: no limit")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     if options.seed is not None:

@@ -1,4 +1,4 @@
-"""What must be told and commanded, in plain dictionaries.
+"""What must be notified and commanded, in plain dictionaries.
 
 Spend only grows here, so what a scope deserves follows from its totals alone: the stage of each
 budget, whether each limit is reached, and which thresholds have been crossed in this period.
@@ -20,7 +20,7 @@ from tests.streams_model import CALENDAR
 
 SKEW_MS = 30_000
 _STRICTNESS = list(BreakerState)
-# Thresholds and absolute limits are told by rules of these names; other rules' alerts are theirs.
+# Thresholds and absolute limits are alerts of rules of these names; others are their own.
 BUDGET_RULES = {"budget_month": WindowKind.MONTH, "budget_day": WindowKind.DAY}
 LIMIT_RULES = {
     "hour_spend": WindowKind.HOUR,
@@ -55,7 +55,7 @@ def bounds_of(policy: ScopePolicy) -> list[Bound]:
     ]
 
 
-class Told(NamedTuple):
+class NotifiedAlert(NamedTuple):
     """One firing alert: who wrote it, where, and what that writer had read before it began."""
 
     alert: Alert
@@ -67,10 +67,10 @@ class ControlAudit:
     """The truth about alerts, commands and gates."""
 
     def __init__(self) -> None:
-        self.told: dict[tuple[str, str, str, int], list[Told]] = defaultdict(list)
+        self.notified: dict[tuple[str, str, str, int], list[NotifiedAlert]] = defaultdict(list)
         """By scope, rule, period and budget version."""
         self.firing: dict[str, Alert] = {}
-        self._alerts: dict[str, Told] = {}
+        self._alerts: dict[str, NotifiedAlert] = {}
         self._fired: dict[str, int] = {}
         """Where each alert last fired."""
         self._seqs: dict[int, int] = {}
@@ -91,16 +91,16 @@ class ControlAudit:
             self.newest[command.scope] = command
 
     def alert_written(self, writer_read: int, position: int, alert: Alert) -> None:
-        """Nobody tells what it could know was told."""
+        """No controller notifies of what it could know was notified."""
         before = self._alerts.get(alert.id)
         if before is not None and before.position < writer_read:
             # An alert that a replaced controller wrote after its resolution is resolved again.
             fired = self._fired.get(alert.dedup_key, -1)
             if alert.status is AlertStatus.FIRING or fired < before.position:
-                raise AuditError(f"{alert.status} told twice: {alert.dedup_key}")
+                raise AuditError(f"{alert.status} notified twice: {alert.dedup_key}")
             self._alerts.pop(alert.id)
-        told = Told(alert, position, writer_read)
-        self._alerts.setdefault(alert.id, told)
+        notified = NotifiedAlert(alert, position, writer_read)
+        self._alerts.setdefault(alert.id, notified)
         if alert.status is AlertStatus.RESOLVED:
             self.firing.pop(alert.dedup_key, None)
             return
@@ -110,11 +110,11 @@ class ControlAudit:
             return
         identity = (alert.scope, alert.rule_id, alert.period, alert.budget_version)
         here = {alert.threshold, *alert.also_crossed}
-        for one in self.told[identity]:
+        for one in self.notified[identity]:
             again = here & {one.alert.threshold, *one.alert.also_crossed}
             if again and one.position < writer_read and one.alert.id != alert.id:
-                raise AuditError(f"{identity}: {sorted(again)} told twice")
-        self.told[identity].append(told)
+                raise AuditError(f"{identity}: {sorted(again)} notified twice")
+        self.notified[identity].append(notified)
 
     # -- after everything was drained
 
@@ -126,14 +126,14 @@ class ControlAudit:
         now_ms: int,
         by_hand: BreakerState,
     ) -> BreakerState:
-        """Check what was told and commanded of one scope; answer the state it deserves."""
+        """Check what was notified and commanded of one scope; answer the state that it must be in."""
         deserved = by_hand
         for bound in bounds_of(policy):
             cost, input_tokens, output_tokens, _, _ = spent[bound.kind]
             observed = input_tokens + output_tokens if bound.tokens else cost
             state = self._deserves(bound, observed, rules)
             deserved = max(deserved, state, key=_STRICTNESS.index)
-            self._check_told(policy, bound, observed, rules, now_ms)
+            self._check_notified(policy, bound, observed, rules, now_ms)
             if not bound.tokens:
                 over = observed - bound.limit
                 self.overspend_nano_usd = max(self.overspend_nano_usd, over)
@@ -160,24 +160,24 @@ class ControlAudit:
             BreakerState.CLOSED,
         )
 
-    def _check_told(
+    def _check_notified(
         self, policy: ScopePolicy, bound: Bound, observed: int, rules: RuleSet, now_ms: int
     ) -> None:
         period = CALENDAR.period(CALENDAR.window(bound.kind, now_ms))
         identity = (policy.scope, bound.rule_id, period, policy.budget_version)
-        told: set[int] = set()
-        for one in self.told[identity]:
-            told |= {one.alert.threshold, *one.alert.also_crossed}
+        notified: set[int] = set()
+        for one in self.notified[identity]:
+            notified |= {one.alert.threshold, *one.alert.also_crossed}
         if bound.rule_id in LIMIT_RULES:
             wanted = {bound.limit} if observed >= bound.limit else set()
         else:
             crossed = rules.thresholds_percent
             wanted = {percent for percent in crossed if observed * 100 >= percent * bound.limit}
-        if told != wanted:
-            raise AuditError(f"{identity}: told {sorted(told)}, crossed {sorted(wanted)}")
+        if notified != wanted:
+            raise AuditError(f"{identity}: notified {sorted(notified)}, crossed {sorted(wanted)}")
 
     def check_firing(self, policies: dict[str, ScopePolicy], now_ms: int) -> None:
-        """What still fires is of the present period and budget version."""
+        """What still fires is of the current period and budget version."""
         kinds = {**BUDGET_RULES, **LIMIT_RULES}
         for alert in self.firing.values():
             if alert.rule_id not in kinds:
@@ -190,7 +190,7 @@ class ControlAudit:
 
 
 class GateAudit:
-    """What one life of one gate was told, and what it may therefore do."""
+    """What one life of one gate was notified, and what it may therefore do."""
 
     def __init__(self) -> None:
         self.commands: dict[str, ThrottleCommand] = {}

@@ -2,7 +2,7 @@
 
 Every usage log is added up as it is written, one prefix sum per offset. Hence each single record
 of the changelog can be judged at the moment it is written: its value must be the prefix sum at
-its own tag, whoever wrote it. A state record says more: that everything up to its offset is there.
+its own tag, whichever worker wrote it. A state record says more: that everything up to its offset is there.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class LedgerAudit:
         self.counted: set[str] = set()
         self.in_order: dict[int, list[UsageEvent]] = defaultdict(list)
         """The counted events of each partition, in the order of its log."""
-        self.letters: set[tuple[int, int, int, str]] = set()
+        self.dead_letters: set[tuple[int, int, int, str]] = set()
         """Dead letters that must be there: partition, offset, index, reason."""
-        self.written_letters: set[tuple[int, int, int, str]] = set()
+        self.written_dead_letters: set[tuple[int, int, int, str]] = set()
         self.best: dict[SnapshotKey, Totals] = {}
         """The newest snapshot of each key by its tag, as any reader has it."""
         self._bodies: dict[tuple[int, str], UsageEvent] = {}
@@ -97,7 +97,7 @@ class LedgerAudit:
                 self._expect(parcel, offset, index if parcel.lane else -1, RejectReason.CONFLICT)
 
     def _expect(self, parcel: Parcel, offset: int, index: int, reason: RejectReason) -> None:
-        self.letters.add((parcel.partition, offset, index, reason.value))
+        self.dead_letters.add((parcel.partition, offset, index, reason.value))
 
     def _add(self, partition: int, offset: int, event: UsageEvent) -> None:
         cost, priced = rate(event)
@@ -181,14 +181,14 @@ class LedgerAudit:
         if offset - 1 > self.durable[partition]:
             raise AuditError(f"offset {offset} of {partition} committed, not durable")
 
-    def letter_written(self, letter: DeadLetter) -> None:
+    def dead_letter_written(self, letter: DeadLetter) -> None:
         """A dead letter must be one of the truth's."""
-        # A message that is no batch is refused as a whole: its index is not told apart.
+        # A message that is no batch is refused as a whole: its index is not compared.
         index = letter.index if letter.lane else -1
         name = (letter.partition, letter.offset, index, letter.reason.value)
-        if name not in self.letters:
-            raise AuditError(f"dead letter {name} ({letter.detail}) is nobody's")
-        self.written_letters.add(name)
+        if name not in self.dead_letters:
+            raise AuditError(f"dead letter {name} ({letter.detail}) has no source")
+        self.written_dead_letters.add(name)
 
     # -- after everything was drained
 
@@ -201,8 +201,8 @@ class LedgerAudit:
         missing = self.owed - self.counted - owed_now
         if missing:
             raise AuditError(f"events never counted: {sorted(missing)[:3]}")
-        if missing_letters := self.letters - self.written_letters:
-            raise AuditError(f"dead letters never written: {sorted(missing_letters)[:3]}")
+        if missing_dead_letters := self.dead_letters - self.written_dead_letters:
+            raise AuditError(f"dead letters never written: {sorted(missing_dead_letters)[:3]}")
         self.compare(self.best, "readers of the snapshots have")
 
     def compare(self, found: dict[SnapshotKey, Totals], who: str) -> None:
@@ -217,7 +217,7 @@ class LedgerAudit:
                 raise AuditError(f"{who} {has} of {key}, true is {prefixes[-1]}")
         for one in found:
             if (int(one.shard), one.scope, one.kind, one.start_ms) not in self._prefixes:
-                raise AuditError(f"{who} {one}, which nobody spent")
+                raise AuditError(f"{who} {one}, which was not spent")
 
 
 def _sums(totals: Totals) -> Sums:

@@ -1,4 +1,4 @@
-"""Fixed seeds of the simulator; `make sim` plays others for ever."""
+"""Fixed seeds of the simulator; `make sim` plays others until stopped."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _last_record_wins(patch: Patch) -> None:
     patch.setattr(Replica, "_load_entry", load)
 
 
-def _nothing_healed(patch: Patch) -> None:
+def _nothing_rewritten(patch: Patch) -> None:
     """What recovery found out of order, or had not flushed, is not written again."""
     patch.setattr(PartitionLedger, "rewrite", lambda *_: None)
 
@@ -139,7 +139,7 @@ def _gate_ends_leases_early(patch: Patch) -> None:
 
 
 def _alerts_forgotten(patch: Patch) -> None:
-    """A restarted controller does not know what was told."""
+    """A restarted controller does not know what was notified."""
     patch.setattr(RestoredState, "add_alert", lambda *_: None)
 
 
@@ -154,12 +154,12 @@ def _epoch_not_raised(patch: Patch) -> None:
 
 
 def _not_fenced(patch: Patch) -> None:
-    """A controller that was replaced goes on."""
+    """A controller that was replaced continues."""
     patch.setattr(engine, "_observe_command", lambda *_: [])
 
 
 def _others_alerts_not_heard(patch: Patch) -> None:
-    """What a replaced controller still tells is nobody's."""
+    """What a replaced controller still publishes is ignored."""
     patch.setattr(ForeignAlerts, "read", lambda *_: False)
 
 
@@ -226,7 +226,7 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     _replay_not_slow,
     _state_before_entries,
     _last_record_wins,
-    _nothing_healed,
+    _nothing_rewritten,
     _future_ids_believed,
     _ring_too_short,
     _committed_before_durable,
@@ -252,7 +252,7 @@ def test_a_broken_safeguard_is_found(bug: Callable[[Patch], None]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         bug(patch)
         tally = play_some(NEAR.get(bug.__name__, 0), SEEDS_MAX)
-    assert tally.failure is not None, f"{bug.__doc__} Nobody noticed in {SEEDS_MAX} schedules."
+    assert tally.failure is not None, f"{bug.__doc__} Not noticed in {SEEDS_MAX} schedules."
     assert tally.failure[1].startswith("AuditError"), "found by the auditors, not by a crash"
 
 

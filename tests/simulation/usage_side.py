@@ -25,7 +25,7 @@ from tests.streams_model import Changelog
 LATE_MS_MAX = 90 * MINUTE_MS
 BATCH_EVENTS_MAX = 6
 PENDING_EVENTS_MAX = 20
-"""As `LedgerPolicy.pending_events_max`: a worker holds its agent when so many are not flushed."""
+"""As `LedgerPolicy.pending_events_max`: a worker holds its agent when as many are not flushed."""
 
 
 class Stored(NamedTuple):
@@ -47,7 +47,7 @@ class Logs:
         self.snapshots: list[list[SpendSnapshot | None]] = [[] for _ in range(partitions)]
         """The same records as their readers see them."""
         self.committed = [0] * partitions
-        self.healed = [0] * partitions
+        self.rewritten = [0] * partitions
         """Up to where compaction may go: an owner has read this far and repaired what it found."""
 
     def append_usage(self, parcel: Parcel, now_ms: int) -> None:
@@ -66,16 +66,16 @@ class Logs:
             self.snapshots[partition].append(snapshot)
 
     def commit(self, partition: int, offset: int) -> None:
-        """A worker of the present generation commits."""
+        """A worker of the current generation commits."""
         self.audit.committed(partition, offset)
         self.committed[partition] = max(self.committed[partition], offset)
 
     def compact(self, partition: int) -> None:
         """Keep the last record of each key; what is younger than the last repair stays."""
         log = self.changelog[partition]
-        healed = self.healed[partition]
-        last = {record.key: at for at, record in enumerate(log[:healed]) if record is not None}
-        for at in range(healed):
+        rewritten = self.rewritten[partition]
+        last = {record.key: at for at, record in enumerate(log[:rewritten]) if record is not None}
+        for at in range(rewritten):
             record = log[at]
             if record is not None and last[record.key] != at:
                 log[at] = self.snapshots[partition][at] = None
@@ -137,7 +137,7 @@ class Outbox:
             del queue[1]
 
     def restart(self) -> None:
-        """Killed and started: what was not sealed is gone, the spool is not."""
+        """Killed and started: what was not sealed is lost, the spool is not."""
         self.boot += 1
         self.lanes.clear()
         self.unsealed.clear()
@@ -231,7 +231,7 @@ class Worker:
 
     def _write_letters(self, letters: list[DeadLetter]) -> None:
         for letter in letters:
-            self.logs.audit.letter_written(letter)
+            self.logs.audit.dead_letter_written(letter)
 
     def _entry_steps(
         self, partition: int, flush: FlushRecords, drawn: random.Random
@@ -255,7 +255,7 @@ class Worker:
         def run() -> None:
             self.logs.append_changes(partition, [flush.state])
             self.logs.audit.state_written(partition, offset)
-            self.logs.healed[partition] = max(self.logs.healed[partition], read)
+            self.logs.rewritten[partition] = max(self.logs.rewritten[partition], read)
 
         return Step("state", run)
 
@@ -295,13 +295,13 @@ def recovered_totals(logs: Logs, new_ledger: LedgerFactory) -> dict[SnapshotKey,
     for partition in range(logs.partitions):
         replica.load(logs.changes(partition, 0))
     replica.recover(set(range(logs.partitions)))
-    return logs_last_words(logs, replica)
+    return logs_last_records(logs, replica)
 
 
-def logs_last_words(logs: Logs, healer: Replica) -> dict[SnapshotKey, Totals]:
-    """The last record of each key, after `healer` has said again what was out of order."""
+def logs_last_records(logs: Logs, repairer: Replica) -> dict[SnapshotKey, Totals]:
+    """The last record of each key, after `repairer` has written again what was out of order."""
     found: dict[SnapshotKey, Totals] = {}
-    flushes = healer.take_flush()
+    flushes = repairer.take_flush()
     for partition in range(logs.partitions):
         records = [(record.key, record.value) for record in logs.changes(partition, 0)]
         if partition in flushes:

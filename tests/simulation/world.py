@@ -231,7 +231,7 @@ class World:
             self.logs.append_usage(self.drawn.choice(sent), self.now_ms)
 
     def do_lose_disk(self) -> None:
-        """A relay's spool is lost: a gap in its lanes for ever."""
+        """A relay's spool is lost: a permanent gap in its lanes."""
         outbox, partition = self._outbox(), self._partition()
         queue = outbox.queues.get(partition)
         if queue and queue[0].seq > 1:
@@ -246,7 +246,7 @@ class World:
         self.outboxes[gate.name].restart()
         return gate.name
 
-    # -- producers that are not ours
+    # -- foreign producers
 
     def _append_single(self, event: UsageEvent, partition: int) -> None:
         parcel = Parcel(partition, "", 0, (event,), msgspec.json.encode(event))
@@ -287,7 +287,7 @@ class World:
         return worker
 
     def _rebalance(self) -> str:
-        """Divide the partitions among the workers anew."""
+        """Divide the partitions among the workers again."""
         owners = [self.drawn.choice(self.workers) for _ in range(self.logs.partitions)]
         for worker in self.workers:
             mine = {part for part, owner in enumerate(owners) if owner is worker}
@@ -323,7 +323,7 @@ class World:
                 leaver.drain(self.drawn)
         return self._rebalance()
 
-    def _amid_flush(self) -> Worker:
+    def _during_flush(self) -> Worker:
         """A worker that has done some of a flush, or nothing, or all."""
         worker = self.drawn.choice(self.workers)
         if self.drawn.random() < 0.7:
@@ -336,14 +336,14 @@ class World:
 
     def do_kill_worker(self) -> str:
         """A worker dies between two effects; another takes its place."""
-        dead = self._amid_flush()
+        dead = self._during_flush()
         self.workers.remove(dead)
         self._new_worker()
         return f"{dead.name}; {self._rebalance()}"
 
     def do_stall_worker(self) -> str:
-        """A worker is stopped amid a flush past its session; the others take over."""
-        stalled = self._amid_flush()
+        """A worker is stopped during a flush past its session; the others take over."""
+        stalled = self._during_flush()
         self.workers.remove(stalled)
         stalled.lose_group()
         self.zombies.append(stalled)
@@ -351,7 +351,7 @@ class World:
         return f"{stalled.name}; {self._rebalance()}"
 
     def do_wake_zombie(self) -> str:
-        """A stopped worker goes on: what it had begun to write is written, then it fences itself."""
+        """A stopped worker continues: what it had begun to write is written, then it fences itself."""
         if not self.zombies:
             return "none"
         zombie = self.zombies.pop(self.drawn.randrange(len(self.zombies)))
@@ -393,14 +393,14 @@ class World:
         """A controller dies between two effects; its successor starts from the topics."""
         self.controllers.remove(self.drawn.choice(self.controllers))
         if not self.controllers:
-            # Nobody looks on while a lease or a period ends.
+            # No process runs while a lease or a period ends.
             if self.drawn.random() < 0.4:
                 self.do_edge()
             self.now_ms += 1_000
             self._new_controller()
 
     def do_second_controller(self) -> None:
-        """Somebody starts a second one; the first learns of it when it reads."""
+        """An operator starts a second one; the first learns of it when it reads."""
         if len(self.controllers) < 3:
             self.now_ms += self.drawn.choice((0, 1_000))
             self._new_controller()
@@ -493,7 +493,7 @@ class World:
         return f"{scope} until {override.until_ms}"
 
     def _holding(self) -> dict[str, ScopePolicy]:
-        """The policies with the budgets that hold now, worked out without the engine."""
+        """The policies with the budgets that hold now, computed without the engine."""
         found: dict[str, ScopePolicy] = {}
         for scope, policy in self.policies.items():
             override = self.overrides.get(scope)
@@ -602,7 +602,7 @@ class World:
         return moved
 
     def _check_belief(self, scope: str, spent: dict[WindowKind, Sums]) -> None:
-        """The controller in charge knows the totals of the present windows to the nano-dollar."""
+        """The controller in charge knows the totals of the current windows to the nano-dollar."""
         believed = {
             (total.kind, total.start_ms): (total.cost_nano_usd, total.tokens)
             for total in self.controllers[-1].totals.of(scope)

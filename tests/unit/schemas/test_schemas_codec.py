@@ -1,4 +1,4 @@
-"""Bad input gets its reason code; the rest of the batch goes on."""
+"""Bad input gets its reason code; the rest of the batch is accepted."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_unknown_fields_are_no_fault() -> None:
 
 
 def test_a_rejected_event_keeps_its_unknown_fields() -> None:
-    """The dead letter holds the event's own bytes, not what we understood of them."""
+    """The dead letter holds the event's own bytes, not what was decoded of them."""
     message = decode_usage(batch(event(input_tokens=-1, new_field=7)), NOW)
     assert json.loads(message.rejects[0].original)["new_field"] == 7
 

@@ -66,7 +66,7 @@ def expected(events: list[UsageEvent]) -> Sums:
 
 
 def test_no_two_measures_of_the_sample_are_equal() -> None:
-    """The sample tells every measure from every other: a swapped pair shows."""
+    """The sample distinguishes every measure: a swapped pair shows."""
     assert len(set(expected(EVENTS))) == len(MEASURES)
 
 

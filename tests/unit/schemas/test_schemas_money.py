@@ -78,6 +78,6 @@ def test_text_has_nine_places(nano: int, text: str) -> None:
         (999_999_999, 0, "$1"),
     ],
 )
-def test_display_is_for_people(nano: int, places: int, text: str) -> None:
-    """People see thousands separated and a rounded amount."""
+def test_display_is_for_reading(nano: int, places: int, text: str) -> None:
+    """An operator sees thousands separated and a rounded amount."""
     assert usd_display(nano, places) == text

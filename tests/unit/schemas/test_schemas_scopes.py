@@ -35,7 +35,7 @@ def test_a_scope_reads_back_as_it_was_written(text: str) -> None:
     ],
 )
 def test_a_bad_scope_is_refused_with_the_reason(text: str, complaint: str) -> None:
-    """Whoever misspells a scope learns what is wrong with it."""
+    """A misspelt scope is refused with what is wrong with it."""
     with pytest.raises(ScopeError, match=complaint):
         parse_scope(text)
 

@@ -69,7 +69,7 @@ def test_bookkeeping_is_skipped() -> None:
     [(None, b"[]"), (b"[]", b"[]"), (b'["a","year",1,"0"]', encode_totals(TOTALS))],
 )
 def test_a_stranger_on_the_topic_is_an_error(key: bytes | None, value: bytes) -> None:
-    """What nobody of ours wrote is told apart from what we wrote."""
+    """A record that Meterline did not write is distinguished from its own."""
     with pytest.raises(SnapshotError):
         decode_snapshot(key, value)
 
@@ -131,7 +131,7 @@ def test_a_dead_letter_reads_back_and_is_bounded() -> None:
     ],
 )
 def test_policy_objects_read_back(item: PolicyObject, key: str) -> None:
-    """Each kind of object is told apart by its content and has one record key."""
+    """Each kind of object is recognised by its content and has one record key."""
     assert decode_policy(encode_policy(item)) == item
     assert object_id(item) == key
 

@@ -24,7 +24,7 @@ from tests.alerting_story import RESEARCH, Story
         "{{ alert.ends_at or 'lasts' }}{{ alert.also_crossed | join(', ') }}",
     ],
 )
-def test_templates_that_people_write_are_taken(source: str) -> None:
+def test_templates_that_operators_write_are_accepted(source: str) -> None:
     """Reading, deciding, listing, and a few filters."""
     check_template(source)
 
@@ -62,7 +62,7 @@ def test_everything_else_is_refused(source: str) -> None:
 
 
 def test_the_documented_fields_are_those_that_exist() -> None:
-    """Neither a field that nobody knows of nor one that is not there."""
+    """Neither an unknown field nor one that is missing."""
     story = Story("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "92")

@@ -98,7 +98,7 @@ def test_cut_original_still_names_its_row() -> None:
 
 @pytest.mark.parametrize("original", [b"", b"{", b"[1]", b'{"id":"e-1","time_ms":1'])
 def test_unreadable_original_is_reported(original: bytes) -> None:
-    """A letter that should take a row back but does not say whose is stored, and told of."""
+    """A dead letter that should retract a row but does not identify it is stored, and reported."""
     found = letter(original)
     assert (found.retracted, found.unreadable) == ((), True)
 

@@ -125,7 +125,7 @@ def test_names_that_cannot_stand_in_sql_are_refused() -> None:
 
 
 def test_expand_leaves_other_braces_alone() -> None:
-    """Server macros and parameters are none of our placeholders."""
+    """Server macros and parameters are not taken for placeholders."""
     assert expand("{shard} {a:String} {on_cluster}", None) == "{shard} {a:String} "
 
 

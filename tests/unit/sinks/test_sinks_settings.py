@@ -20,7 +20,7 @@ def unused(_: object) -> RatedEvent:
 
 
 def test_every_topic_is_stored() -> None:
-    """Each topic has a policy and a shape."""
+    """Each topic has a policy and a handler."""
     stored = {spec.topic for spec in TOPICS}
     assert SinkSettings().policies.keys() == stored
     assert topic_handlers(0, unused).keys() == stored
@@ -34,7 +34,7 @@ def test_events_are_written_within_a_second() -> None:
 
 
 def test_backoff_doubles_to_its_bound() -> None:
-    """Waits double up to the greatest and stay there for ever."""
+    """Waits double up to the greatest and stay there."""
     backoff = Backoff(SinkSettings(retry_ms_min=200, retry_ms_max=1_000))
     assert [backoff.next_seconds() for _ in range(5)] == [0.2, 0.4, 0.8, 1.0, 1.0]
 
@@ -48,8 +48,8 @@ def test_no_crash_unless_asked() -> None:
 
 
 @pytest.mark.parametrize(("original", "expected"), [(None, b"value"), (b"one", b"one"), (b"", b"")])
-def test_letter_of_poison(original: bytes | None, expected: bytes) -> None:
-    """A letter holds the record's bytes or the one event's, and names the source position."""
+def test_dead_letter_of_poison(original: bytes | None, expected: bytes) -> None:
+    """A dead letter holds the record's bytes or the one event's, and names the source position."""
     record = Record("usage.events", 2, 7, 1_000, None, b"value")
     letter = dead_letter_of(Poison(record, 3, "too much", "e-1", original))
     assert letter.key() == "usage.events-2-7-3"
@@ -58,8 +58,8 @@ def test_letter_of_poison(original: bytes | None, expected: bytes) -> None:
     assert decode_dead_letter(encode_dead_letter(letter)) == letter
 
 
-def test_letter_of_the_largest_message_fits() -> None:
-    """A letter about a message of any size is below the broker's limit."""
+def test_dead_letter_of_the_largest_message_fits() -> None:
+    """A dead letter about a message of any size is below the broker's limit."""
     record = Record("usage.events", 2, 7, 1_000, None, b"x" * MESSAGE_BYTES_MAX)
     assert len(encode_dead_letter(dead_letter_of(Poison(record, -1, "d")))) < DEAD_LETTER_BYTES_MAX
 

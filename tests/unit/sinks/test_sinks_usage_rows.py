@@ -132,7 +132,7 @@ def test_missing_department_is_unassigned() -> None:
 
 
 def test_unknown_fields_are_kept() -> None:
-    """Fields we do not know are stored as JSON beside the event, and only there."""
+    """Unknown fields are stored as JSON beside the event, and only there."""
     known = json.loads(msgspec.json.encode(event(id="e-2")))
     odd = {**known, "id": "e-3", "region": "eu", "nested": {"b": [1, None], "a": "ü"}}
     rows = stored(batch(known, odd))
@@ -216,7 +216,7 @@ def test_columns_used_by_one_message_only() -> None:
 
 
 def test_unused_columns_are_left_out() -> None:
-    """Columns nobody uses are not sent."""
+    """Columns that no row uses are not sent."""
     message = rows_of(msgspec.json.encode(UsageBatch(lane="l", seq=1, events=(event(),))))
     assert message is not None
     names = {column.name for column in usage_block([message]).columns}

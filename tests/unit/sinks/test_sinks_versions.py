@@ -34,7 +34,7 @@ def test_earlier_position_wins(first: Position, second: Position) -> None:
 
 @pytest.mark.parametrize("position", IN_ORDER)
 def test_version_holds_its_position(position: Position) -> None:
-    """A version fits into 64 bits and tells the position back, for rows and retractions."""
+    """A version fits into 64 bits and gives the position back, for rows and retractions."""
     assert 0 <= row_version(position) < retraction_version(position) < 2**64
     assert position_of(row_version(position)) == position
     assert position_of(retraction_version(position)) == position
@@ -50,7 +50,7 @@ def test_position_beyond_limits_is_refused(epoch: int, offset: int) -> None:
 
 
 def test_totals_newest_wins() -> None:
-    """A spend window's version rises with epoch and offset, an opening balance being the lowest."""
+    """A spend window's version rises with epoch and offset, a bootstrap being the lowest."""
     assert totals_version(0, -1) == 0
     assert (
         totals_version(0, 5) < totals_version(0, 6) < totals_version(1, -1) < totals_version(1, 0)

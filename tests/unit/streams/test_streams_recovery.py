@@ -31,7 +31,7 @@ def bulk_recovery(tmp_path: Path) -> BulkRecovery:
 
 
 def test_a_large_table_may_load_for_longer_than_a_request(bulk_recovery: BulkRecovery) -> None:
-    """A step that Faust would cut off, and then wait for ever, is waited for to its end."""
+    """A step that Faust would cut off, and then wait indefinitely, is waited for to its end."""
     done = []
 
     async def step() -> None:
@@ -45,7 +45,7 @@ def test_a_large_table_may_load_for_longer_than_a_request(bulk_recovery: BulkRec
 def test_a_step_without_end_ends_the_worker(
     bulk_recovery: BulkRecovery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too long a step is an error, so that a successor is started, and no silence for ever."""
+    """Too long a step is an error, so that a successor is started, and the worker does not stall silently."""
     monkeypatch.setattr(recovery, "STEP_SECONDS_MAX", FAUSTS_SECONDS)
 
     async def step() -> None:
