@@ -261,7 +261,7 @@ def _observations(
     """Decode one round; commands first (am I still in charge?), then policy, alerts, spend.
 
     "Known complete" means that this worker has read spend.snapshots to its end as the last fetch
-    told it: it says nothing of events that streams have yet to fold, whose absence only makes
+    reported it: it says nothing of events that streams have yet to fold, whose absence only makes
     totals too low.
     """
     taken = _Round()

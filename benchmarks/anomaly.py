@@ -46,10 +46,11 @@ from benchmarks.spend_corpus import (
 from meterline.alerting.core import engine
 from meterline.alerting.core.state import Effect, PolicyChanged, PublishAlert, Tick
 from meterline.alerting.core.totals import SpendSum
-from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.alert import Alert, AlertStatus, RuleType
 from meterline.schemas.periods import MINUTE_MS, Calendar, WindowKind
 from meterline.schemas.policy import Budget, RuleSet, ScopePolicy
 from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
+from meterline.schemas.rule_ref import parse_rule
 
 TUNING_SEEDS = (1, 2)
 REPORT_SEEDS = (201, 202)
@@ -126,16 +127,19 @@ def run_engine(series: Sequence[Series], rules: RuleSet, *, budgets: bool = True
         now_ms = START_MS + slot * SLOT_MS + MINUTE_MS - 1
         for observation in feed.observations(slot):
             state, effects = engine.step(state, observation, now_ms)
-            for alert in _told(effects):
+            for alert in _fired(effects):
                 alarms[scopes[alert.scope].name].append(Alarm(slot, alert.rule_id))
     return alarms
 
 
-def _told(effects: Iterable[Effect]) -> Iterator[Alert]:
-    """What rules that look back say for the first time."""
+_OF_BUDGETS = frozenset({RuleType.THRESHOLD, RuleType.LIMIT})
+
+
+def _fired(effects: Iterable[Effect]) -> Iterator[Alert]:
+    """The first firings of rules of history."""
     for effect in effects:
         match effect:
-            case PublishAlert(alert) if "." in alert.rule_id:
+            case PublishAlert(alert) if alert.rule_type not in _OF_BUDGETS:
                 if alert.status is AlertStatus.FIRING and not alert.reminder:
                     yield alert
             case _:
@@ -307,9 +311,9 @@ PRODUCT_SETS: dict[str, RuleSet] = {
 def product_outcomes(series: Sequence[Series]) -> dict[str, Outcome]:
     """What the engine's rules find, by rule set; `deviation` is the last set without burn rate."""
     said = {name: run_engine(series, rules) for name, rules in PRODUCT_SETS.items()}
-    # Rules of different types do not know of each other: one run tells of both.
+    # Rules of different types do not know of each other: one run shows both.
     said["deviation"] = {
-        name: [alarm for alarm in alarms if alarm.rule.startswith("deviation.")]
+        name: [alarm for alarm in alarms if parse_rule(alarm.rule).kind == RuleType.DEVIATION]
         for name, alarms in said["deviation_and_burn_rate"].items()
     }
     return {name: score_alarms(series, alarms) for name, alarms in said.items()}

@@ -122,9 +122,9 @@ def least_amount(rule: DeviationRule, found: Expectation, factor: int) -> int:
     ways = [max(at_once - found.carried_nano_usd, nano_usd(found.centre) + 1)]
     if any(vote >= threshold for vote in found.recent):
         ways.append(_line(rule, found, threshold, 1))
-    lacking = ALARM * factor + SLACK - found.cusum
-    if lacking <= RESIDUAL_MAX:
-        ways.append(_line(rule, found, max(lacking, SLACK), 1))
+    headroom = ALARM * factor + SLACK - found.cusum
+    if headroom <= RESIDUAL_MAX:
+        ways.append(_line(rule, found, max(headroom, SLACK), 1))
     return min(ways)
 
 
