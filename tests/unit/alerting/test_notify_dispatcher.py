@@ -1,4 +1,4 @@
-"""The notifier's desk: grouping, silences, inhibition, fallbacks and replays, without a broker."""
+"""The dispatcher: grouping, silences, inhibition, fallbacks and replays, without a broker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def traits(*, groups: bool, fallback: str = "", rate_limit: RateLimit = UNLIMITE
 
 
 class NotifierHarness:
-    """A desk and the log it writes, with a clock that the test moves."""
+    """A dispatcher and the log it writes, with a clock that the test moves."""
 
     def __init__(self, policy: NotifyPolicy, **channels: ChannelTraits) -> None:
         self.now_ms = NOW
@@ -47,10 +47,10 @@ class NotifierHarness:
         self.alerts: list[Alert] = []
         self.objects: list[tuple[str, ScopePolicy | Silence | None]] = []
         self.commands: list[ThrottleCommand] = []
-        self.desk = self.opened()
+        self.dispatcher = self.opened()
 
     def opened(self) -> Dispatcher:
-        """A desk made of the topics alone, as after a restart."""
+        """A dispatcher made of the topics alone, as after a restart."""
         log, knowledge, active = DeliveryLog(), PolicySnapshot(), ActiveAlerts()
         for delivery in self.written:
             log.fold(decode_delivery(encode_delivery(delivery)))
@@ -61,14 +61,14 @@ class NotifierHarness:
             knowledge.fold_command(command)
         for offset, alert in enumerate(self.alerts):
             active.fold(alert, offset)
-        desk = Dispatcher(log, knowledge, active)
-        desk.set_channels(self.channels)
-        return desk
+        dispatcher = Dispatcher(log, knowledge, active)
+        dispatcher.set_channels(self.channels)
+        return dispatcher
 
     def know(self, name: str, item: ScopePolicy | Silence | None) -> None:
         """A policy object is published."""
         self.objects.append((name, item))
-        self.desk.policy.fold_policy(name, item)
+        self.dispatcher.policy.fold_policy(name, item)
 
     def command(self, scope: str, state: BreakerState, seconds: int = 900) -> None:
         """A throttle command is published."""
@@ -84,34 +84,34 @@ class NotifierHarness:
             expires_at_ms=self.now_ms + seconds * 1000,
         )
         self.commands.append(command)
-        self.desk.policy.fold_command(command)
+        self.dispatcher.policy.fold_command(command)
 
     def read(self, *alerts: Alert) -> None:
         """Alerts come."""
         for alert in alerts:
-            self.desk.read(alert, 0, len(self.alerts), self.now_ms)
+            self.dispatcher.read(alert, 0, len(self.alerts), self.now_ms)
             self.alerts.append(alert)
-        self.write(self.desk.records_before_sending(self.now_ms))
+        self.write(self.dispatcher.records_before_sending(self.now_ms))
 
     def wait(self, seconds: float) -> None:
         """Time goes by."""
         self.now_ms += int(seconds * 1000)
-        self.desk.review_muted(self.now_ms)
-        self.write(self.desk.records_before_sending(self.now_ms))
+        self.dispatcher.review_muted(self.now_ms)
+        self.write(self.dispatcher.records_before_sending(self.now_ms))
 
     def write(self, deliveries: list[Delivery]) -> None:
         """Records become durable."""
         self.written += deliveries
-        self.desk.recorded(deliveries)
+        self.dispatcher.recorded(deliveries)
 
     def send(self, attempt: Attempt = DELIVERED) -> list[Job]:
         """What leaves now, and comes to this; the log's own lines are left out."""
-        jobs = self.desk.outbox.take_due(self.now_ms)
+        jobs = self.dispatcher.outbox.take_due(self.now_ms)
         for job in jobs:
             of = DELIVERED if job.channel == LOG_CHANNEL else attempt
-            records = list(self.desk.records(job, of, DELAYS, self.now_ms, self.now_ms))
+            records = list(self.dispatcher.records(job, of, DELAYS, self.now_ms, self.now_ms))
             self.write(records)
-            self.desk.settle(job, of, records[-1], self.now_ms)
+            self.dispatcher.settle(job, of, records[-1], self.now_ms)
         return [job for job in jobs if job.channel != LOG_CHANNEL]
 
     def of(self, channel: str) -> list[DeliveryOutcome]:
@@ -151,8 +151,8 @@ def hook(name: str = "hook", fallback: str = "") -> WebhookChannel:
     return WebhookChannel(id=name, url="https://x.test/", fallback=fallback)
 
 
-def office(policy: NotifyPolicy) -> NotifierHarness:
-    """An office whose Slack channels group."""
+def harness_of(policy: NotifyPolicy) -> NotifierHarness:
+    """A harness whose Slack channels group."""
     made: dict[str, ChannelTraits] = {
         channel.id: traits(groups=isinstance(channel, SlackChannel), fallback=channel.fallback)
         for channel in policy.channels
@@ -162,57 +162,57 @@ def office(policy: NotifyPolicy) -> NotifierHarness:
 
 def test_alerts_of_a_group_come_in_one_message() -> None:
     """What comes within group_wait waits for it; other groups have messages of their own."""
-    desk = office(slack_grouped("organisation"))
-    desk.read(alert_of("key:acme/a"))
-    desk.wait(5)
-    desk.read(alert_of("key:acme/b"), alert_of("key:other/c"))
-    assert desk.send() == []
-    desk.wait(5)
-    (first,) = desk.send()
+    harness = harness_of(slack_grouped("organisation"))
+    harness.read(alert_of("key:acme/a"))
+    harness.wait(5)
+    harness.read(alert_of("key:acme/b"), alert_of("key:other/c"))
+    assert harness.send() == []
+    harness.wait(5)
+    (first,) = harness.send()
     assert [alert.scope for alert in first.alerts] == ["key:acme/a", "key:acme/b"]
-    desk.wait(5)
-    (second,) = desk.send()
+    harness.wait(5)
+    (second,) = harness.send()
     assert [alert.scope for alert in second.alerts] == ["key:other/c"]
 
 
 def test_a_group_that_was_told_waits_for_its_interval() -> None:
     """The second message of a group comes group_interval after the first, also over a restart."""
-    desk = office(slack_grouped("organisation", wait=10, interval=300))
-    desk.read(alert_of("key:acme/a"))
-    desk.wait(10)
-    assert len(desk.send()) == 1
-    desk.desk = desk.opened()
-    desk.read(alert_of("key:acme/b"))
-    desk.wait(200)
-    assert desk.send() == []
-    desk.wait(100)
-    assert len(desk.send()) == 1
+    harness = harness_of(slack_grouped("organisation", wait=10, interval=300))
+    harness.read(alert_of("key:acme/a"))
+    harness.wait(10)
+    assert len(harness.send()) == 1
+    harness.dispatcher = harness.opened()
+    harness.read(alert_of("key:acme/b"))
+    harness.wait(200)
+    assert harness.send() == []
+    harness.wait(100)
+    assert len(harness.send()) == 1
 
 
 def test_a_critical_alert_does_not_wait() -> None:
     """It takes the group with it at once, within the interval too."""
-    desk = office(slack_grouped("organisation"))
-    desk.read(alert_of("key:acme/a"))
-    desk.read(alert_of("key:acme/b", "100"))
-    (told,) = desk.send()
+    harness = harness_of(slack_grouped("organisation"))
+    harness.read(alert_of("key:acme/a"))
+    harness.read(alert_of("key:acme/b", "100"))
+    (told,) = harness.send()
     assert len(told.alerts) == 2
-    desk.read(alert_of("key:acme/c", "100"))
-    assert len(desk.send()) == 1
+    harness.read(alert_of("key:acme/c", "100"))
+    assert len(harness.send()) == 1
 
 
 def test_a_groups_message_has_its_id_and_content_for_good() -> None:
     """Killed after the message was written, the next worker sends the same, though more came."""
-    desk = office(slack_grouped("organisation", wait=0))
-    desk.read(alert_of("key:acme/a"))
-    (before,) = [one for one in desk.written if one.channel == "chat"]
-    desk.alerts = []  # the offsets were not committed: the alert is read again, with another
-    desk.desk = desk.opened()
-    desk.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
-    (told,) = desk.send()
+    harness = harness_of(slack_grouped("organisation", wait=0))
+    harness.read(alert_of("key:acme/a"))
+    (before,) = [one for one in harness.written if one.channel == "chat"]
+    harness.alerts = []  # the offsets were not committed: the alert is read again, with another
+    harness.dispatcher = harness.opened()
+    harness.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
+    (told,) = harness.send()
     assert told.message_id == before.message_id
     assert [alert.scope for alert in told.alerts] == ["key:acme/a"]
-    desk.wait(300)
-    (later,) = desk.send()
+    harness.wait(300)
+    (later,) = harness.send()
     assert [alert.scope for alert in later.alerts] == ["key:acme/b"]
 
 
@@ -230,53 +230,53 @@ def silence(*match: str, seconds: int = 600, start: int = 0) -> Silence:
 
 def test_a_silenced_alert_is_told_when_the_silence_ends_and_it_still_fires() -> None:
     """Silence delays, it does not lose; the log says who silenced it and why."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.know("silence:s1", silence("department=research"))
-    desk.read(alert_of())
-    assert desk.send() == []
-    (muted,) = [one for one in desk.written if one.channel == "hook"]
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.know("silence:s1", silence("department=research"))
+    harness.read(alert_of())
+    assert harness.send() == []
+    (muted,) = [one for one in harness.written if one.channel == "hook"]
     assert muted.outcome is DeliveryOutcome.MUTED
     assert muted.error == "silence s1 by ana: migration"
-    desk.wait(599)
-    assert desk.send() == []
-    desk.desk = desk.opened()
-    desk.wait(1)
-    assert [job.alert.scope for job in desk.send()] == [RESEARCH]
-    desk.wait(60)
-    assert desk.send() == []
+    harness.wait(599)
+    assert harness.send() == []
+    harness.dispatcher = harness.opened()
+    harness.wait(1)
+    assert [job.alert.scope for job in harness.send()] == [RESEARCH]
+    harness.wait(60)
+    assert harness.send() == []
 
 
 def test_what_was_over_before_its_silence_ended_is_not_told() -> None:
     """Neither the firing nor the resolution that nobody waits for."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.know("silence:s1", silence("scope_type=department"))
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.know("silence:s1", silence("scope_type=department"))
     alert = alert_of()
-    desk.read(alert)
-    desk.read(over(alert))
-    desk.wait(700)
-    assert desk.send() == []
-    assert desk.of("hook") == [DeliveryOutcome.MUTED] * 2
+    harness.read(alert)
+    harness.read(over(alert))
+    harness.wait(700)
+    assert harness.send() == []
+    assert harness.of("hook") == [DeliveryOutcome.MUTED] * 2
 
 
 def test_a_resolution_breaks_a_silence_for_whoever_heard_the_firing() -> None:
     """A page that is open is closed, whatever was silenced since."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
     alert = alert_of()
-    desk.read(alert)
-    assert len(desk.send()) == 1
-    desk.know("silence:s1", silence("department=research"))
-    desk.read(over(alert))
-    assert [job.alert.status for job in desk.send()] == [AlertStatus.RESOLVED]
+    harness.read(alert)
+    assert len(harness.send()) == 1
+    harness.know("silence:s1", silence("department=research"))
+    harness.read(over(alert))
+    assert [job.alert.status for job in harness.send()] == [AlertStatus.RESOLVED]
 
 
 def test_a_deleted_silence_is_over() -> None:
     """A silence that is taken back lets through what it kept."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.know("silence:s1", silence("department=research"))
-    desk.read(alert_of())
-    desk.know("silence:s1", None)
-    desk.wait(1)
-    assert len(desk.send()) == 1
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.know("silence:s1", silence("department=research"))
+    harness.read(alert_of())
+    harness.know("silence:s1", None)
+    harness.wait(1)
+    assert len(harness.send()) == 1
 
 
 @pytest.mark.parametrize(
@@ -302,39 +302,39 @@ def test_maintenance_windows_recur_in_local_time(moment: str, *, muted: bool) ->
         minutes=120,
         until_ms=parse_rfc3339("2027-01-01T00:00:00Z"),
     )
-    desk = office(NotifyPolicy(channels=(hook(),), maintenance=(window,)))
-    desk.desk.policy._time_zone = "Europe/Berlin"
-    desk.now_ms = parse_rfc3339(moment)
-    desk.read(alert_of())
-    assert (desk.send() == []) is muted
+    harness = harness_of(NotifyPolicy(channels=(hook(),), maintenance=(window,)))
+    harness.dispatcher.policy._time_zone = "Europe/Berlin"
+    harness.now_ms = parse_rfc3339(moment)
+    harness.read(alert_of())
+    assert (harness.send() == []) is muted
 
 
 def test_an_open_breaker_mutes_the_warnings_below_it() -> None:
     """A department that is shut needs no warnings of its keys; errors and others come through."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
     project = "project:acme/bot"
-    desk.know(project, ScopePolicy(scope=project, parent=RESEARCH))
-    desk.know(KEY, ScopePolicy(scope=KEY, parent=project))
-    desk.command(RESEARCH, BreakerState.OPEN)
-    desk.read(alert_of(KEY, "76"), alert_of("key:acme/stranger", "76"))
-    desk.read(alert_of(KEY, "92"))
-    told = [(job.alert.scope, job.alert.severity) for job in desk.send()]
+    harness.know(project, ScopePolicy(scope=project, parent=RESEARCH))
+    harness.know(KEY, ScopePolicy(scope=KEY, parent=project))
+    harness.command(RESEARCH, BreakerState.OPEN)
+    harness.read(alert_of(KEY, "76"), alert_of("key:acme/stranger", "76"))
+    harness.read(alert_of(KEY, "92"))
+    told = [(job.alert.scope, job.alert.severity) for job in harness.send()]
     assert told == [("key:acme/stranger", Severity.WARNING), (KEY, Severity.ERROR)]
-    (muted,) = [one for one in desk.written if one.outcome is DeliveryOutcome.MUTED]
+    (muted,) = [one for one in harness.written if one.outcome is DeliveryOutcome.MUTED]
     assert muted.error == f"inhibition open-breaker: breaker open on {RESEARCH}"
-    desk.command(RESEARCH, BreakerState.CLOSED)
-    desk.wait(1)
-    assert [job.alert.severity for job in desk.send()] == [Severity.WARNING]
+    harness.command(RESEARCH, BreakerState.CLOSED)
+    harness.wait(1)
+    assert [job.alert.severity for job in harness.send()] == [Severity.WARNING]
 
 
 def test_an_open_breaker_whose_lease_ended_mutes_nothing() -> None:
     """A dead controller's last word does not keep people from hearing."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.know(KEY, ScopePolicy(scope=KEY, parent=RESEARCH))
-    desk.command(RESEARCH, BreakerState.OPEN, seconds=10)
-    desk.wait(11)
-    desk.read(alert_of(KEY, "76"))
-    assert len(desk.send()) == 1
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.know(KEY, ScopePolicy(scope=KEY, parent=RESEARCH))
+    harness.command(RESEARCH, BreakerState.OPEN, seconds=10)
+    harness.wait(11)
+    harness.read(alert_of(KEY, "76"))
+    assert len(harness.send()) == 1
 
 
 def test_a_louder_alert_of_the_same_scope_can_explain_a_quieter_one() -> None:
@@ -345,13 +345,13 @@ def test_a_louder_alert_of_the_same_scope_can_explain_a_quieter_one() -> None:
         target=("severity!=critical",),
         relation="same",
     )
-    desk = office(NotifyPolicy(channels=(hook(),), inhibit=(rule,)))
+    harness = harness_of(NotifyPolicy(channels=(hook(),), inhibit=(rule,)))
     day = alert_of(severity=Severity.CRITICAL).model_copy(
         update={"rule_id": "day_spend", "dedup_key": "d", "id": "d"}
     )
-    desk.read(day)
-    desk.read(alert_of())
-    assert [job.alert.rule_id for job in desk.send()] == ["day_spend"]
+    harness.read(day)
+    harness.read(alert_of())
+    assert [job.alert.rule_id for job in harness.send()] == ["day_spend"]
 
 
 def test_routes_choose_channels_in_order() -> None:
@@ -364,43 +364,48 @@ def test_routes_choose_channels_in_order() -> None:
         Route(id="keys", match=("scope_type=key", 'project!=""'), channels=()),
     )
     policy = NotifyPolicy(channels=(hook("all"), hook("lab"), hook("rest")), routes=routes)
-    desk = office(policy)
-    desk.know(KEY, ScopePolicy(scope=KEY, parent="project:acme/bot"))
-    desk.read(alert_of())
-    assert [(job.channel, job.route) for job in desk.send()] == [("all", "audit"), ("lab", "lab")]
-    desk.read(alert_of(KEY, "76"))
-    assert desk.send() == []
-    desk.read(alert_of("department:acme/sales", "76"))
-    assert [job.channel for job in desk.send()] == ["all", "lab", "rest"]
+    harness = harness_of(policy)
+    harness.know(KEY, ScopePolicy(scope=KEY, parent="project:acme/bot"))
+    harness.read(alert_of())
+    assert [(job.channel, job.route) for job in harness.send()] == [
+        ("all", "audit"),
+        ("lab", "lab"),
+    ]
+    harness.read(alert_of(KEY, "76"))
+    assert harness.send() == []
+    harness.read(alert_of("department:acme/sales", "76"))
+    assert [job.channel for job in harness.send()] == ["all", "lab", "rest"]
 
 
 def test_a_fallback_hears_what_keeps_failing_once() -> None:
     """After the second failure, under the same id; the failing channel is still tried."""
-    desk = office(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
-    desk.policy = desk.policy.model_copy(update={"routes": (Route(id="r", channels=("main",)),)})
-    desk.desk = desk.opened()
-    desk.read(alert_of())
-    (first,) = desk.send(FAILED)
+    harness = harness_of(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
+    harness.policy = harness.policy.model_copy(
+        update={"routes": (Route(id="r", channels=("main",)),)}
+    )
+    harness.dispatcher = harness.opened()
+    harness.read(alert_of())
+    (first,) = harness.send(FAILED)
     assert first.channel == "main"
-    desk.wait(6)
-    (second,) = desk.send(FAILED)
-    desk.desk = desk.opened()
-    (told,) = desk.send()
+    harness.wait(6)
+    (second,) = harness.send(FAILED)
+    harness.dispatcher = harness.opened()
+    (told,) = harness.send()
     assert (told.channel, told.message_id) == ("spare", second.message_id)
-    desk.wait(400)
-    (last,) = desk.send(FAILED)
+    harness.wait(400)
+    (last,) = harness.send(FAILED)
     assert (last.channel, last.attempt) == ("main", 3)
-    assert desk.send() == []
-    assert desk.of("main")[-1] is DeliveryOutcome.EXHAUSTED
+    assert harness.send() == []
+    assert harness.of("main")[-1] is DeliveryOutcome.EXHAUSTED
 
 
 def test_a_fallback_that_is_told_anyway_is_not_told_twice() -> None:
     """It has its own record of the alert."""
-    desk = office(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
-    desk.read(alert_of())
+    harness = harness_of(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
+    harness.read(alert_of())
     refused = Attempt(DeliveryOutcome.REFUSED, 404, "answered 404")
-    assert len(desk.send(refused)) == 2
-    assert desk.send() == []
+    assert len(harness.send(refused)) == 2
+    assert harness.send() == []
 
 
 def test_a_group_falls_back_to_a_machine_alert_by_alert() -> None:
@@ -408,91 +413,93 @@ def test_a_group_falls_back_to_a_machine_alert_by_alert() -> None:
     policy = slack_grouped("organisation", wait=0)
     chat = SlackChannel(id="chat", url_env="U", fallback="pager")
     policy = policy.model_copy(update={"channels": (chat, hook("pager"))})
-    desk = office(policy)
-    desk.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
-    desk.send(Attempt(DeliveryOutcome.GONE, 410, "answered 410"))
-    pages = desk.send()
+    harness = harness_of(policy)
+    harness.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
+    harness.send(Attempt(DeliveryOutcome.GONE, 410, "answered 410"))
+    pages = harness.send()
     assert [(job.channel, len(job.alerts)) for job in pages] == [("pager", 1)] * 2
 
 
 def test_a_dead_endpoint_is_left_alone_and_probed() -> None:
     """After five failures nothing leaves for it until its pause ends, then one message."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.read(*(alert_of(f"key:acme/{n}") for n in range(FAILURES_UNTIL_PAUSE + 3)))
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.read(*(alert_of(f"key:acme/{n}") for n in range(FAILURES_UNTIL_PAUSE + 3)))
     tried = 0
-    while jobs := desk.send(FAILED):
+    while jobs := harness.send(FAILED):
         tried += len(jobs)
     assert FAILURES_UNTIL_PAUSE <= tried < FAILURES_UNTIL_PAUSE + 4
-    desk.wait(FIRST_PAUSE_MS / 1000 - 1)
-    assert desk.send() == []
-    desk.wait(300)
-    jobs = desk.desk.outbox.take_due(desk.now_ms)
+    harness.wait(FIRST_PAUSE_MS / 1000 - 1)
+    assert harness.send() == []
+    harness.wait(300)
+    jobs = harness.dispatcher.outbox.take_due(harness.now_ms)
     assert len([job for job in jobs if job.channel == "hook"]) == 1
 
 
 def test_a_paced_channel_keeps_its_pace() -> None:
-    """One message a second, whatever waits; the desk knows when to look again."""
+    """One message a second, whatever waits; the harness knows when to look again."""
     policy = NotifyPolicy(channels=(hook(),))
-    desk = NotifierHarness(policy, hook=traits(groups=False, rate_limit=RateLimit(1, 1_000)))
-    desk.read(*(alert_of(f"key:acme/{n}") for n in range(3)))
-    sent = [len(desk.send())]
+    harness = NotifierHarness(policy, hook=traits(groups=False, rate_limit=RateLimit(1, 1_000)))
+    harness.read(*(alert_of(f"key:acme/{n}") for n in range(3)))
+    sent = [len(harness.send())]
     for _ in range(3):
-        assert desk.desk.next_ms(desk.now_ms) == (desk.now_ms + 1_000 if sum(sent) < 3 else None)
-        desk.wait(1)
-        sent.append(len(desk.send()))
+        assert harness.dispatcher.next_ms(harness.now_ms) == (
+            harness.now_ms + 1_000 if sum(sent) < 3 else None
+        )
+        harness.wait(1)
+        sent.append(len(harness.send()))
     assert sent == [1, 1, 1, 0]
 
 
 def test_a_replay_sends_a_done_message_again_under_its_id() -> None:
     """Also after a restart, and exactly once."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.read(alert_of())
-    (first,) = desk.send(Attempt(DeliveryOutcome.REFUSED, 404, "answered 404"))
-    done = desk.written[-1]
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.read(alert_of())
+    (first,) = harness.send(Attempt(DeliveryOutcome.REFUSED, 404, "answered 404"))
+    done = harness.written[-1]
     wish = msgspec.structs.replace(
         done,
         outcome=DeliveryOutcome.PENDING,
         attempt=0,
-        replayed_at_ms=desk.now_ms,
-        next_attempt_ms=desk.now_ms,
+        replayed_at_ms=harness.now_ms,
+        next_attempt_ms=harness.now_ms,
     )
-    desk.written.append(wish)
-    assert desk.desk.log.fold(wish)
-    assert not desk.desk.log.fold(wish), "its own echo asks for nothing"
-    desk.desk = desk.opened()
-    (again,) = desk.send()
+    harness.written.append(wish)
+    assert harness.dispatcher.log.fold(wish)
+    assert not harness.dispatcher.log.fold(wish), "its own echo asks for nothing"
+    harness.dispatcher = harness.opened()
+    (again,) = harness.send()
     assert (again.message_id, again.attempt) == (first.message_id, 1)
-    desk.desk = desk.opened()
-    assert desk.send() == []
+    harness.dispatcher = harness.opened()
+    assert harness.send() == []
 
 
 def test_a_new_alert_of_an_incident_wakes_the_one_that_waits() -> None:
     """100 % does not stand behind a 75 % that waits minutes for its retry."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.read(alert_of(percent="76"))
-    desk.send(FAILED)
-    desk.wait(6)
-    desk.send(FAILED)
-    desk.read(alert_of(percent="100"))
-    told = [*desk.send(), *desk.send()]
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.read(alert_of(percent="76"))
+    harness.send(FAILED)
+    harness.wait(6)
+    harness.send(FAILED)
+    harness.read(alert_of(percent="100"))
+    told = [*harness.send(), *harness.send()]
     assert [job.alert.threshold for job in told] == [75, 100]
 
 
 def test_offsets_are_held_until_every_channel_has_its_record() -> None:
     """An alert that waits for its group is remembered by its offset alone."""
-    desk = office(slack_grouped("organisation"))
-    desk.read(alert_of("key:acme/a"))
-    desk.send()
-    assert desk.desk.commits.take_committable() == {}
-    desk.wait(10)
-    assert desk.desk.commits.take_committable() == {0: 1}
+    harness = harness_of(slack_grouped("organisation"))
+    harness.read(alert_of("key:acme/a"))
+    harness.send()
+    assert harness.dispatcher.commits.take_committable() == {}
+    harness.wait(10)
+    assert harness.dispatcher.commits.take_committable() == {0: 1}
 
 
 @pytest.mark.parametrize("status", [AlertStatus.PENDING, AlertStatus.INACTIVE])
 def test_nobody_hears_of_an_alert_that_waits(status: AlertStatus) -> None:
     """An alert that has not held for long enough is read and not told."""
-    desk = office(NotifyPolicy(channels=(hook(),)))
-    desk.read(alert_of().model_copy(update={"status": status}))
-    assert desk.desk.outbox.take_due(desk.now_ms) == []
-    assert desk.desk.commits.take_committable() == {0: 1}
-    assert desk.desk.active.of_scope(RESEARCH) == ()
+    harness = harness_of(NotifyPolicy(channels=(hook(),)))
+    harness.read(alert_of().model_copy(update={"status": status}))
+    assert harness.dispatcher.outbox.take_due(harness.now_ms) == []
+    assert harness.dispatcher.commits.take_committable() == {0: 1}
+    assert harness.dispatcher.active.of_scope(RESEARCH) == ()
