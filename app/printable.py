@@ -1,7 +1,7 @@
 """Text of tenants, relays and providers made safe to print on a terminal.
 
 A department may be called `[/foo]` or `:boom:`, or carry an escape sequence that clears the screen.
-Printed as it is, the first crashes rich's markup, the second becomes a picture, and the third
+Printed as it is, the first crashes rich's markup, the second becomes an emoji, and the third
 forges what an operator reads. `rich.markup.escape` does not suffice: two names that are harmless
 alone, `[dim` and `x]`, are markup together. So values never stand in markup: they are put in after
 it is parsed.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from meterline.app.commands import (
     backtest,
@@ -23,7 +26,8 @@ from meterline.app.commands import (
     traffic,
     where,
 )
-from meterline.app.commands.tables import TerminalTable, labelled_lines
+from meterline.app.local.demo import month_end
+from meterline.app.tables import TerminalTable, labelled_lines
 from meterline.control.policy.plan import ChangeAction, FieldChange, PolicyChange
 from meterline.operations.event_trace import EventTrace, WindowLine
 from meterline.operations.explain import ScopeExplanation
@@ -383,7 +387,35 @@ def _answer(
     return Answer(question, AttributionSource.USAGE_DAYS, tuple(lines))
 
 
+def _bill(names: Names) -> TerminalTable:
+    """The demo's bill, from a file as the close writes it."""
+    departments = [
+        {
+            "department": each,
+            "cost_center": f"4{number}00",
+            "amount": ("1,499.99", "412.00", "1,234,567.00")[number],
+            "share_percent": ("81.2", None, "3.8")[number],
+            "budget_used_percent": (99, None, 82_304)[number],
+            "over_budget": number == 2,
+        }
+        for number, each in enumerate(names.departments)
+    ]
+    bill = {
+        "name": names.organisation,
+        "period": "2026-10",
+        "currency": "EUR",
+        "summary": {"amount": "1,236,478.99"},
+        "departments": departments,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / month_end.ORGANISATION / "bill.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(bill), encoding="utf-8")
+        return month_end.bill_table(Path(folder))
+
+
 def _finance_tables(names: Names) -> Iterator[tuple[str, TerminalTable]]:
+    yield "demo-bill", _bill(names)
     entry = PeriodEntry("2026-10", 3, PeriodState.CLOSED, 1, 1, AT_MS, names.user)
     reopened = PeriodEntry(
         "2026-09", 5, PeriodState.REOPENED, 2, 2, AT_MS, names.user, names.reason

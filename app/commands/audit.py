@@ -247,7 +247,7 @@ def erase_subject(
     with _store(settings) as client:
         # 1. Erase. A crash after it leaves an erasure without an entry: erase again.
         erased = erase(client, organisation, subject, settings.clickhouse.cluster)
-    # 2. Record that it was done, not to whom.
+    # 2. Record that it was done, without naming the subject.
     at_ms = now_ms()
     entry = AuditEntry(
         id=f"erase-{organisation}-{at_ms}",

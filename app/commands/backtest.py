@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 
 from meterline.alerting.core.backtest import Backtest
-from meterline.app.commands import tables
+from meterline.app import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable
 from meterline.app.commands.times import minute_text, time_ms
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations import backtest, chart

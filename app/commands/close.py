@@ -15,14 +15,14 @@ from urllib.parse import unquote
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable
 from meterline.app.commands.times import minute_text
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable
 from meterline.app.wiring import clickhouse_config, pipeline
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import close_dependencies
@@ -69,14 +69,14 @@ def close(
 
     Exit code 3 if refused.
     """
-    with _doors(data, quiet=json_output) as doors:
+    with _dependencies(data, quiet=json_output) as dependencies:
         result = close_month(
-            doors, period, now_ms(), actor=actor or _user(), dry_run=dry_run, early=early
+            dependencies, period, now_ms(), actor=actor or _user(), dry_run=dry_run, early=early
         )
     if json_output:
         print_json(_as_json(result))
     else:
-        show(_out, result)
+        show_result(_out, result)
     raise typer.Exit(EXIT_REFUSED if result.outcome is CloseOutcome.REFUSED else 0)
 
 
@@ -90,8 +90,8 @@ def reopen(
 
     Its next close is a revision that books only the differences.
     """
-    with _doors(data, quiet=True) as doors:
-        entry = reopen_month(doors, period, now_ms(), actor=actor or _user(), reason=reason)
+    with _dependencies(data, quiet=True) as dependencies:
+        entry = reopen_month(dependencies, period, now_ms(), actor=actor or _user(), reason=reason)
     _out.print(f"{period} is reopened; `meterline close {period}` makes revision {entry.revision}")
 
 
@@ -157,7 +157,7 @@ def periods_table(months: Sequence[PeriodHistory]) -> TerminalTable:
     return table
 
 
-def show(out: Console, result: CloseResult) -> None:
+def show_result(out: Console, result: CloseResult) -> None:
     """Print a result for an operator."""
     colour = _COLOURS[result.outcome]
     head = f"[bold {colour}]{result.outcome.value}[/] {result.period}"
@@ -219,13 +219,13 @@ def _month_json(history: PeriodHistory) -> dict[str, object]:
 
 
 @contextmanager
-def _doors(data: Path, *, quiet: bool) -> Iterator[CloseDependencies]:
+def _dependencies(data: Path, *, quiet: bool) -> Iterator[CloseDependencies]:
     def step(name: str) -> None:
         if not quiet:
             _out.print(f"[dim]{name}[/]")
 
-    with close_dependencies(pipeline(load_settings(data)), step) as doors:
-        yield doors
+    with close_dependencies(pipeline(load_settings(data)), step) as dependencies:
+        yield dependencies
 
 
 def _user() -> str:

@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.commands.times import duration_ms, short_minute_text
 from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings, secret
+from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.redeliver import (

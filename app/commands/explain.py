@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable, labelled_lines
 from meterline.app.commands.times import minute_text, short_minute_text, time_ms
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable, labelled_lines
 from meterline.app.wiring import pipeline
 from meterline.operations.explain import ScopeExplanation, explain_scopes, explanation_json
 from meterline.reports.decisions import StoredAlert
@@ -40,13 +40,13 @@ def explain(
         print_json(explanation_json(at_ms, found.scopes, found.alerts))
         return
     for one in found.scopes:
-        show(_out, one)
+        show_scope(_out, one)
     if found.alerts:
         _out.print("[bold]alerts[/], the newest first")
         _out.print(alerts_table(found.alerts))
 
 
-def show(out: Console, one: ScopeExplanation) -> None:
+def show_scope(out: Console, one: ScopeExplanation) -> None:
     """Print one scope for an operator."""
     out.print(markup("[bold]{scope}[/]  {state}", scope=one.scope, state=one.state.value))
     out.print(scope_table(one))

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import catalogue, clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.names import seller_name
@@ -130,7 +130,7 @@ def provider_compare(
     if json_output:
         print_json(as_json(found, _ppm(tolerance)))
     else:
-        show(_out, found, tolerance)
+        show_comparison(_out, found, tolerance)
     raise typer.Exit(EXIT_FLAGGED if found.flagged else 0)
 
 
@@ -196,7 +196,7 @@ def _measure_json(one: MeasureVariance) -> dict[str, object]:
     }
 
 
-def show(out: Console, found: Reconciliation, tolerance: str) -> None:
+def show_comparison(out: Console, found: Reconciliation, tolerance: str) -> None:
     """Print a comparison for an operator: what is flagged, with the keys behind it."""
     days = _span(found.days)
     flagged = found.flagged

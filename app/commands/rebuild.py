@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable
 from meterline.app.wiring import pipeline
 from meterline.operations.rebuild import RebuildReport
 from meterline.operations.rebuild import rebuild as run

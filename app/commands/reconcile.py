@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable
 from meterline.app.printable import visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable
 from meterline.app.wiring import pipeline
 from meterline.operations.drift_alert import publish_drift_alert
 from meterline.operations.reconcile import ReconcileReport, month_window
@@ -53,11 +53,11 @@ def reconcile(
     if json_output:
         print_json(report.as_json())
     else:
-        show(_out, report)
+        show_report(_out, report)
     raise typer.Exit(0 if report.exact or report.repaired else 1)
 
 
-def show(out: Console, report: ReconcileReport) -> None:
+def show_report(out: Console, report: ReconcileReport) -> None:
     """Print a report for an operator."""
     out.print(
         f"{report.period}: {report.totals:,} totals of {report.events:,} events, "

@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.lazy import Lazy, lazy_group
 from meterline.app.commands.options import DataDir
-from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.errors import explain
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control.store import read_policies
@@ -134,7 +134,7 @@ def attribution(
         client.close()
     answer = with_policies(answer, policies_of(settings), at_ms)
     if form is OutputFormat.TABLE and out is None:
-        show(_out, answer)
+        show_answer(_out, answer)
     else:
         write_answer(
             answer, TableFormat.CSV if form is OutputFormat.TABLE else TableFormat(form.value), out
@@ -180,7 +180,7 @@ def write_answer(answer: Answer, form: TableFormat, out: Path | None) -> None:
     _progress.print(f"{len(answer.lines):,} rows in {out}")
 
 
-# Too wide for a screen and rarely asked for there; files have them.
+# Too wide for a screen and rarely needed there; files have them.
 _NOT_ON_SCREEN = frozenset({"cache_read_tokens", "cache_write_tokens", "reasoning_tokens"})
 _SHORT = {
     "input_tokens": "in",
@@ -202,7 +202,7 @@ _PRIORITY = {
     "remaining_usd": 6,
     "used_percent": 7,
     "requests": 8,
-    # Only there because --peaks asked for them.
+    # Only there with --peaks.
     "tpm_limit": 9,
     "rpm_limit": 10,
     "peak_tpm": 11,
@@ -215,7 +215,7 @@ _PRIORITY = {
 cost are always there."""
 
 
-def show(out: Console, answer: Answer) -> None:
+def show_answer(out: Console, answer: Answer) -> None:
     """Print the top of an answer for an operator."""
     out.print(attribution_table(answer))
     rows = len(answer.lines)

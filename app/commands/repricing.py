@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.report import SCREEN_ROWS_MAX, waiting
-from meterline.app.commands.tables import Cell, TerminalTable, styled
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from meterline.app.tables import Cell, TerminalTable, styled
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control.audit_log import write_audit
@@ -203,14 +203,20 @@ def rerate(
     why = rerating.RerateReason(actor or getpass.getuser(), "dry run" if dry_run else reason, at_ms)
     reader, writer = (Client(clickhouse_config(settings)) for _ in range(2))
     kafka = kafka_config(settings, "rerate")
-    doors = rerating.RerateDependencies(reader, writer, lambda entry: write_audit(kafka, entry))
+    dependencies = rerating.RerateDependencies(
+        reader, writer, lambda entry: write_audit(kafka, entry)
+    )
     try:
         with waiting("pricing events"):
             found = rerating.rerate(
-                doors, chosen_catalogue(settings, reader, prices), stretch, why, dry_run=dry_run
+                dependencies,
+                chosen_catalogue(settings, reader, prices),
+                stretch,
+                why,
+                dry_run=dry_run,
             )
         if found.groups and not dry_run and Path(prices).is_file():
-            # Adjustments name it: it must be there to be asked for again.
+            # Adjustments name it: it must be stored to be used again.
             archive_catalogue(reader, catalogue_files([*settings.catalogues, Path(prices)]), at_ms)
     finally:
         reader.close()

@@ -13,10 +13,10 @@ from meterline.alerting.notify.core.labels import labels_of
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import labelled_lines
 from meterline.app.commands.times import time_ms
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import labelled_lines
 from meterline.app.wiring import kafka_config
 from meterline.operations.policy import compile_policy, read_policy_file
 from meterline.operations.route_test import published_routing_context, routing_context, sample_alert

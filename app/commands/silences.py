@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.commands.times import duration_ms, short_minute_text, time_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import kafka_config
 from meterline.control.silences import DURATION_MS_MAX, adding, expiring, new_silence, state_of
 from meterline.control.store import publish, read_policies

@@ -6,15 +6,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
-from meterline.app.commands import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.commands.times import ago
 from meterline.app.local.processes import worker_lines
 from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import pipeline
 from meterline.app.workers import WORKERS, groups_of
 from meterline.operations.status import BudgetLine, PipelineStatus, gather
@@ -43,11 +43,11 @@ def status(data: DataDir = DEFAULT_DATA_DIR, *, json_output: Json = False) -> No
     if json_output:
         print_json(overview.as_json())
     else:
-        show(_out, overview, now_ms())
+        show_status(_out, overview, now_ms())
     raise typer.Exit(1 if overview.faults else 0)
 
 
-def show(out: Console, overview: PipelineStatus, at_ms: int) -> None:
+def show_status(out: Console, overview: PipelineStatus, at_ms: int) -> None:
     """Print an overview for an operator."""
     if overview.workers:
         out.print(workers_table(overview))

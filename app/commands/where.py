@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from meterline.app.commands import tables
+from meterline.app import tables
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
-from meterline.app.commands.tables import TerminalTable, styled
 from meterline.app.printable import markup, visible
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import clickhouse_config
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.event_trace import EventTrace, read_event_trace
@@ -43,37 +43,37 @@ def where(
     settings = load_settings(data)
     client = Client(clickhouse_config(settings))
     try:
-        receipt = read_event_trace(client, event_id, Calendar(settings.time_zone))
+        trace = read_event_trace(client, event_id, Calendar(settings.time_zone))
     finally:
         client.close()
     if json_output:
-        print_json(receipt.as_json())
+        print_json(trace.as_json())
     else:
-        show(_out, receipt)
-    raise typer.Exit(1 if receipt.status == "unknown" else 0)
+        show_trace(_out, trace)
+    raise typer.Exit(1 if trace.status == "unknown" else 0)
 
 
-def show(out: Console, receipt: EventTrace) -> None:
+def show_trace(out: Console, trace: EventTrace) -> None:
     """Print the trace of an event for an operator."""
-    if receipt.status == "unknown":
+    if trace.status == "unknown":
         out.print(
-            f"{visible(receipt.event_id)}: neither an event nor a dead letter of this id is "
+            f"{visible(trace.event_id)}: neither an event nor a dead letter of this id is "
             "stored; what was sent in the last second may still be on its way",
             soft_wrap=True,
             markup=False,
             emoji=False,
         )
         return
-    head = markup("[bold]{status}[/]  {id}", status=receipt.status, id=receipt.event_id)
+    head = markup("[bold]{status}[/]  {id}", status=trace.status, id=trace.event_id)
     out.print(head, soft_wrap=True)
-    if receipt.status == "counted":
-        price = f"prices {receipt.price_version}" if receipt.priced else "no price: unpriced"
-        counted = f"{receipt.event_time}  {receipt.model}  USD {receipt.cost_usd}  ({price})"
+    if trace.status == "counted":
+        price = f"prices {trace.price_version}" if trace.priced else "no price: unpriced"
+        counted = f"{trace.event_time}  {trace.model}  USD {trace.cost_usd}  ({price})"
         out.print(Text(visible(counted)))
-    out.print(arrivals_table(receipt))
-    if receipt.windows:
-        out.print(windows_table(receipt))
-    for alert in receipt.alerts:
+    out.print(arrivals_table(trace))
+    if trace.windows:
+        out.print(windows_table(trace))
+    for alert in trace.alerts:
         out.print(
             markup(
                 "alert {at} [bold]{severity}[/] {summary}",
@@ -84,7 +84,7 @@ def show(out: Console, receipt: EventTrace) -> None:
         )
 
 
-def arrivals_table(receipt: EventTrace) -> TerminalTable:
+def arrivals_table(trace: EventTrace) -> TerminalTable:
     """Every time the event arrived, and what became of it."""
     table = TerminalTable(
         [
@@ -95,7 +95,7 @@ def arrivals_table(receipt: EventTrace) -> TerminalTable:
         ],
         caption="place: log epoch / partition / offset / index in the message",
     )
-    for one in receipt.arrivals:
+    for one in trace.arrivals:
         arrival = styled(one.outcome.value, _COLOURS[one.outcome])
         place = f"{one.place.epoch}/{one.partition}/{one.place.offset}/{one.place.event}"
         table.add(
@@ -108,7 +108,7 @@ def arrivals_table(receipt: EventTrace) -> TerminalTable:
     return table
 
 
-def windows_table(receipt: EventTrace) -> TerminalTable:
+def windows_table(trace: EventTrace) -> TerminalTable:
     """The totals that the event belongs to."""
     table = TerminalTable(
         [
@@ -119,7 +119,7 @@ def windows_table(receipt: EventTrace) -> TerminalTable:
             tables.measure("events", 1),
         ]
     )
-    for line in receipt.windows:
+    for line in trace.windows:
         counted = styled("yes", "green") if line.included else styled("no", "yellow")
         table.add(line.scope, line.period, counted, line.spent_usd, f"{line.events:,}")
     return table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from meterline.app.commands.status import show
+from meterline.app.commands.status import show_status
 from meterline.app.local.worker_specs import worker_processes
 from meterline.app.settings import BrokerKind, ClickHouseSection, KafkaSection, Settings
 from meterline.app.wiring import pipeline
@@ -40,6 +40,6 @@ def test_a_new_worker_has_its_rows_in_status(tmp_path: Path) -> None:
     assert list(overview.lag) == ["streams", "sink", "echo"]
     assert [each.name for each in overview.workers][-1] == "echo"
     page = io.StringIO()
-    show(Console(file=page, width=100), overview, 0)
+    show_status(Console(file=page, width=100), overview, 0)
     assert "streams not started, sink not started, echo not started messages" in page.getvalue()
     assert "\necho     running" in page.getvalue()

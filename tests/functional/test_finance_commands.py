@@ -262,7 +262,7 @@ def test_auditors_get_every_request_and_action(office: Office) -> None:
     )
     assert sum(json.loads(line)["requests"] for line in per_key.splitlines()) == EVENTS
 
-    assert "nothing is kept" in office.run(
+    assert "nothing is stored" in office.run(
         "audit", "erase", "nobody", "--organisation", "acme", "--reason", "request 1"
     )
     assert "must not name" in office.refused(

@@ -13,10 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.table import Table
+from rich.text import Text
 
+from meterline.app import tables
 from meterline.app.clock import now_ms
 from meterline.app.settings import DEFAULT_DATA_DIR, Settings
+from meterline.app.tables import TerminalTable
 from meterline.app.wiring import kafka_config, pipeline
 from meterline.operations.close import close_dependencies
 from meterline.operations.replay.assign import Assigner
@@ -96,33 +98,34 @@ def keep_closed(directory: Path) -> Path:
     return target
 
 
-def bill_table(directory: Path) -> Table:
-    """The departments of a closed month as billed, the costliest first; fits 80 columns."""
+def bill_table(directory: Path) -> TerminalTable:
+    """The departments of a closed month as billed, the costliest first."""
     bill = json.loads((directory / ORGANISATION / "bill.json").read_bytes())
     currency = bill["currency"]
-    table = Table(
+    table = TerminalTable(
+        [
+            tables.name("department"),
+            tables.name("cost centre"),
+            tables.money("amount"),
+            tables.measure("share", 2),
+            tables.fact("", 1),
+            tables.measure("budget used", 3),
+        ],
         title=f"bill of {bill['name']}, {bill['period']}: {bill['summary']['amount']} {currency}",
-        title_justify="left",
-        box=None,
+        complete_in="the bill",
     )
-    for name in ("department", "cost centre", "amount", "share", "", "budget used"):
-        table.add_column(
-            name,
-            justify="right" if name in {"amount", "share", "budget used"} else "left",
-            no_wrap=name != "department",
-        )
     for each in bill["departments"]:
         # One decimal place, as text; the bar needs whole per cent.
         share = each["share_percent"] or "0.0"
         cells = max(int(share.partition(".")[0]), 0) * BAR_CELLS // 100
         used = each["budget_used_percent"]
-        style = "red" if each["over_budget"] else "green"
-        table.add_row(
+        bar = Text("█" * cells, "red" if each["over_budget"] else "green")
+        table.add(
             each["department"],
             each["cost_center"],
             f"{each['amount']} {currency}",
             f"{share} %",
-            f"[{style}]{'█' * cells}[/][dim]{'·' * (BAR_CELLS - cells)}[/]",
+            bar.append("·" * (BAR_CELLS - cells), "dim"),
             "" if used is None else f"{used} %",
         )
     return table

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from meterline.app.commands import tables
-from meterline.app.commands.tables import TerminalTable
+from meterline.app import tables
 from meterline.app.printable import markup, visible
+from meterline.app.tables import TerminalTable
 
 NASTY = (
     "[/foo]",

@@ -34,8 +34,10 @@ Cell: TypeAlias = str | Text
 
 GAP = 2
 """Spaces between columns."""
-FOLDED_WIDTH = {"name": 20, "text": 24}
+FOLDED_WIDTH = 20
 """Columns are dropped before a name or prose is folded to less: 20 holds most names on one line."""
+FOLDED_WIDTH_ALONE = 28
+"""The same where no other column folds: `department:acme/engineering` has 27 characters."""
 FOLDED_WIDTH_MIN = 8
 """With less, a folded name cannot be read: rows are printed as lines instead."""
 
@@ -138,7 +140,7 @@ class TerminalTable:
         return Layout(_widths(self.columns, {each: spans[each] for each in shown}, room), dropped)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As rich asks for it."""
+        """Render for the width of a console."""
         width = options.max_width
         if self.title:
             yield _line(self.title, "italic")
@@ -169,7 +171,8 @@ class TerminalTable:
         word = max(values, *(cell_len(each) for each in title.split() or [""]))
         if not column.role.folds:
             return _Span(word, word, longest)
-        comfortable = min(longest, FOLDED_WIDTH[column.role.value])
+        alone = sum(each.role.folds for each in self.columns) == 1
+        comfortable = min(longest, FOLDED_WIDTH_ALONE if alone else FOLDED_WIDTH)
         return _Span(min(longest, FOLDED_WIDTH_MIN), comfortable, longest)
 
     def _side_by_side(self, layout: Layout) -> Table:
@@ -195,7 +198,7 @@ class TerminalTable:
             for column, cell in zip(self.columns, row, strict=True)
             if not column.role.folds
         )
-        # A label stands on several lines before an amount does.
+        # A label is folded before an amount is.
         label = max(map(cell_len, labels))
         label = max(min(label, room - max(whole, default=0)), FOLDED_WIDTH_MIN)
         table = Table(box=None, show_header=False, padding=(0, GAP, 0, 0), pad_edge=False)
