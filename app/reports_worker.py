@@ -23,11 +23,11 @@ from meterline.backends.webhook.client import WebhookClient
 from meterline.control.store import read_policies
 from meterline.operations.close import close_dependencies
 from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
-from meterline.reports.close.booking_lines import read_months_with_events
+from meterline.reports.booking.booking_lines import read_months_with_events
+from meterline.reports.booking.core.inputs import mapping_of
+from meterline.reports.booking.period_store import read_ledger
 from meterline.reports.close.close import CloseBusyError, CloseOutcome, close_month
 from meterline.reports.close.core.close_due import due_months
-from meterline.reports.close.core.inputs import mapping_of
-from meterline.reports.close.period_store import read_ledger
 from meterline.reports.erp.pull import ExportServer
 from meterline.reports.erp.push import PushDependencies, PushReport, push_closed
 from meterline.reports.scheduler import Every, Monthly, ScheduledJob, Scheduler

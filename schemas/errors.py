@@ -45,11 +45,11 @@ MeterlineError
 ├── NotReadyError                    alerting.notify.channels.base
 ├── ReportPeriodError                reports.attribution.core.period
 ├── QuestionError                    reports.attribution.core.question
+├── NoRateError                      reports.booking.core.currency
+├── MonthError                       reports.booking.core.months
 ├── CloseError                       reports.close.close
 │   ├── CloseBusyError
 │   └── ReopenError
-├── NoRateError                      reports.close.core.currency
-├── MonthError                       reports.close.core.months
 ├── FilesError                       reports.close.files
 ├── JournalError                     reports.erp.core.journal
 ├── ExportError                      reports.providers.core.layouts

@@ -49,7 +49,7 @@ from meterline.reports.attribution.core.question import (
     AttributionSource,
     read_axis,
 )
-from meterline.reports.close.core.ledger import PeriodEntry, PeriodHistory, PeriodState
+from meterline.reports.booking.core.ledger import PeriodEntry, PeriodHistory, PeriodState
 from meterline.reports.core.arrivals import Arrival, ArrivalOutcome, LogPosition
 from meterline.reports.core.deliveries import DeliveryRow
 from meterline.reports.decisions import StoredAlert

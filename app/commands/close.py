@@ -26,6 +26,9 @@ from meterline.app.tables import TerminalTable
 from meterline.app.wiring import clickhouse_config, pipeline
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import close_dependencies
+from meterline.reports.booking.core.inputs import MANIFEST
+from meterline.reports.booking.core.ledger import PeriodHistory
+from meterline.reports.booking.period_store import read_ledger
 from meterline.reports.close.close import (
     CloseDependencies,
     CloseOutcome,
@@ -33,9 +36,6 @@ from meterline.reports.close.close import (
     close_month,
     reopen_month,
 )
-from meterline.reports.close.core.ledger import PeriodHistory
-from meterline.reports.close.files import MANIFEST
-from meterline.reports.close.period_store import read_ledger
 from meterline.schemas.money import nano_from_usd, usd_display
 
 _out = Console(highlight=False, soft_wrap=True)

@@ -26,23 +26,16 @@ from pathlib import Path
 
 from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
-from meterline.reports.close.booking_lines import (
+from meterline.reports.booking.booking_lines import (
     read_booked_sums,
     read_month_sums,
     read_positions,
     read_scope_totals,
     read_sums,
 )
-from meterline.reports.close.core.booking import Booking
-from meterline.reports.close.core.checks import (
-    Blocker,
-    BlockerKind,
-    check_drift,
-    check_mapping,
-    check_time,
-)
-from meterline.reports.close.core.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
-from meterline.reports.close.core.inputs import (
+from meterline.reports.booking.core.booking import Booking
+from meterline.reports.booking.core.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
+from meterline.reports.booking.core.inputs import (
     CostMapping,
     FrozenInputs,
     OriginInput,
@@ -51,16 +44,23 @@ from meterline.reports.close.core.inputs import (
     encode_inputs,
     mapping_of,
 )
-from meterline.reports.close.core.ledger import (
+from meterline.reports.booking.core.ledger import (
     PeriodEntry,
     PeriodHistory,
     PeriodLedger,
     PeriodState,
 )
-from meterline.reports.close.core.months import Month, month_before, month_named
-from meterline.reports.close.core.values import CloseRun, LineKind
+from meterline.reports.booking.core.months import Month, month_before, month_named
+from meterline.reports.booking.core.values import CloseRun, LineKind
+from meterline.reports.booking.period_store import append_entry, read_ledger
+from meterline.reports.close.core.checks import (
+    Blocker,
+    BlockerKind,
+    check_drift,
+    check_mapping,
+    check_time,
+)
 from meterline.reports.close.files import directory_of, files_in_place, write_files
-from meterline.reports.close.period_store import append_entry, read_ledger
 from meterline.reports.core.totals import StreamTotals
 from meterline.reports.focus.core.prices import prices_of, tier_floors
 from meterline.reports.focus.reader import read_models

@@ -23,10 +23,10 @@ from urllib.parse import quote
 import msgspec
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.booking_lines import read_days, read_sums
+from meterline.reports.booking.booking_lines import read_days, read_sums
+from meterline.reports.booking.core.inputs import MANIFEST, FrozenInputs, digest, encode_inputs
+from meterline.reports.booking.core.statement import OrganisationStatement, statements_of
 from meterline.reports.close.core.bill import OrganisationBill, bill_json, bills
-from meterline.reports.close.core.inputs import FrozenInputs, digest, encode_inputs
-from meterline.reports.close.core.statement import OrganisationStatement, statements_of
 from meterline.reports.close.summary import summary_html
 from meterline.reports.close.workbook import workbook_bytes
 from meterline.reports.core.csv_text import csv_bytes, text_cell
@@ -43,7 +43,6 @@ from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import usd_text
 from meterline.schemas.periods import rfc3339
 
-MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 2
 """Rises when files of the same inputs become other files."""
 _HASH_CHUNK_BYTES = 1 << 20

@@ -16,8 +16,8 @@ from typing import Any
 
 import xlsxwriter
 
+from meterline.reports.booking.core.statement import Amount
 from meterline.reports.close.core.bill import DepartmentBill, OrganisationBill, percent, ranked
-from meterline.reports.close.core.statement import Amount
 from meterline.reports.erp.core.journal import Journal
 from meterline.reports.erp.core.layouts import money
 from meterline.schemas.money import usd_decimal, usd_text

@@ -20,8 +20,7 @@ import msgspec
 from aiohttp import web
 
 from meterline.backends.loop_thread import LoopThread
-from meterline.reports.close.core.inputs import digest
-from meterline.reports.close.files import MANIFEST
+from meterline.reports.booking.core.inputs import MANIFEST, digest
 
 START_SECONDS_MAX = 10.0
 """Binding a port takes milliseconds."""

@@ -24,10 +24,10 @@ from meterline.backends.webhook.messages import (
     WebhookRequest,
     WebhookUnreachableError,
 )
-from meterline.reports.close.booking_lines import read_sums
-from meterline.reports.close.core.inputs import FrozenInputs, decode_inputs
-from meterline.reports.close.core.ledger import PeriodLedger
-from meterline.reports.close.core.statement import statements_of
+from meterline.reports.booking.booking_lines import read_sums
+from meterline.reports.booking.core.inputs import FrozenInputs, decode_inputs
+from meterline.reports.booking.core.ledger import PeriodLedger
+from meterline.reports.booking.core.statement import statements_of
 from meterline.reports.erp.core.payload import Payload, payloads
 from meterline.schemas.clock import Clock
 from meterline.schemas.finance import PushTarget

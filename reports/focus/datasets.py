@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.core.inputs import FrozenInputs
+from meterline.reports.booking.core.inputs import FrozenInputs
 from meterline.reports.core.csv_text import csv_bytes
 from meterline.reports.focus.core.focus_rows import COLUMNS, ISSUER, RowMaker
 from meterline.reports.focus.reader import read_line_days, read_lines

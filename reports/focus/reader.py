@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.core.months import day_start_ms
+from meterline.reports.booking.core.months import day_start_ms
 from meterline.reports.focus.core.focus_lines import FocusLine, classes
 from meterline.reports.focus.core.prices import PricedModel
 from meterline.schemas.periods import DAY_MS

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from meterline.backends.clickhouse.client import Client
+from meterline.reports.booking.core.ledger import PeriodState
+from meterline.reports.booking.period_store import read_ledger
 from meterline.reports.close.close import CloseError, CloseOutcome, close_month, reopen_month
-from meterline.reports.close.core.ledger import PeriodState
 from meterline.reports.close.files import check_files
-from meterline.reports.close.period_store import read_ledger
 from tests.close_store import (
     CUT_OFF_MS,
     DECEMBER_CUT_OFF_MS,

@@ -14,9 +14,9 @@ import pytest
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.webhook.client import WebhookClient
+from meterline.reports.booking.core.inputs import mapping_of
+from meterline.reports.booking.period_store import read_ledger
 from meterline.reports.close.close import CloseOutcome, close_month
-from meterline.reports.close.core.inputs import mapping_of
-from meterline.reports.close.period_store import read_ledger
 from meterline.reports.erp.pull import ExportServer
 from meterline.reports.erp.push import ATTEMPTS_MAX, PushDependencies, PushReport, push_closed
 from meterline.sinks.migrate import migrate

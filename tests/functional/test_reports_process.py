@@ -21,10 +21,10 @@ from meterline.backends.kafka.config import embedded_kafka
 from meterline.control.policy.file import plan
 from meterline.control.store import publish
 from meterline.operations.policy import compile_policy, parse_policy
-from meterline.reports.close.core.ledger import PeriodState
-from meterline.reports.close.core.months import Month, month_at, month_before
+from meterline.reports.booking.core.ledger import PeriodState
+from meterline.reports.booking.core.months import Month, month_at, month_before
+from meterline.reports.booking.period_store import read_ledger
 from meterline.reports.close.files import check_files
-from meterline.reports.close.period_store import read_ledger
 from meterline.schemas.topics import TOPICS
 from meterline.sinks.migrate import migrate
 from tests.close_store import POLICY, store_events, usage

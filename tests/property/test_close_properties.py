@@ -7,12 +7,12 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.close.core.allocation import allocate, round_parts
+from meterline.reports.booking.core.allocation import allocate, round_parts
+from meterline.reports.booking.core.currency import Exchange
+from meterline.reports.booking.core.inputs import DepartmentInput, FrozenInputs
+from meterline.reports.booking.core.statement import statements_of
+from meterline.reports.booking.core.values import LineKind, SumRow
 from meterline.reports.close.core.bill import bills
-from meterline.reports.close.core.currency import Exchange
-from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs
-from meterline.reports.close.core.statement import statements_of
-from meterline.reports.close.core.values import LineKind, SumRow
 from meterline.reports.erp.core.journal import check_balance, journal_of
 from meterline.reports.erp.core.layouts import documents, layout_bytes
 from meterline.reports.erp.core.payload import payloads

@@ -25,8 +25,8 @@ from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.synthetic import synthetic_trace
 from meterline.relay.client import RelayClient
 from meterline.relay.settings import RelaySettings, SpoolSettings
+from meterline.reports.booking.core.months import Month, month_at, month_before
 from meterline.reports.close.close import CloseOutcome, CloseResult, close_month
-from meterline.reports.close.core.months import Month, month_at, month_before
 from meterline.schemas.errors import UserError
 from meterline.schemas.metrics import NoMeter
 

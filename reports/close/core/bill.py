@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meterline.reports.close.core.currency import Exchange
-from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs
-from meterline.reports.close.core.statement import (
+from meterline.reports.booking.core.currency import Exchange
+from meterline.reports.booking.core.inputs import DepartmentInput, FrozenInputs
+from meterline.reports.booking.core.statement import (
     Amount,
     DepartmentStatement,
     Key,
     OrganisationStatement,
     Origin,
 )
-from meterline.reports.close.core.values import DayRow
+from meterline.reports.booking.core.values import DayRow
 from meterline.schemas.money import NanoUsd, divide_half_even, usd_text
 
 _PERMILLE = 1000

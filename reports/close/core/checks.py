@@ -8,9 +8,9 @@ from enum import StrEnum
 
 from typing_extensions import override
 
-from meterline.reports.close.core.inputs import CostMapping
-from meterline.reports.close.core.months import Month, cut_off_ms
-from meterline.reports.close.core.values import SumRow
+from meterline.reports.booking.core.inputs import CostMapping
+from meterline.reports.booking.core.months import Month, cut_off_ms
+from meterline.reports.booking.core.values import SumRow
 from meterline.reports.core.totals import Total
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339

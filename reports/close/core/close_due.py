@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from meterline.reports.close.core.ledger import PeriodLedger, PeriodState
-from meterline.reports.close.core.months import Month, cut_off_ms, month_at, month_before
+from meterline.reports.booking.core.ledger import PeriodLedger, PeriodState
+from meterline.reports.booking.core.months import Month, cut_off_ms, month_at, month_before
 from meterline.schemas.finance import FinancePolicy
 
 MONTHS_BACK_MAX = 12

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meterline.reports.close.core.inputs import FrozenInputs
-from meterline.reports.close.core.months import month_named
-from meterline.reports.close.core.statement import (
+from meterline.reports.booking.core.inputs import FrozenInputs
+from meterline.reports.booking.core.months import month_named
+from meterline.reports.booking.core.statement import (
     Amount,
     DepartmentStatement,
     OrganisationStatement,
 )
-from meterline.reports.close.core.values import LineKind
+from meterline.reports.booking.core.values import LineKind
 from meterline.schemas.errors import MeterlineError
 from meterline.schemas.money import usd_text
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meterline.reports.close.core.inputs import FrozenInputs
-from meterline.reports.close.core.statement import OrganisationStatement
+from meterline.reports.booking.core.inputs import FrozenInputs
+from meterline.reports.booking.core.statement import OrganisationStatement
 from meterline.reports.erp.core.journal import journal_id
 
 

@@ -22,9 +22,9 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs, PriceInput
-from meterline.reports.close.core.months import day_start_ms
-from meterline.reports.close.core.values import LineKind
+from meterline.reports.booking.core.inputs import DepartmentInput, FrozenInputs, PriceInput
+from meterline.reports.booking.core.months import day_start_ms
+from meterline.reports.booking.core.values import LineKind
 from meterline.reports.core.csv_text import quoted, text_cell
 from meterline.reports.focus.core.focus_lines import TOKEN_CLASSES, FocusLine
 from meterline.reports.focus.core.split import ALLOCATED, PICO_PER_NANO, PRICED, split_cost

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from meterline.pricing.catalogue import Catalogue
 from meterline.pricing.rating import Tariff, TariffPeriod
-from meterline.reports.close.core.inputs import PriceInput
+from meterline.reports.booking.core.inputs import PriceInput
 
 Prices = tuple[int, int, int, int, int, int, int]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from operator import itemgetter, mul
 from typing import NamedTuple
 
-from meterline.reports.close.core.allocation import allocate, round_parts
-from meterline.reports.close.core.inputs import PriceInput
+from meterline.reports.booking.core.allocation import allocate, round_parts
+from meterline.reports.booking.core.inputs import PriceInput
 from meterline.reports.focus.core.focus_lines import TOKEN_CLASSES, FocusLine
 from meterline.schemas.money import NanoUsd
 

@@ -9,8 +9,8 @@ from focus_data_toolkit.model.validator import lint_focus_1_4_structure
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.reports.close.core.currency import Exchange
-from meterline.reports.close.core.inputs import DepartmentInput, FrozenInputs, PriceInput
+from meterline.reports.booking.core.currency import Exchange
+from meterline.reports.booking.core.inputs import DepartmentInput, FrozenInputs, PriceInput
 from meterline.reports.focus.core.focus_lines import FocusLine
 from meterline.reports.focus.core.focus_rows import COLUMNS, RowMaker
 from meterline.reports.focus.core.split import split_cost

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.close.core.booking import POSITION
-from meterline.reports.close.core.months import Month
-from meterline.reports.close.core.values import DayRow, LineKind, SumRow
+from meterline.reports.booking.core.booking import POSITION
+from meterline.reports.booking.core.months import Month
+from meterline.reports.booking.core.values import DayRow, LineKind, SumRow
 from meterline.reports.core.query import between
 from meterline.reports.core.totals import Total
 from meterline.schemas.money import NanoUsd, nano_from_usd

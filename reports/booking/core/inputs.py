@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from meterline.reports.close.core.currency import Exchange
+from meterline.reports.booking.core.currency import Exchange
 from meterline.schemas.finance import FINANCE_ID, FinancePolicy
 from meterline.schemas.policy import PolicyObject, ScopePolicy
 from meterline.schemas.scopes import ScopeType, parse_scope
+
+MANIFEST = "manifest.json"
+"""The file of a closed month that lists its files, its inputs and their hashes."""
 
 
 class DepartmentInput(msgspec.Struct, frozen=True):

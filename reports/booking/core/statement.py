@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from meterline.reports.close.core.allocation import allocate, round_parts
-from meterline.reports.close.core.currency import Exchange
-from meterline.reports.close.core.inputs import FrozenInputs
-from meterline.reports.close.core.values import LineKind, SumRow
+from meterline.reports.booking.core.allocation import allocate, round_parts
+from meterline.reports.booking.core.currency import Exchange
+from meterline.reports.booking.core.inputs import FrozenInputs
+from meterline.reports.booking.core.values import LineKind, SumRow
 from meterline.schemas.finance import SharedCost
 from meterline.schemas.money import NanoUsd
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
-from meterline.reports.close.core.ledger import (
+from meterline.reports.booking.core.ledger import (
     PeriodEntry,
     PeriodHistory,
     PeriodLedger,

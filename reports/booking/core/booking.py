@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from meterline.reports.close.core.months import Month
-from meterline.reports.close.core.values import CloseRun, LineKind
+from meterline.reports.booking.core.months import Month
+from meterline.reports.booking.core.values import CloseRun, LineKind
 from meterline.reports.core.query import Query, between
 
 # The place of an event in the log, as the sink stores it: see migration 0001.
