@@ -88,8 +88,12 @@ class SmtpClient:
             message = f"no session with {request.host}: {type(error).__name__}"
             raise SmtpUnreachableError(message) from error
         finally:
-            # QUIT is a courtesy; a server that hangs at it has the mail already.
+            # QUIT is a courtesy; a server that hangs at it has the mail already. So is the end of
+            # TLS: a server that does not answer it would keep the socket for half a minute.
+            transport = client.transport
             client.close()
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
 
 
 _ABOUT: dict[type[aiosmtplib.SMTPException], str] = {
