@@ -24,7 +24,7 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.embedded
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.embedded ## the whole pipeline on this machine, told as a story (ONCE=1 stops at its end)
+demo: $(VENV)/.embedded ## the whole pipeline on this machine, as a scripted demo (ONCE=1 stops at its end)
 	$(BIN)/meterline demo $(if $(ONCE),--once)
 
 test: $(VENV)/.dev ## unit, property, contract and functional tests on the embedded servers

@@ -193,8 +193,8 @@ def test_rules_of_another_form_are_refused() -> None:
 
 def test_every_kind_has_its_own_name_and_advice() -> None:
     """The registry is one list; the policy file knows those that it may write."""
-    advices = [kind.advice(RuleRef(kind.name, "x")) for kind in BUILT_IN]
+    texts = [kind.advice(RuleRef(kind.name, "x")) for kind in BUILT_IN]
     assert len({kind.name for kind in BUILT_IN}) == len(BUILT_IN)
-    assert all(advices)
+    assert all(texts)
     assert list(RULE_KINDS) == ["deviation", "burn_rate", "no_data", "pipeline"]
     assert {kind.rule_type for kind in BUILT_IN} == set(RuleType)
