@@ -1,6 +1,6 @@
 """Stories about alerting: time, policy and spend in, commands and alerts out; a fake clock.
 
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "80")
     assert story.state_of(RESEARCH) is BreakerState.THROTTLED
@@ -43,7 +43,7 @@ def nano(usd: str | None) -> int | None:
     return None if usd is None else nano_from_usd(usd)
 
 
-class Story:
+class Scenario:
     """One engine, its totals, its log of commands and alerts, and a clock that the test moves."""
 
     def __init__(self, start: str, *, complete: bool = True, zone: str = "UTC") -> None:

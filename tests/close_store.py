@@ -1,4 +1,4 @@
-"""Months of usage in a real ClickHouse, for tests of the close: events, windows, policy, doors."""
+"""Months of usage in a real ClickHouse, for tests of the close: events, windows, policy, harness."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -116,8 +116,8 @@ FROM usage_events FINAL GROUP BY ALL"""
 
 
 @dataclass
-class Dispatcher:
-    """The doors of a close, and what was said through them."""
+class CloseHarness:
+    """The dependencies of a close, and what it reported through them."""
 
     client: Client
     root: Path
@@ -129,7 +129,7 @@ class Dispatcher:
     time_zone: str = "UTC"
     fail_at: str = ""
 
-    def doors(self) -> CloseDependencies:
+    def dependencies(self) -> CloseDependencies:
         return CloseDependencies(
             client=self.client,
             root=self.root,
@@ -155,4 +155,4 @@ class KilledError(Exception):
     """Stands for kill -9 before a step."""
 
 
-MakeDesk = Callable[[], Dispatcher]
+MakeDesk = Callable[[], CloseHarness]

@@ -48,7 +48,7 @@ HEARD_MEDIAN_MS_MAX = REQUEST_SECONDS_MAX * 1000
 NOTIFY_GROWTH_MIB_MAX = 64.0
 
 
-class Story:
+class OutageScenario:
     """Scopes that spend, and when the world heard of each."""
 
     def __init__(self, log: Log, receiver: Receiver) -> None:
@@ -123,7 +123,7 @@ def webhook_outage(seconds: float) -> list[Figure]:
         running_notify(log.config.bootstrap) as notify_pid,
     ):
         log.policy(NotifyPolicy(channels=(_channel(receiver, DEAD), _channel(receiver, OTHER))))
-        story = Story(log, receiver)
+        story = OutageScenario(log, receiver)
         story.policies(int((CALM_SECONDS + seconds) * SCOPES_PER_SECOND) + 2)
         # The workers start meanwhile: the first scopes wait for them and are not measured.
         warm = story.run(0.5)

@@ -21,7 +21,7 @@ from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.alert import AlertStatus
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.policy import NotifyPolicy
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 from tests.channel_receivers import (
     BEARER,
     PAGERDUTY_KEY,
@@ -65,9 +65,9 @@ def sender(mailbox: Mailbox) -> Iterator[NotificationSender]:
 
 
 @pytest.fixture
-def story() -> Story:
+def story() -> Scenario:
     """A department with a budget of 100 dollars."""
-    told = Story("2026-10-05T12:00:00Z")
+    told = Scenario("2026-10-05T12:00:00Z")
     told.policy(RESEARCH, month="100")
     return told
 
@@ -106,7 +106,7 @@ def mail_to(mailbox: Mailbox, sender: NotificationSender, **more: object) -> Sen
 
 
 def test_slack_takes_the_blocks(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A message has a title, what happened, what to do, and a text for a lock screen."""
     story.spend(RESEARCH, "92")
@@ -123,7 +123,7 @@ def test_slack_takes_the_blocks(
 
 def test_slack_takes_a_group_of_many(receiver: Receiver, sender: NotificationSender) -> None:
     """Fifty alerts are one message within Slack's limits, the loudest shown."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     for number in range(50):
         scope = f"key:acme/{'k' * 150}-{number}"
         story.policy(scope, month="100")
@@ -137,7 +137,7 @@ def test_slack_takes_a_group_of_many(receiver: Receiver, sender: NotificationSen
 
 
 def test_slack_shows_no_mention_that_a_name_smuggles_in(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A key called <!channel> pings nobody, with the built-in text and with a template."""
     story.spend(RESEARCH, "92")
@@ -154,7 +154,7 @@ def test_slack_shows_no_mention_that_a_name_smuggles_in(
 
 
 def test_slack_escapes_every_value_of_a_template(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A key's name that comes by another field than the summary pings nobody either."""
     story.spend(RESEARCH, "92")
@@ -180,7 +180,7 @@ def test_slack_escapes_every_value_of_a_template(
     ],
 )
 def test_slack_answers_are_understood(
-    sender: NotificationSender, story: Story, answer: Answer, outcome: DeliveryOutcome, said: str
+    sender: NotificationSender, story: Scenario, answer: Answer, outcome: DeliveryOutcome, said: str
 ) -> None:
     """Permanent errors end, 410 disables, 429, 5xx and silence are tried again."""
     story.spend(RESEARCH, "92")
@@ -193,7 +193,7 @@ def test_slack_answers_are_understood(
     assert attempt.retry_after_seconds == (7 if answer.status == 429 else None)
 
 
-def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Story) -> None:
+def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Scenario) -> None:
     """A server whose certificate nobody vouches for gets nothing; one of our authority does."""
     story.spend(RESEARCH, "92")
     authority = trustme.CA()
@@ -213,7 +213,7 @@ def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Story) -
 
 
 def test_a_missing_slack_url_waits_for_the_operator(
-    sender: NotificationSender, story: Story
+    sender: NotificationSender, story: Scenario
 ) -> None:
     """Without its secret a message is not lost, and the log says which variable is missing."""
     story.spend(RESEARCH, "92")
@@ -223,7 +223,7 @@ def test_a_missing_slack_url_waits_for_the_operator(
 
 
 def test_pagerduty_pages_once_per_incident(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """75, then 92, then a raised budget: one dedup key, louder, resolved at the end."""
     channel = pagerduty_at(pagerduty(receiver, "/pd-story"), sender)
@@ -248,7 +248,7 @@ def test_pagerduty_pages_once_per_incident(
 
 
 def test_pagerduty_stays_open_while_a_lower_threshold_stands(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A late retry does not make an incident quieter, and one of two resolutions not resolved."""
     channel = pagerduty_at(pagerduty(receiver, "/pd-levels"), sender)
@@ -266,7 +266,7 @@ def test_pagerduty_stays_open_while_a_lower_threshold_stands(
 def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: NotificationSender) -> None:
     """A dedup key above 255 characters is hashed, a summary cut at 1,024."""
     scope = f"user:{'o' * 64}/{'u' * 200}"
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(scope, month="100")
     story.spend(scope, "100")
     alert = story.alerts[0].model_copy(update={"summary": "s" * 2_000})
@@ -275,7 +275,7 @@ def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: Notificat
 
 
 def test_alertmanager_takes_firing_and_resolution_as_one_alert(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """The labels, by which Alertmanager tells alerts apart, are the same for both."""
     url = alertmanager(receiver, "/am")
@@ -294,7 +294,7 @@ def test_alertmanager_takes_firing_and_resolution_as_one_alert(
 
 
 def test_mail_goes_out_encrypted(
-    mailbox: Mailbox, sender: NotificationSender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Scenario
 ) -> None:
     """STARTTLS, then the password, then the mail; retries keep the Message-ID."""
     story.spend(RESEARCH, "92")
@@ -315,7 +315,7 @@ def test_mail_goes_out_encrypted(
 
 
 def test_a_name_cannot_add_a_mail_header(
-    mailbox: Mailbox, sender: NotificationSender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Scenario
 ) -> None:
     """Line breaks in a scope's name stay in the subject."""
     story.spend(RESEARCH, "92")
@@ -335,7 +335,7 @@ def test_a_name_cannot_add_a_mail_header(
 def test_mail_answers_are_understood(
     mailbox: Mailbox,
     sender: NotificationSender,
-    story: Story,
+    story: Scenario,
     answer: str,
     outcome: DeliveryOutcome,
 ) -> None:
@@ -348,7 +348,7 @@ def test_mail_answers_are_understood(
 
 
 def test_one_unknown_recipient_keeps_nobody_else_from_the_mail(
-    mailbox: Mailbox, sender: NotificationSender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Scenario
 ) -> None:
     """The mail is delivered, and the log names who was refused."""
     story.spend(RESEARCH, "92")
@@ -365,7 +365,7 @@ def test_one_unknown_recipient_keeps_nobody_else_from_the_mail(
 
 
 def test_a_wrong_mail_password_waits_for_the_operator(
-    mailbox: Mailbox, sender: NotificationSender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Scenario
 ) -> None:
     """A refused password is not the end of the message, and is not shown."""
     story.spend(RESEARCH, "92")
@@ -375,7 +375,7 @@ def test_a_wrong_mail_password_waits_for_the_operator(
     assert "wrong" not in attempt.error
 
 
-def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Story) -> None:
+def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Scenario) -> None:
     """STARTTLS is required, not tried: nobody in between can take it out."""
     story.spend(RESEARCH, "92")
     with running_mail_server(tmp_path, starttls=False) as plain:
@@ -390,7 +390,7 @@ def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Stor
         assert plain.encrypted == [False]
 
 
-def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: Story) -> None:
+def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: Scenario) -> None:
     """Without its authority the server's certificate is refused."""
     story.spend(RESEARCH, "92")
     before = len(mailbox.mails)
@@ -404,7 +404,7 @@ def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: 
 
 
 def test_a_private_mail_server_is_forbidden_unless_allowed(
-    mailbox: Mailbox, sender: NotificationSender, story: Story
+    mailbox: Mailbox, sender: NotificationSender, story: Scenario
 ) -> None:
     """A mail server in our own network is refused for good."""
     story.spend(RESEARCH, "92")
@@ -413,7 +413,7 @@ def test_a_private_mail_server_is_forbidden_unless_allowed(
     assert "not public" in attempt.error
 
 
-def test_a_mail_server_that_hangs_is_given_up(sender: NotificationSender, story: Story) -> None:
+def test_a_mail_server_that_hangs_is_given_up(sender: NotificationSender, story: Scenario) -> None:
     """An attempt ends with its time, whatever the server does."""
     story.spend(RESEARCH, "92")
     with running_receiver() as http:

@@ -36,7 +36,7 @@ from meterline.schemas.policy import NOTIFY_ID, NotifyPolicy, decode_policy, enc
 from meterline.schemas.policy_entry import Template
 from meterline.schemas.policy_kinds import ChannelEntry, FieldFault, PolicyKinds
 from meterline.schemas.policy_notify import ChannelBase
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 from tests.webhook_receiver import Answer, running_receiver
 
 NOW_MS = 1_791_201_600_000
@@ -112,7 +112,7 @@ def published() -> NotifyPolicy:
 
 def a_message() -> Message:
     """One alert."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "92")
     alerts = (story.alerts[0],)

@@ -13,7 +13,7 @@ from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.policy import NotifyPolicy
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 from tests.channel_receivers import card_texts, documents, teams
 from tests.channel_sending import Sendable, send
 from tests.webhook_receiver import Answer, Receiver, running_receiver
@@ -38,9 +38,9 @@ def sender() -> Iterator[NotificationSender]:
 
 
 @pytest.fixture
-def story() -> Story:
+def story() -> Scenario:
     """A department with a budget of 100 dollars."""
-    begun = Story("2026-10-05T12:00:00Z")
+    begun = Scenario("2026-10-05T12:00:00Z")
     begun.policy(RESEARCH, month="100")
     return begun
 
@@ -59,7 +59,9 @@ def card_of(receiver: Receiver, path: str) -> list[list[str]]:
     return [card_texts(block) for block in document["attachments"][0]["content"]["body"]]
 
 
-def test_teams_takes_the_card(receiver: Receiver, sender: NotificationSender, story: Story) -> None:
+def test_teams_takes_the_card(
+    receiver: Receiver, sender: NotificationSender, story: Scenario
+) -> None:
     """A message has a title, what happened, what to do and the facts; a 202 is a delivery."""
     story.spend(RESEARCH, "92")
     attempt = send(teams_at(teams(receiver, "/teams-one"), sender), story.alerts[0])
@@ -72,7 +74,7 @@ def test_teams_takes_the_card(receiver: Receiver, sender: NotificationSender, st
 
 
 def test_teams_shows_a_resolution(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A resolved alert is green, says when it ended, and asks for nothing."""
     story.spend(RESEARCH, "92")
@@ -90,7 +92,7 @@ def test_teams_takes_a_group_of_many(
     receiver: Receiver, sender: NotificationSender, letter: str
 ) -> None:
     """Fifty alerts are one message within Teams' size, the loudest shown, the rest counted."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     for number in range(50):
         scope = f"key:acme/k-{number}"
         story.policy(scope, month="100")
@@ -112,7 +114,7 @@ def test_teams_takes_a_group_of_many(
 
 
 def test_teams_cuts_a_template_that_grows_too_long(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A text that no message has room for is cut, not refused."""
     story.spend(RESEARCH, "92")
@@ -122,7 +124,7 @@ def test_teams_cuts_a_template_that_grows_too_long(
 
 
 def test_teams_shows_no_mention_and_no_link_that_a_name_smuggles_in(
-    receiver: Receiver, sender: NotificationSender, story: Story
+    receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
     """A key called <at>all</at> pings nobody, and [x](https://y) leads nowhere."""
     story.spend(RESEARCH, "92")
@@ -183,7 +185,7 @@ def test_teams_escapes_its_markdown(value: str, shown: str) -> None:
 )  # fmt: skip
 def test_teams_answers_are_understood(
     sender: NotificationSender,
-    story: Story,
+    story: Scenario,
     answer: Answer,
     outcome: DeliveryOutcome,
     said: str,
@@ -201,7 +203,7 @@ def test_teams_answers_are_understood(
 
 
 def test_a_missing_teams_url_waits_for_the_operator(
-    sender: NotificationSender, story: Story
+    sender: NotificationSender, story: Scenario
 ) -> None:
     """Without its secret a message is not lost, and the log says which variable is missing."""
     story.spend(RESEARCH, "92")

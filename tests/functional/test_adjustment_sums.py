@@ -29,7 +29,7 @@ from tests.close_store import (
     CUT_OFF_MS,
     NOVEMBER_MS,
     OCTOBER_MS,
-    Dispatcher,
+    CloseHarness,
     store_events,
     usage,
 )
@@ -123,28 +123,30 @@ def test_adjustments_are_the_difference_and_lines_the_total(
         client.command(f"TRUNCATE TABLE {table}")
     store_events(client, events, 0)
     frozen = sum(CATALOGUE.price(event)[0] for event in events)
-    doors = RerateDependencies(client, writer, lambda _entry: None)
+    dependencies = RerateDependencies(client, writer, lambda _entry: None)
     clock = itertools.count(CUT_OFF_MS)
     with tempfile.TemporaryDirectory() as folder:
-        desk = Dispatcher(client, Path(folder))
+        harness = CloseHarness(client, Path(folder))
         closes, wanted = 0, frozen
         for number, catalogue in enumerate(catalogues):
             if number == closed_after:
-                closes += close(desk, next(clock))
-            rerate(doors, catalogue, OCTOBER, RerateReason("ana", "tried", next(clock)))
+                closes += close(harness, next(clock))
+            rerate(dependencies, catalogue, OCTOBER, RerateReason("ana", "tried", next(clock)))
             wanted = charged(events, catalogues[: number + 1])
             assert total(client, "SELECT sum(cost_usd) FROM usage_events FINAL") == frozen
             adjusted = total(client, "SELECT sum(difference_usd) FROM price_adjustments FINAL")
             assert adjusted == wanted - frozen
         if closes:
-            reopen_month(desk.doors(), "2026-10", next(clock), actor="ana", reason="prices")
-        closes += close(desk, next(clock))
+            reopen_month(
+                harness.dependencies(), "2026-10", next(clock), actor="ana", reason="prices"
+            )
+        closes += close(harness, next(clock))
         assert total(client, "SELECT sum(cost_usd) FROM closed_lines WHERE NOT draft") == wanted
-        check_files(desk.root / "2026-10", closes, wanted)
+        check_files(harness.root / "2026-10", closes, wanted)
 
 
-def close(desk: Dispatcher, now_ms: int) -> int:
-    result = close_month(desk.doors(), "2026-10", now_ms, actor="ana")
+def close(harness: CloseHarness, now_ms: int) -> int:
+    result = close_month(harness.dependencies(), "2026-10", now_ms, actor="ana")
     assert result.outcome is CloseOutcome.CLOSED, result.blockers
     return 1
 

@@ -17,7 +17,7 @@ from tests.close_store import (
     DECEMBER_CUT_OFF_MS,
     NOVEMBER_MS,
     OCTOBER_MS,
-    Dispatcher,
+    CloseHarness,
     KilledError,
     count_windows,
     october_events,
@@ -29,16 +29,16 @@ pytestmark = [pytest.mark.functional, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def desk(store: Client, tmp_path: Path) -> Dispatcher:
+def harness(store: Client, tmp_path: Path) -> CloseHarness:
     """An own database per test, with October's events."""
     store_events(store, october_events(), 10)
-    return Dispatcher(store, tmp_path / "closes")
+    return CloseHarness(store, tmp_path / "closes")
 
 
 def close(
-    desk: Dispatcher, period: str = "2026-10", now_ms: int = CUT_OFF_MS, **options: bool
+    harness: CloseHarness, period: str = "2026-10", now_ms: int = CUT_OFF_MS, **options: bool
 ) -> CloseOutcome:
-    return close_month(desk.doors(), period, now_ms, actor="ana", **options).outcome
+    return close_month(harness.dependencies(), period, now_ms, actor="ana", **options).outcome
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -49,17 +49,17 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_every_number_is_the_sum_of_its_events(desk: Dispatcher) -> None:
+def test_every_number_is_the_sum_of_its_events(harness: CloseHarness) -> None:
     """Bill, journal and FOCUS file of each organisation add up to its raw events, exactly."""
-    assert close(desk) is CloseOutcome.CLOSED
+    assert close(harness) is CloseOutcome.CLOSED
     raw = {
         row[0]: (Decimal(row[1]), row[2])
-        for row in desk.client.query(
+        for row in harness.client.query(
             "SELECT organisation, toString(sum(cost_usd)), count() FROM usage_events FINAL GROUP BY 1"
         )
     }
     for organisation, (cost, events) in raw.items():
-        folder = desk.root / "2026-10" / "r1" / organisation
+        folder = harness.root / "2026-10" / "r1" / organisation
         bill = json.loads((folder / "bill.json").read_bytes())
         assert Decimal(bill["summary"]["cost_usd"]) == cost
         assert bill["summary"]["requests"] == events
@@ -83,33 +83,33 @@ def focus(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_repeated_close_writes_the_same_bytes(desk: Dispatcher) -> None:
+def test_repeated_close_writes_the_same_bytes(harness: CloseHarness) -> None:
     """A closed month whose files are lost is written again, byte for byte."""
-    assert close(desk) is CloseOutcome.CLOSED
-    first = tree(desk.root)
-    assert close(desk, now_ms=CUT_OFF_MS + 99) is CloseOutcome.ALREADY
-    assert tree(desk.root) == first
-    for path in (desk.root / "2026-10" / "r1").rglob("*"):
+    assert close(harness) is CloseOutcome.CLOSED
+    first = tree(harness.root)
+    assert close(harness, now_ms=CUT_OFF_MS + 99) is CloseOutcome.ALREADY
+    assert tree(harness.root) == first
+    for path in (harness.root / "2026-10" / "r1").rglob("*"):
         if path.is_file():
             path.unlink()
-    store_events(desk.client, [usage(999)], 5_000)  # a late event changes nothing of it
-    assert close(desk, now_ms=CUT_OFF_MS + 999) is CloseOutcome.ALREADY
-    assert tree(desk.root) == first
-    assert check_files(desk.root / "2026-10" / "r1") == []
+    store_events(harness.client, [usage(999)], 5_000)  # a late event changes nothing of it
+    assert close(harness, now_ms=CUT_OFF_MS + 999) is CloseOutcome.ALREADY
+    assert tree(harness.root) == first
+    assert check_files(harness.root / "2026-10" / "r1") == []
     # The audit entry is repeated with its id, in case the process died before it was written.
-    assert len({entry.id for entry in desk.audit}) == 1
+    assert len({entry.id for entry in harness.audit}) == 1
 
 
-def test_closed_month_is_left_alone(desk: Dispatcher) -> None:
+def test_closed_month_is_left_alone(harness: CloseHarness) -> None:
     """Closing a closed month whose files are whole touches none; a damaged one is made again."""
-    assert close(desk) is CloseOutcome.CLOSED
-    first, written = tree(desk.root), stamps(desk.root)
-    assert close(desk, now_ms=CUT_OFF_MS + 99) is CloseOutcome.ALREADY
-    assert stamps(desk.root) == written
-    damaged = desk.root / "2026-10" / "r1" / "acme" / "bill.csv"
+    assert close(harness) is CloseOutcome.CLOSED
+    first, written = tree(harness.root), stamps(harness.root)
+    assert close(harness, now_ms=CUT_OFF_MS + 99) is CloseOutcome.ALREADY
+    assert stamps(harness.root) == written
+    damaged = harness.root / "2026-10" / "r1" / "acme" / "bill.csv"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"9")
-    assert close(desk, now_ms=CUT_OFF_MS + 999) is CloseOutcome.ALREADY
-    assert tree(desk.root) == first
+    assert close(harness, now_ms=CUT_OFF_MS + 999) is CloseOutcome.ALREADY
+    assert tree(harness.root) == first
 
 
 def stamps(root: Path) -> dict[Path, tuple[int, int]]:
@@ -118,78 +118,78 @@ def stamps(root: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("step", ["lines", "checks", "frozen", "files", "closed", "audit"])
-def test_killed_close_resumes(desk: Dispatcher, step: str) -> None:
+def test_killed_close_resumes(harness: CloseHarness, step: str) -> None:
     """Killed before any step, the next attempt ends with the month closed and booked once."""
-    desk.fail_at = step
+    harness.fail_at = step
     with pytest.raises(KilledError):
-        close(desk)
-    desk.fail_at = ""
+        close(harness)
+    harness.fail_at = ""
     expected = CloseOutcome.ALREADY if step == "audit" else CloseOutcome.CLOSED
-    assert close(desk, now_ms=CUT_OFF_MS + 60_000) is expected
-    history = read_ledger(desk.client).history("2026-10")
+    assert close(harness, now_ms=CUT_OFF_MS + 60_000) is expected
+    history = read_ledger(harness.client).history("2026-10")
     assert [each.revision for each in history.closed] == [1]
-    booked, raw = desk.client.query(
+    booked, raw = harness.client.query(
         "SELECT toString(sum(cost_usd)) FROM closed_lines WHERE run = {run:UInt64} "
         "UNION ALL SELECT toString(sum(cost_usd)) FROM usage_events FINAL",
         {"run": history.closed[-1].run},
     )
     assert booked == raw
-    assert [entry.action for entry in desk.audit] == ["period.closed"]
+    assert [entry.action for entry in harness.audit] == ["period.closed"]
 
 
-def test_refuses_and_says_why(desk: Dispatcher) -> None:
+def test_refuses_and_says_why(harness: CloseHarness) -> None:
     """Too early, lag, drift and unmapped departments keep a month open, each with its reason."""
-    assert close(desk, now_ms=CUT_OFF_MS - 1) is CloseOutcome.REFUSED
-    assert "cut-off" in reason(desk)
-    assert close(desk, now_ms=NOVEMBER_MS - 1, early=True) is CloseOutcome.REFUSED
-    assert "not over" in reason(desk)
-    desk.lag = ["sink is behind in usage.events (partition 3: 12 messages)"]
-    assert close(desk) is CloseOutcome.REFUSED
-    assert reason(desk) == "lag: sink is behind in usage.events (partition 3: 12 messages)"
-    desk.lag = []
-    desk.policy = desk.policy.replace("cost_center: CC-200, ", "")
-    store_events(desk.client, [usage(1_000)], 5_000, windows=False)
-    assert close(desk) is CloseOutcome.REFUSED
-    assert "no cost centre for acme/support" in reason(desk)
-    assert "department:acme/research: streams $" in reason(desk)
-    assert read_ledger(desk.client).history("2026-10").state is PeriodState.OPEN
-    assert not desk.audit
-    assert not list(desk.root.glob("2026-10/r*"))
+    assert close(harness, now_ms=CUT_OFF_MS - 1) is CloseOutcome.REFUSED
+    assert "cut-off" in reason(harness)
+    assert close(harness, now_ms=NOVEMBER_MS - 1, early=True) is CloseOutcome.REFUSED
+    assert "not over" in reason(harness)
+    harness.lag = ["sink is behind in usage.events (partition 3: 12 messages)"]
+    assert close(harness) is CloseOutcome.REFUSED
+    assert reason(harness) == "lag: sink is behind in usage.events (partition 3: 12 messages)"
+    harness.lag = []
+    harness.policy = harness.policy.replace("cost_center: CC-200, ", "")
+    store_events(harness.client, [usage(1_000)], 5_000, windows=False)
+    assert close(harness) is CloseOutcome.REFUSED
+    assert "no cost centre for acme/support" in reason(harness)
+    assert "department:acme/research: streams $" in reason(harness)
+    assert read_ledger(harness.client).history("2026-10").state is PeriodState.OPEN
+    assert not harness.audit
+    assert not list(harness.root.glob("2026-10/r*"))
 
 
-def reason(desk: Dispatcher) -> str:
-    last = read_ledger(desk.client).history("2026-10").last
+def reason(harness: CloseHarness) -> str:
+    last = read_ledger(harness.client).history("2026-10").last
     assert last is not None
     return last.reason
 
 
-def test_dry_run_books_nothing(desk: Dispatcher) -> None:
+def test_dry_run_books_nothing(harness: CloseHarness) -> None:
     """A dry run writes draft files in spite of every blocker, and leaves the month as it was."""
-    desk.lag = ["sink is behind"]
-    desk.policy = desk.policy.replace("cost_center: CC-200, ", "")
-    result = close_month(desk.doors(), "2026-10", OCTOBER_MS, actor="ana", dry_run=True)
+    harness.lag = ["sink is behind"]
+    harness.policy = harness.policy.replace("cost_center: CC-200, ", "")
+    result = close_month(harness.dependencies(), "2026-10", OCTOBER_MS, actor="ana", dry_run=True)
     assert result.outcome is CloseOutcome.DRAFT
     assert {each.kind.value for each in result.blockers} == {"time", "lag", "unmapped"}
-    assert result.directory == desk.root / "2026-10" / "draft"
+    assert result.directory == harness.root / "2026-10" / "draft"
     journal = json.loads((result.directory / "acme" / "journal.json").read_bytes())
     suspense = [line for line in journal["lines"] if line["account"] == "9999"]
     assert {line["department"] for line in suspense} == {"support"}
     assert b"Draft" in (result.directory / "acme" / "summary.html").read_bytes()
-    assert read_ledger(desk.client).history("2026-10").entries == ()
-    desk.lag, desk.policy = [], Dispatcher(desk.client, desk.root).policy
-    assert close(desk) is CloseOutcome.CLOSED
+    assert read_ledger(harness.client).history("2026-10").entries == ()
+    harness.lag, harness.policy = [], CloseHarness(harness.client, harness.root).policy
+    assert close(harness) is CloseOutcome.CLOSED
 
 
-def test_late_event_is_an_adjustment_of_the_next_month(desk: Dispatcher) -> None:
+def test_late_event_is_an_adjustment_of_the_next_month(harness: CloseHarness) -> None:
     """What comes after the close is booked in the next month as a correction, and only once."""
-    assert close(desk) is CloseOutcome.CLOSED
-    october = tree(desk.root / "2026-10")
+    assert close(harness) is CloseOutcome.CLOSED
+    october = tree(harness.root / "2026-10")
     late = usage(1, id="late:1")
     own = usage(2, id="november:1", time_ms=NOVEMBER_MS + 5)
-    store_events(desk.client, [late, own], 5_000)
-    assert close(desk, "2026-11", DECEMBER_CUT_OFF_MS) is CloseOutcome.CLOSED
-    assert tree(desk.root / "2026-10") == october
-    folder = desk.root / "2026-11" / "r1" / "acme"
+    store_events(harness.client, [late, own], 5_000)
+    assert close(harness, "2026-11", DECEMBER_CUT_OFF_MS) is CloseOutcome.CLOSED
+    assert tree(harness.root / "2026-10") == october
+    folder = harness.root / "2026-11" / "r1" / "acme"
     corrections = [row for row in focus(folder) if row["ChargeClass"] == "Correction"]
     assert {row["x_OriginPeriod"] for row in corrections} == {"2026-10"}
     assert {row["BillingPeriodStart"] for row in corrections} == {"2026-11-01T00:00:00Z"}
@@ -201,16 +201,16 @@ def test_late_event_is_an_adjustment_of_the_next_month(desk: Dispatcher) -> None
     bill = json.loads((folder / "bill.json").read_bytes())
     support = next(each for each in bill["departments"] if each["department"] == "support")
     assert support["spent_against_budget_usd"] == "0.000000000"
-    total = desk.client.query("SELECT toString(sum(cost_usd)) FROM closed_lines")
-    assert total == desk.client.query("SELECT toString(sum(cost_usd)) FROM usage_events FINAL")
+    total = harness.client.query("SELECT toString(sum(cost_usd)) FROM closed_lines")
+    assert total == harness.client.query("SELECT toString(sum(cost_usd)) FROM usage_events FINAL")
 
 
-def test_reopened_month_is_restated_not_edited(desk: Dispatcher) -> None:
+def test_reopened_month_is_restated_not_edited(harness: CloseHarness) -> None:
     """A revision books the difference only; the first revision stays as it is."""
-    assert close(desk) is CloseOutcome.CLOSED
-    first = tree(desk.root / "2026-10" / "r1")
+    assert close(harness) is CloseOutcome.CLOSED
+    first = tree(harness.root / "2026-10" / "r1")
     with pytest.raises(CloseError, match="reason"):
-        reopen_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="ana", reason=" ")
+        reopen_month(harness.dependencies(), "2026-10", CUT_OFF_MS, actor="ana", reason=" ")
     refund = usage(
         0,
         id="correction:1",
@@ -219,13 +219,13 @@ def test_reopened_month_is_restated_not_edited(desk: Dispatcher) -> None:
         input_tokens=-1_000,
         output_tokens=0,
     )
-    store_events(desk.client, [refund], 7_000)
-    reopen_month(desk.doors(), "2026-10", CUT_OFF_MS + 1, actor="ana", reason="refund")
+    store_events(harness.client, [refund], 7_000)
+    reopen_month(harness.dependencies(), "2026-10", CUT_OFF_MS + 1, actor="ana", reason="refund")
     with pytest.raises(CloseError, match="REOPENED"):
-        reopen_month(desk.doors(), "2026-10", CUT_OFF_MS + 2, actor="ana", reason="again")
-    assert close(desk, now_ms=CUT_OFF_MS + 3) is CloseOutcome.CLOSED
-    assert tree(desk.root / "2026-10" / "r1") == first
-    folder = desk.root / "2026-10" / "r2" / "acme"
+        reopen_month(harness.dependencies(), "2026-10", CUT_OFF_MS + 2, actor="ana", reason="again")
+    assert close(harness, now_ms=CUT_OFF_MS + 3) is CloseOutcome.CLOSED
+    assert tree(harness.root / "2026-10" / "r1") == first
+    folder = harness.root / "2026-10" / "r2" / "acme"
     rows = focus(folder)
     assert {row["ChargeClass"] for row in rows} == {"Correction"}
     assert sum(Decimal(row["BilledCost"]) for row in rows) < 0
@@ -238,11 +238,11 @@ def test_reopened_month_is_restated_not_edited(desk: Dispatcher) -> None:
         if line["account"] != "2100"
     )
     assert Decimal(after["summary"]["amount"]) - Decimal(before["summary"]["amount"]) == booked
-    raw = desk.client.query(
+    raw = harness.client.query(
         "SELECT toString(sum(cost_usd)) FROM usage_events FINAL WHERE organisation = 'acme'"
     )
     assert Decimal(after["summary"]["cost_usd"]) == Decimal(raw[0][0])
-    assert [entry.action for entry in desk.audit] == [
+    assert [entry.action for entry in harness.audit] == [
         "period.closed", "period.reopened", "period.closed",
     ]  # fmt: skip
-    count_windows(desk.client)
+    count_windows(harness.client)

@@ -20,7 +20,7 @@ from meterline.reports.close.close import CloseOutcome, close_month
 from meterline.reports.erp.pull import ExportServer
 from meterline.reports.erp.push import ATTEMPTS_MAX, PushDependencies, PushReport, push_closed
 from meterline.sinks.migrate import migrate
-from tests.close_store import CUT_OFF_MS, POLICY, Dispatcher, october_events, store_events
+from tests.close_store import CUT_OFF_MS, POLICY, CloseHarness, october_events, store_events
 from tests.servers import running_clickhouse
 from tests.webhook_receiver import Answer, Receiver, running_receiver
 
@@ -29,22 +29,22 @@ TOKEN = "erp-token-of-the-test"
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dispatcher]:
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloseHarness]:
     """October, closed with a receiver in its policy."""
     folder = tmp_path_factory.mktemp("push")
     with running_clickhouse(folder / "data") as (host, port):
         client = Client(ClickHouseConfig(host, port))
         migrate(client)
         store_events(client, october_events(40), 10)
-        desk = Dispatcher(client, folder / "closes", policy=policy("https://erp.example/x"))
-        result = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="ana")
+        harness = CloseHarness(client, folder / "closes", policy=policy("https://erp.example/x"))
+        result = close_month(harness.dependencies(), "2026-10", CUT_OFF_MS, actor="ana")
         assert result.outcome is CloseOutcome.CLOSED, result.blockers
-        yield desk
+        yield harness
         client.close()
 
 
 @pytest.fixture
-def desk(closed: Dispatcher) -> Dispatcher:
+def harness(closed: CloseHarness) -> CloseHarness:
     closed.client.command("TRUNCATE TABLE erp_deliveries")
     return closed
 
@@ -62,27 +62,29 @@ finance:
 """
 
 
-def push(desk: Dispatcher, url: str, waits: list[float] | None = None) -> PushReport:
-    target = mapping_of(replace(desk, policy=policy(url)).policies()).finance.push
+def push(harness: CloseHarness, url: str, waits: list[float] | None = None) -> PushReport:
+    target = mapping_of(replace(harness, policy=policy(url)).policies()).finance.push
     door = WebhookClient(timeout_seconds=30)
     try:
-        doors = PushDependencies(
-            desk.client,
+        dependencies = PushDependencies(
+            harness.client,
             door.post,
             {"METERLINE_SECRET_ERP": TOKEN}.get,
             lambda: CUT_OFF_MS,
             (waits if waits is not None else []).append,
         )
-        return push_closed(doors, read_ledger(desk.client), target)
+        return push_closed(dependencies, read_ledger(harness.client), target)
     finally:
         door.close()
 
 
-def test_a_receiver_that_fails_three_times_books_once(desk: Dispatcher, receiver: Receiver) -> None:
+def test_a_receiver_that_fails_three_times_books_once(
+    harness: CloseHarness, receiver: Receiver
+) -> None:
     """500 three times, then success: every department is booked once, with the bill's amount."""
     url = receiver.url("/book", Answer(500), Answer(500), Answer(500))
     waits: list[float] = []
-    report = push(desk, url, waits)
+    report = push(harness, url, waits)
     assert (report.delivered, report.refused, report.waiting) == (4, 0, 0)
     assert waits == [1, 2, 4]
     requests = receiver.of("/book")
@@ -94,7 +96,7 @@ def test_a_receiver_that_fails_three_times_books_once(desk: Dispatcher, receiver
         each
         for organisation in ("acme", "globex")
         for each in json.loads(
-            (desk.root / "2026-10" / "r1" / organisation / "push.json").read_bytes()
+            (harness.root / "2026-10" / "r1" / organisation / "push.json").read_bytes()
         )
     ]
     assert [{"idempotency_key": key, **body} for key, body in booked.items()] == expected
@@ -102,33 +104,35 @@ def test_a_receiver_that_fails_three_times_books_once(desk: Dispatcher, receiver
         "departmentId", "costCenter", "amount", "currency", "period",
     }  # fmt: skip
     # The next round finds everything delivered.
-    assert push(desk, url).before == 4
+    assert push(harness, url).before == 4
     assert len(receiver.of("/book")) == len(requests)
 
 
-def test_a_receiver_that_is_away_is_asked_again_later(desk: Dispatcher, receiver: Receiver) -> None:
+def test_a_receiver_that_is_away_is_asked_again_later(
+    harness: CloseHarness, receiver: Receiver
+) -> None:
     """A round ends after its attempts and records nothing; the next one delivers all."""
     url = receiver.url("/away", *[Answer(503, {"retry-after": "20"})] * ATTEMPTS_MAX)
     waits: list[float] = []
-    assert push(desk, url, waits) == PushReport(waiting=1)
+    assert push(harness, url, waits) == PushReport(waiting=1)
     assert waits == [20, 20, 20, 20]
-    assert push(desk, url) == PushReport(delivered=4)
+    assert push(harness, url) == PushReport(delivered=4)
 
 
-def test_a_refusal_is_kept_for_a_person(desk: Dispatcher, receiver: Receiver) -> None:
+def test_a_refusal_is_kept_for_a_person(harness: CloseHarness, receiver: Receiver) -> None:
     """400 is not repeated by itself, and does not hold up the others."""
     url = receiver.url("/strict", Answer(400))
-    assert push(desk, url) == PushReport(delivered=3, refused=1)
-    assert push(desk, url) == PushReport(before=4)
-    rows = desk.client.query(
+    assert push(harness, url) == PushReport(delivered=3, refused=1)
+    assert push(harness, url) == PushReport(before=4)
+    rows = harness.client.query(
         "SELECT idempotency_key, http_status FROM erp_deliveries FINAL WHERE outcome = 'refused'"
     )
     assert rows == [("acme-2026-10-r1:platform", 400)]
 
 
-def test_pull_serves_what_the_manifest_names(desk: Dispatcher) -> None:
+def test_pull_serves_what_the_manifest_names(harness: CloseHarness) -> None:
     """ETag and digest are those of the bytes, an unchanged file is not sent, nothing else is."""
-    server = ExportServer(desk.root, TOKEN, "127.0.0.1", 0)
+    server = ExportServer(harness.root, TOKEN, "127.0.0.1", 0)
     server.start()
     try:
         base = f"http://127.0.0.1:{server.port}/v1/exports"
@@ -148,7 +152,7 @@ def test_pull_serves_what_the_manifest_names(desk: Dispatcher) -> None:
             assert (again.status_code, again.content) == (304, b"")
             for path in ("2026-10/../../data", "2026-10/r1/..%2f..%2fclosed", "2026-11", "x/r1"):
                 assert client.get(f"{base}/{path}").status_code == 404
-            (desk.root / "2026-10" / "r1" / "secret.txt").write_text("x", encoding="utf-8")
+            (harness.root / "2026-10" / "r1" / "secret.txt").write_text("x", encoding="utf-8")
             assert client.get(f"{base}/2026-10/secret.txt").status_code == 404
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
             assert httpx.get(base, headers=header, trust_env=False).status_code == 401

@@ -43,7 +43,7 @@ DEARER = b"""{"catalogue_version": "dearer", "entries": [
   {"effective_from": "2020-01-01", "tiers": [{"input": "3.00", "output": "12.00"}]}]}]}"""
 
 
-class Office(NamedTuple):
+class FinanceHarness(NamedTuple):
     """A running installation, and the command line that a person has for it."""
 
     folder: Path
@@ -77,9 +77,9 @@ class Office(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+def finance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinanceHarness]:
     """Broker, store with a month of events that is over, a sink, and an ERP that answers."""
-    folder = tmp_path_factory.mktemp("office")
+    folder = tmp_path_factory.mktemp("finance")
     month = month_before(month_before(month_at(now_ms(), "UTC"), "UTC"), "UTC")
     with (
         running_receiver() as receiver,
@@ -118,7 +118,7 @@ finance:
         ).write(folder / "run")
         sink = start_sink(bootstrap, port)
         try:
-            yield Office(folder, client, receiver, month)
+            yield FinanceHarness(folder, client, receiver, month)
         finally:
             sink.terminate()
             sink.wait()
@@ -129,80 +129,82 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def test_a_month_from_draft_to_revision(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_month_from_draft_to_revision(
+    finance: FinanceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Draft, close, again, push, re-rate, reopen, revision: each says what it did and what it
     billed, repeats nothing, and the ERP books every department of a revision once."""
     monkeypatch.setenv("METERLINE_TIME_ZONE", "UTC")
-    month, closes = office.month.name, office.folder / "run" / "closes"
-    assert month not in office.run("periods")
-    said = office.run("close", month, "--dry-run")
+    month, closes = finance.month.name, finance.folder / "run" / "closes"
+    assert month not in finance.run("periods")
+    said = finance.run("close", month, "--dry-run")
     assert "ready to close" in said
     assert "CNY ($" in said
     assert (closes / month / "draft" / "acme" / "bill.xlsx").stat().st_size > 0
 
-    first = office.json("close", month)
+    first = finance.json("close", month)
     assert isinstance(first, dict)
     assert (first["outcome"], first["revision"], first["blockers"]) == ("closed", 1, [])
     files = tree(closes / month / "r1")
-    assert "already closed" in office.run("close", month)
+    assert "already closed" in finance.run("close", month)
     assert tree(closes / month / "r1") == files
-    assert "only a closed month" in office.refused("reopen", "2019-01", "--reason", "x")
+    assert "only a closed month" in finance.refused("reopen", "2019-01", "--reason", "x")
 
-    office.receiver.script["/book"].extend([Answer(500)] * 3)
+    finance.receiver.script["/book"].extend([Answer(500)] * 3)
     monkeypatch.setattr("meterline.reports.erp.push.WAIT_SECONDS_FIRST", 0)
-    assert "4 delivered, 0 delivered before" in office.run("push", month)
-    assert "0 delivered, 4 delivered before" in office.run("push", month)
-    keys = [each.headers["idempotency-key"] for each in office.receiver.of("/book")]
+    assert "4 delivered, 0 delivered before" in finance.run("push", month)
+    assert "0 delivered, 4 delivered before" in finance.run("push", month)
+    keys = [each.headers["idempotency-key"] for each in finance.receiver.of("/book")]
     assert (len(keys), len(set(keys))) == (7, 4)
 
-    prices = office.folder / "dearer.json"
+    prices = finance.folder / "dearer.json"
     prices.write_bytes(DEARER)
-    tried = office.run("report", "whatif", "--catalogue", str(prices), "--period", month)
+    tried = finance.run("report", "whatif", "--catalogue", str(prices), "--period", month)
     assert "saves -$" in tried
-    assert "--reason" in office.refused("rerate", "--catalogue", str(prices), "--period", month)
-    done = office.run(
+    assert "--reason" in finance.refused("rerate", "--catalogue", str(prices), "--period", month)
+    done = finance.run(
         "rerate", "--catalogue", str(prices), "--period", month, "--reason", "contract"
     )
     assert "20 of 60 events adjusted, $" in done
     # The catalogue that was used is kept by its version, and so are the prices before it.
-    assert "dearer+" in office.run("rates", "versions")
-    back = office.run("rerate", "--catalogue", CATALOGUE.version, "--period", month, "--dry-run")
+    assert "dearer+" in finance.run("rates", "versions")
+    back = finance.run("rerate", "--catalogue", CATALOGUE.version, "--period", month, "--dry-run")
     assert "20 of 60 events would be adjusted, -$" in back
     named = "2026-11+dearer"
-    assert "0 of 60 events would" in office.run(
+    assert "0 of 60 events would" in finance.run(
         "rerate", "--catalogue", named, "--period", month, "--dry-run"
     )
-    assert CATALOGUE.version in office.refused(
+    assert CATALOGUE.version in finance.refused(
         "rerate", "--catalogue", "2001-01", "--period", month, "--dry-run"
     )
 
-    assert "makes revision 2" in office.run("reopen", month, "--reason", "contract")
-    assert "REOPENED" in office.run("periods")
-    assert f"closed {month} revision 2" in office.run("close", month)
+    assert "makes revision 2" in finance.run("reopen", month, "--reason", "contract")
+    assert "REOPENED" in finance.run("periods")
+    assert f"closed {month} revision 2" in finance.run("close", month)
     assert tree(closes / month / "r1") == files
-    office.run("push", month)
-    keys = [each.headers["idempotency-key"] for each in office.receiver.of("/book")]
+    finance.run("push", month)
+    keys = [each.headers["idempotency-key"] for each in finance.receiver.of("/book")]
     assert {key.split("-r")[1][0] for key in keys} == {"1", "2"}
     assert max(keys.count(key) for key in keys[7:]) == 1
 
 
-def test_a_month_that_is_not_over_stays_open(office: Office) -> None:
+def test_a_month_that_is_not_over_stays_open(finance: FinanceHarness) -> None:
     """The refusal says why and exits with 3; nothing is closed."""
     this = month_at(now_ms(), "UTC").name
-    assert "the month stays open" in office.run("close", this, code=3)
-    refused = office.json("close", this, code=3)
+    assert "the month stays open" in finance.run("close", this, code=3)
+    refused = finance.json("close", this, code=3)
     assert isinstance(refused, dict)
     assert [each["kind"] for each in refused["blockers"]] == ["time"]
-    assert "is not a month" in office.refused("close", "October")
+    assert "is not a month" in finance.refused("close", "October")
 
 
-def test_a_providers_count_is_compared(office: Office) -> None:
+def test_a_providers_count_is_compared(finance: FinanceHarness) -> None:
     """Imported once, compared by day and model, flagged with exit code 1; what is no model is
     named."""
-    day_s = office.month.start_ms // 1000
+    day_s = finance.month.start_ms // 1000
     bucket = {"start_time": day_s, "end_time": day_s + 86_400}
     counts = {"input_tokens": 5, "output_tokens": 6, "input_cached_tokens": 0}
-    usage_file, costs_file = office.folder / "usage.json", office.folder / "costs.json"
+    usage_file, costs_file = finance.folder / "usage.json", finance.folder / "costs.json"
     usage_file.write_text(
         json.dumps(
             {
@@ -234,27 +236,27 @@ def test_a_providers_count_is_compared(office: Office) -> None:
         encoding="utf-8",
     )
     arguments = ("provider", "import", str(usage_file), str(costs_file))
-    assert "imported: 2 rows of openai" in office.run(*arguments)
-    assert "nothing changed" in office.run(*arguments)
-    said = office.run("provider", "compare", "openai", "--period", office.month.name, code=1)
+    assert "imported: 2 rows of openai" in finance.run(*arguments)
+    assert "nothing changed" in finance.run(*arguments)
+    said = finance.run("provider", "compare", "openai", "--period", finance.month.name, code=1)
     assert "gpt-4.1" in said
     assert "web search $0.50" in said
-    assert "no export of anthropic" in office.refused("provider", "compare", "anthropic")
+    assert "no export of anthropic" in finance.refused("provider", "compare", "anthropic")
 
 
-def test_auditors_get_every_request_and_action(office: Office) -> None:
+def test_auditors_get_every_request_and_action(finance: FinanceHarness) -> None:
     """Export by request and by key, the log as JSON lines and as OCSF, a chain that holds, roots
     that hold, erasure and retention on record."""
-    out = office.folder / "october.csv"
-    office.run("audit", "export", "--period", office.month.name, "--out", str(out))
+    out = finance.folder / "october.csv"
+    finance.run("audit", "export", "--period", finance.month.name, "--out", str(out))
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"), newline="")))
     assert len(rows) == EVENTS
     assert not out.with_name("october.csv.part").exists()
-    per_key = office.run(
+    per_key = finance.run(
         "audit",
         "export",
         "--period",
-        office.month.name,
+        finance.month.name,
         "--aggregate",
         "per_key",
         "--format",
@@ -262,36 +264,36 @@ def test_auditors_get_every_request_and_action(office: Office) -> None:
     )
     assert sum(json.loads(line)["requests"] for line in per_key.splitlines()) == EVENTS
 
-    assert "nothing is stored" in office.run(
+    assert "nothing is stored" in finance.run(
         "audit", "erase", "nobody", "--organisation", "acme", "--reason", "request 1"
     )
-    assert "must not name" in office.refused(
+    assert "must not name" in finance.refused(
         "audit", "erase", "ana", "--organisation", "acme", "--reason", "ana asks"
     )
-    assert "name both" in office.refused("audit", "retention", "--class", "personal")
-    changed = office.run("audit", "retention", "--class", "personal", "--days", "180")
+    assert "name both" in finance.refused("audit", "retention", "--class", "personal")
+    changed = finance.run("audit", "retention", "--class", "personal", "--days", "180")
     assert "personal  180 days" in changed
     assert "events    indefinitely" in changed
 
     def log(form: str) -> list[dict[str, object]]:
-        lines = office.run("audit", "log", "--format", form).splitlines()
+        lines = finance.run("audit", "log", "--format", form).splitlines()
         return [json.loads(line) for line in lines]
 
     def arrived() -> bool:
         return {"personal.erased", "retention.changed"} <= {str(e["action"]) for e in log("jsonl")}
 
-    office.until(arrived)
+    finance.until(arrived)
     actions, events = log("jsonl"), log("ocsf")
     assert [each["id"] for each in actions] == [each["metadata"]["uid"] for each in events]  # type: ignore[index]
     (retention,) = [each for each in actions if each["action"] == "retention.changed"]
     assert (retention["actor"], retention["before"]) == (getpass.getuser(), '{"days": 400}')
 
-    assert "unbroken" in office.run("audit", "verify")
-    kept = office.folder / "roots.jsonl"
-    kept.write_text(office.run("audit", "roots"), encoding="utf-8")
-    assert "days match their kept roots" in office.run("audit", "verify", "--roots", str(kept))
-    office.client.command(
+    assert "unbroken" in finance.run("audit", "verify")
+    kept = finance.folder / "roots.jsonl"
+    kept.write_text(finance.run("audit", "roots"), encoding="utf-8")
+    assert "days match their kept roots" in finance.run("audit", "verify", "--roots", str(kept))
+    finance.client.command(
         "ALTER TABLE audit_log UPDATE reason = 'another' WHERE action = 'personal.erased' "
         "SETTINGS mutations_sync = 1"
     )
-    assert "broken (changed)" in office.run("audit", "verify", code=1)
+    assert "broken (changed)" in finance.run("audit", "verify", code=1)

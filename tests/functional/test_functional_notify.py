@@ -32,7 +32,7 @@ from tests.alerting_broker import (
     running_process,
     running_thread,
 )
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 from tests.alerting_worker import now_ms
 from tests.channel_receivers import slack
 from tests.webhook_receiver import SECRET, Answer, Receiver, running_receiver
@@ -71,7 +71,7 @@ def channel(receiver: Receiver, name: str, *answers: Answer, **more: object) -> 
 
 def alerts(count: int = 1) -> list[Alert]:
     """Alerts of so many departments."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     for number in range(count):
         scope = f"{RESEARCH}-{number}"
         story.policy(scope, month="1")

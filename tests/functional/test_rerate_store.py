@@ -37,7 +37,7 @@ from tests.close_store import (
     DECEMBER_CUT_OFF_MS,
     NOVEMBER_MS,
     OCTOBER_MS,
-    Dispatcher,
+    CloseHarness,
     october_events,
     store_events,
     usage,
@@ -62,9 +62,9 @@ class Books:
         self.audit: list[AuditEntry] = []
 
     def rerate(self, catalogue: Catalogue, now_ms: int, *, dry_run: bool = False) -> Rerating:
-        doors = RerateDependencies(self.client, self.writer, self.audit.append)
+        dependencies = RerateDependencies(self.client, self.writer, self.audit.append)
         why = RerateReason("finance", "list price was wrong", now_ms)
-        return rerate(doors, catalogue, OCTOBER, why, dry_run=dry_run)
+        return rerate(dependencies, catalogue, OCTOBER, why, dry_run=dry_run)
 
     def total(self, sql: str) -> int:
         return nano_from_usd(str(self.client.query(sql)[0][0] or 0))
@@ -180,9 +180,9 @@ def test_fresh_events_and_missing_reasons_are_left_alone(
     store_events(books.client, events, 0)
     early = books.rerate(corrected, OCTOBER_MS)
     assert (early.unsettled, early.groups) == (len(events), {})
-    doors = RerateDependencies(books.client, books.writer, books.audit.append)
+    dependencies = RerateDependencies(books.client, books.writer, books.audit.append)
     with pytest.raises(RerateError, match="--reason"):
-        rerate(doors, corrected, OCTOBER, RerateReason("finance", " ", LATER_MS))
+        rerate(dependencies, corrected, OCTOBER, RerateReason("finance", " ", LATER_MS))
 
 
 def test_an_open_month_closes_at_the_adjusted_price(
@@ -192,7 +192,7 @@ def test_an_open_month_closes_at_the_adjusted_price(
     store_events(books.client, events, 0)
     books.rerate(corrected, LATER_MS)
     result = close_month(
-        Dispatcher(books.client, tmp_path).doors(), "2026-10", CUT_OFF_MS, actor="finance"
+        CloseHarness(books.client, tmp_path).dependencies(), "2026-10", CUT_OFF_MS, actor="finance"
     )
     assert (result.outcome, result.blockers) == (CloseOutcome.CLOSED, ())
     assert books.total("SELECT sum(cost_usd) FROM closed_lines") == charged(events, corrected)
@@ -204,15 +204,15 @@ def test_a_closed_month_gets_the_difference_in_the_next(
 ) -> None:
     """Booked lines stay; the next month that is closed books exactly the difference, once."""
     store_events(books.client, [*events, usage(5_000, time_ms=NOVEMBER_MS + 1)], 0)
-    desk = Dispatcher(books.client, tmp_path)
-    first = close_month(desk.doors(), "2026-10", CUT_OFF_MS, actor="finance")
+    harness = CloseHarness(books.client, tmp_path)
+    first = close_month(harness.dependencies(), "2026-10", CUT_OFF_MS, actor="finance")
     assert first.outcome is CloseOutcome.CLOSED
     frozen = sum(CATALOGUE.price(event)[0] for event in events)
     assert books.total("SELECT sum(cost_usd) FROM closed_lines") == frozen
     books.rerate(corrected, LATER_MS)
-    again = close_month(desk.doors(), "2026-10", LATER_MS, actor="finance")
+    again = close_month(harness.dependencies(), "2026-10", LATER_MS, actor="finance")
     assert (again.outcome, again.manifest_sha256) == (CloseOutcome.ALREADY, first.manifest_sha256)
-    november = close_month(desk.doors(), "2026-11", LATER_MS, actor="finance")
+    november = close_month(harness.dependencies(), "2026-11", LATER_MS, actor="finance")
     assert november.outcome is CloseOutcome.CLOSED
     booked = books.client.query(
         "SELECT kind, sum(cost_usd) FROM closed_lines "

@@ -14,7 +14,7 @@ from meterline.app.wiring import kafka_config
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.alert import Alert, encode_alert
 from meterline.schemas.topics import Topic
-from tests.alerting_story import Story
+from tests.alerting_story import Scenario
 from tests.channel_receivers import documents, slack
 from tests.pipeline import SOON_SECONDS, Pipeline, eventually, running_pipeline
 from tests.webhook_receiver import SECRET, Answer, Receiver, running_receiver
@@ -80,7 +80,7 @@ def tell(pipeline: Pipeline, *departments: str) -> list[Alert]:
 
     The alerts worker answers for those of its own rules: it would resolve them at once.
     """
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     for each in departments:
         story.policy(f"department:acme/{each}", month="1")
         story.spend(f"department:acme/{each}", "0.8")

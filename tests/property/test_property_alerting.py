@@ -17,7 +17,7 @@ from meterline.schemas.periods import WindowKind
 from meterline.schemas.policy import BreakerPolicy, Limits
 from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState, ThrottleCommand
-from tests.alerting_story import KEY, RESEARCH, Story
+from tests.alerting_story import KEY, RESEARCH, Scenario
 
 DWELL_MS = BreakerPolicy().dwell_seconds * 1000
 BEGINS_ANEW = {TripReason.NEW_PERIOD, TripReason.BUDGET_CHANGED, TripReason.DISABLED}
@@ -118,7 +118,7 @@ class ControllerLife(RuleBasedStateMachine):
     @initialize(complete=st.booleans())
     def begin(self, complete: bool) -> None:
         """A month and a day budget, an hourly cap."""
-        self.story = Story("2026-10-30T20:00:00Z", complete=complete)
+        self.story = Scenario("2026-10-30T20:00:00Z", complete=complete)
         self.version = 1
         self.story.policy(RESEARCH, month="100", day="60")
         self.story.policy(KEY, limits=Limits(hour_spend_nano_usd=10**10))
@@ -204,8 +204,8 @@ ACTIONS = st.lists(
 )
 
 
-def _play(actions: list[tuple[str, int]], epoch: int) -> Story:
-    story = Story("2026-10-30T20:00:00Z")
+def _play(actions: list[tuple[str, int]], epoch: int) -> Scenario:
+    story = Scenario("2026-10-30T20:00:00Z")
     story.state.epoch = epoch
     story.policy(RESEARCH, month="100", day="60")
     for number, (what, amount) in enumerate(actions):

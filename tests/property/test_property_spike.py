@@ -14,7 +14,7 @@ from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import HOUR_MS
 from meterline.schemas.policy import RULES_ID, RuleSet
 from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule
-from tests.alerting_story import KEY, Story
+from tests.alerting_story import KEY, Scenario
 
 RULE = DeviationRule(id="loop", method=DeviationMethod.SPIKE)
 HOURS = st.lists(st.integers(0, 40), min_size=24, max_size=24)
@@ -25,12 +25,12 @@ STEPS = st.lists(
 )
 
 
-def told(story: Story) -> bool:
+def told(story: Scenario) -> bool:
     """Whether the rule has fired."""
     return any(alert.status is AlertStatus.FIRING for alert in story.alerts)
 
 
-def holds(story: Story, spent: list[tuple[int, int]]) -> bool:
+def holds(story: Scenario, spent: list[tuple[int, int]]) -> bool:
     """The rule by its definition: all past hours, and every event of the last sixty minutes."""
     state = story.state
     found = deviation.baseline(
@@ -47,7 +47,7 @@ def test_a_spike_is_told_by_the_event_that_reaches_its_line(
     hours: list[int], steps: list[tuple[int, int]]
 ) -> None:
     """Whatever the past and the path of spend: told with the first event at which it holds."""
-    story = Story("2026-10-05T00:00:00Z")
+    story = Scenario("2026-10-05T00:00:00Z")
     story.rules = RuleSet(deviations=(RULE,), thresholds_percent=())
     story.step(PolicyChanged(RULES_ID, story.rules))
     story.policy(KEY)
@@ -77,7 +77,7 @@ def test_a_burn_rate_is_told_by_the_event_that_reaches_its_pace(
     steps: list[tuple[int, int]],
 ) -> None:
     """Whatever the path of spend: told with the first event at which both windows say so."""
-    story = Story("2026-10-05T00:00:00Z")
+    story = Scenario("2026-10-05T00:00:00Z")
     story.rules = RuleSet(deviations=(), burn_rates=(BURN,), thresholds_percent=())
     story.step(PolicyChanged(RULES_ID, story.rules))
     story.policy(KEY, day=str(DAY_BUDGET_USD))

@@ -8,17 +8,17 @@ from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.money import nano_from_usd
 from meterline.schemas.policy import RULES_ID, BreakerPolicy, RuleSet
 from meterline.schemas.policy_rules import BurnRateRule, DeviationMethod, DeviationRule, NoDataRule
-from tests.alerting_story import KEY, RESEARCH, Story
+from tests.alerting_story import KEY, RESEARCH, Scenario
 
 FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
 
 
-def told(story: Story, rule: str) -> list[Alert]:
+def told(story: Scenario, rule: str) -> list[Alert]:
     """Every record of a rule, in order."""
     return [alert for alert in story.alerts if alert.rule_id == rule]
 
 
-def with_rules(story: Story, **rules: object) -> None:
+def with_rules(story: Scenario, **rules: object) -> None:
     """Put rules into force, and no others."""
     silent: dict[str, object] = {"deviations": (), "burn_rates": (), "no_data": ()}
     story.rules = RuleSet.model_validate({**silent, **rules})
@@ -27,7 +27,7 @@ def with_rules(story: Story, **rules: object) -> None:
     story.step(PolicyChanged(RULES_ID, story.rules))
 
 
-def office_week(story: Story, *, days: int = 7, usd: str = "10", scope: str = KEY) -> None:
+def office_week(story: Scenario, *, days: int = 7, usd: str = "10", scope: str = KEY) -> None:
     """Days of eight working hours with the same spend each, then midnight."""
     for _ in range(days):
         for _ in range(8):
@@ -36,9 +36,9 @@ def office_week(story: Story, *, days: int = 7, usd: str = "10", scope: str = KE
         story.wait(16 * 3600)
 
 
-def started(**rule: object) -> Story:
+def started(**rule: object) -> Scenario:
     """A week of office hours, with one deviation rule."""
-    story = Story("2026-10-05T08:00:00Z")
+    story = Scenario("2026-10-05T08:00:00Z")
     rules = (DeviationRule.model_validate({"id": "day", **rule}),)
     with_rules(story, deviations=rules)
     story.policy(KEY)
@@ -103,7 +103,7 @@ def test_a_restart_changes_nothing_and_tells_nothing_twice(method: DeviationMeth
 
 def test_a_young_scope_is_left_alone() -> None:
     """Fewer days than the warm-up say nothing about what is usual."""
-    story = Story("2026-10-05T08:00:00Z")
+    story = Scenario("2026-10-05T08:00:00Z")
     with_rules(story, deviations=(DeviationRule(id="day"),))
     story.policy(KEY)
     office_week(story, days=3)
@@ -190,9 +190,9 @@ def test_one_loop_does_not_hide_the_next_at_the_same_time_of_day() -> None:
     assert firings == [1, 2, 2], "what was there on two days may be there on a third"
 
 
-def burning(**rule: object) -> Story:
+def burning(**rule: object) -> Scenario:
     """A key with a day's budget of 240 dollars, and one burn-rate rule."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     rules = (BurnRateRule.model_validate({"id": "fast", **rule}),)
     with_rules(story, burn_rates=rules)
     story.policy(KEY, day="240")
@@ -215,7 +215,7 @@ def test_a_runaway_loop_is_told_within_minutes_with_the_time_that_is_left() -> N
 
 def test_a_budget_that_a_correction_gives_back_can_burn_again() -> None:
     """An exhausted budget has no pace; a correction brings it back within the same hour."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     rule = BurnRateRule(id="fast", long_seconds=600, short_seconds=60)
     breaker = BreakerPolicy(enabled=False)
     with_rules(story, burn_rates=(rule,), thresholds_percent=(), breaker=breaker)
@@ -275,7 +275,7 @@ def test_a_firing_alert_is_told_again_at_its_interval_under_another_id() -> None
 
 def test_thresholds_are_told_again_while_they_hold() -> None:
     """`renotify` of the rule set; only the highest threshold speaks."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     with_rules(story, renotify_seconds=3600)
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "76")
@@ -290,7 +290,7 @@ def test_thresholds_are_told_again_while_they_hold() -> None:
 
 def test_a_scope_that_falls_silent_is_told_and_ends_with_its_next_event() -> None:
     """No data, by the clock alone; again after the next silence."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     with_rules(story, no_data=(NoDataRule(id="silent", after_seconds=7200),))
     story.policy(KEY)
     story.wait(86_400)

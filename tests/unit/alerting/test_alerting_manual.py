@@ -16,12 +16,12 @@ from meterline.schemas.money import nano_from_usd
 from meterline.schemas.periods import HOUR_MS, MINUTE_MS
 from meterline.schemas.policy import decode_policy, encode_policy, object_id
 from meterline.schemas.throttle import BreakerState, OnExpiry, ThrottleMode
-from tests.alerting_story import KEY, RESEARCH, Story
+from tests.alerting_story import KEY, RESEARCH, Scenario
 
 START = "2026-10-05T12:00:00Z"
 
 
-def throttle(story: Story, scope: str, percent: int, *, ms: int = HOUR_MS) -> ManualThrottle:
+def throttle(story: Scenario, scope: str, percent: int, *, ms: int = HOUR_MS) -> ManualThrottle:
     return ManualThrottle(
         scope=scope,
         admit_percent=percent,
@@ -33,7 +33,7 @@ def throttle(story: Story, scope: str, percent: int, *, ms: int = HOUR_MS) -> Ma
     )
 
 
-def override(story: Story, month: str, *, ms: int = HOUR_MS, version: int = 1) -> BudgetOverride:
+def override(story: Scenario, month: str, *, ms: int = HOUR_MS, version: int = 1) -> BudgetOverride:
     return BudgetOverride(
         version=version,
         scope=RESEARCH,
@@ -45,13 +45,13 @@ def override(story: Story, month: str, *, ms: int = HOUR_MS, version: int = 1) -
     )
 
 
-def order(story: Story, item: ManualObject) -> None:
+def order(story: Scenario, item: ManualObject) -> None:
     story.step(PolicyChanged(manual_id(item), item, ()))
 
 
 def test_a_block_is_commanded_at_once_and_ends_by_itself() -> None:
     """A scope without any policy is blocked until the order's end, then released."""
-    story = Story(START)
+    story = Scenario(START)
     order(story, throttle(story, KEY, 0))
     command = story.last(KEY)
     assert (command.state, command.reason_code) == (BreakerState.OPEN, "manual")
@@ -67,7 +67,7 @@ def test_a_block_is_commanded_at_once_and_ends_by_itself() -> None:
 
 def test_lifting_it_releases_at_once() -> None:
     """An end in the past is a release, and says why."""
-    story = Story(START)
+    story = Scenario(START)
     hold = throttle(story, KEY, 0)
     order(story, hold)
     order(story, hold.model_copy(update={"until_ms": story.now_ms}))
@@ -77,12 +77,12 @@ def test_lifting_it_releases_at_once() -> None:
 
 def test_the_more_restrictive_wins() -> None:
     """A manual throttle does not ease an open breaker, and a block tops a throttled one."""
-    story = Story(START)
+    story = Scenario(START)
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "100")
     order(story, throttle(story, RESEARCH, 50))
     assert story.last(RESEARCH).reason_code == "budget_exhausted"
-    other = Story(START)
+    other = Scenario(START)
     other.policy(RESEARCH, month="100")
     other.spend(RESEARCH, "80")
     assert other.state_of(RESEARCH) is BreakerState.THROTTLED
@@ -94,7 +94,7 @@ def test_the_more_restrictive_wins() -> None:
 
 def test_two_throttles_are_one_command_with_the_least_of_each() -> None:
     """80 % by the breaker and 50 % by hand are 50 %."""
-    story = Story(START)
+    story = Scenario(START)
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "80")
     order(story, throttle(story, RESEARCH, 50))
@@ -105,7 +105,7 @@ def test_two_throttles_are_one_command_with_the_least_of_each() -> None:
 
 def test_an_override_lifts_the_breaker_and_reverts_by_itself() -> None:
     """With twice the budget the breaker closes; at its end it opens and tells anew."""
-    story = Story(START)
+    story = Scenario(START)
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "100")
     assert story.state_of(RESEARCH) is BreakerState.OPEN
@@ -121,7 +121,7 @@ def test_an_override_lifts_the_breaker_and_reverts_by_itself() -> None:
 
 def test_an_override_of_a_budget_that_is_not_there_changes_nothing() -> None:
     """A day budget is not made up where the policy has none."""
-    story = Story(START)
+    story = Scenario(START)
     story.policy(RESEARCH, day="100")
     story.spend(RESEARCH, "60")
     order(story, override(story, "10"))
@@ -130,7 +130,7 @@ def test_an_override_of_a_budget_that_is_not_there_changes_nothing() -> None:
 
 def test_the_policy_file_may_change_meanwhile() -> None:
     """After the end of an override the budget is the file's of now, not of then."""
-    story = Story(START)
+    story = Scenario(START)
     story.policy(RESEARCH, month="100")
     order(story, override(story, "200"))
     story.policy(RESEARCH, month="400", version=2)
@@ -142,7 +142,7 @@ def test_the_policy_file_may_change_meanwhile() -> None:
 
 def test_a_dead_controller_holds_a_block_to_its_end_and_no_longer() -> None:
     """The relay keeps the block when the lease has ended, until the time its author named."""
-    story = Story(START)
+    story = Scenario(START)
     order(story, throttle(story, KEY, 0, ms=3 * HOUR_MS))
     command = story.last(KEY)
     after = command.expires_at_ms + CLOCK_SKEW_MS + MINUTE_MS
@@ -153,7 +153,7 @@ def test_a_dead_controller_holds_a_block_to_its_end_and_no_longer() -> None:
 
 def test_orders_are_policy_objects() -> None:
     """They pass the topic unchanged, under ids that name their scope."""
-    story = Story(START)
+    story = Scenario(START)
     for item in (throttle(story, KEY, 10), override(story, "1")):
         assert decode_policy(encode_policy(item)) == item
         assert subject_of(object_id(item)) == item.scope

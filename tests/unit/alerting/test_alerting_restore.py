@@ -7,21 +7,21 @@ import pytest
 from meterline.alerting.core.restore import RestoredState, next_epoch
 from meterline.alerting.core.state import PublishAlert, PublishThrottle
 from meterline.schemas.throttle import BreakerState
-from tests.alerting_story import KEY, RESEARCH, Story
+from tests.alerting_story import KEY, RESEARCH, Scenario
 
 CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState
 
 
 @pytest.fixture
-def story() -> Story:
+def story() -> Scenario:
     """Research has used up its month."""
-    told = Story("2026-10-05T12:00:00Z")
+    told = Scenario("2026-10-05T12:00:00Z")
     told.policy(RESEARCH, month="100")
     told.spend(RESEARCH, "100")
     return told
 
 
-def test_a_restart_tells_nothing_again(story: Story) -> None:
+def test_a_restart_tells_nothing_again(story: Scenario) -> None:
     """Alerts that are on the topic are not fired again; the block is claimed under a new epoch."""
     (effect,) = story.restart()
     assert isinstance(effect, PublishThrottle)
@@ -29,7 +29,7 @@ def test_a_restart_tells_nothing_again(story: Story) -> None:
     assert effect.command.epoch > 1
 
 
-def test_a_missing_alert_is_told_under_its_own_id(story: Story) -> None:
+def test_a_missing_alert_is_told_under_its_own_id(story: Scenario) -> None:
     """Killed between command and alert: the alert comes at the next start, with the same id."""
     (lost,) = story.alerts
     effects = story.restart(alerts=[])
@@ -37,14 +37,14 @@ def test_a_missing_alert_is_told_under_its_own_id(story: Story) -> None:
     assert (again.id, again.dedup_key) == (lost.id, lost.dedup_key)
 
 
-def test_a_missing_command_is_published(story: Story) -> None:
+def test_a_missing_command_is_published(story: Scenario) -> None:
     """Killed before the command: the difference between desired and published is published."""
     story.commands.clear()
     story.restart()
     assert story.state_of(RESEARCH) is OPEN
 
 
-def test_a_period_that_ended_meanwhile_is_noticed(story: Story) -> None:
+def test_a_period_that_ended_meanwhile_is_noticed(story: Scenario) -> None:
     """A worker that was down over the month's end releases and resolves at its start."""
     story.now_ms += 31 * 86_400_000
     story.restart()
@@ -52,7 +52,7 @@ def test_a_period_that_ended_meanwhile_is_noticed(story: Story) -> None:
     assert story.still_firing() == set()
 
 
-def test_a_policy_that_went_meanwhile_is_noticed(story: Story) -> None:
+def test_a_policy_that_went_meanwhile_is_noticed(story: Scenario) -> None:
     """A command without policy is released, its alerts resolved."""
     story.policies.clear()
     story.restart()
@@ -60,7 +60,7 @@ def test_a_policy_that_went_meanwhile_is_noticed(story: Story) -> None:
     assert story.still_firing() == set()
 
 
-def test_hysteresis_survives_a_restart(story: Story) -> None:
+def test_hysteresis_survives_a_restart(story: Scenario) -> None:
     """The stage is taken from the command, not from spend alone."""
     story.spend(RESEARCH, "-2")
     story.restart()
@@ -68,7 +68,7 @@ def test_hysteresis_survives_a_restart(story: Story) -> None:
     assert story.state.scopes[RESEARCH].breakers != {}
 
 
-def test_an_older_controllers_last_word_is_corrected(story: Story) -> None:
+def test_an_older_controllers_last_word_is_corrected(story: Scenario) -> None:
     """Compaction keeps the last record, so a stale one must not stay the last."""
     newest = story.last(RESEARCH)
     story.policy(RESEARCH, month="1000", version=2)
@@ -80,7 +80,7 @@ def test_an_older_controllers_last_word_is_corrected(story: Story) -> None:
     assert story.last(RESEARCH).version > released.version
 
 
-def test_thresholds_stay_told_after_their_resolution(story: Story) -> None:
+def test_thresholds_stay_told_after_their_resolution(story: Scenario) -> None:
     """A resolved alert of this period and budget version is not fired again by a restart."""
     story.policy(RESEARCH, month="1000", version=2)
     story.policy(RESEARCH, month="100", version=3)
@@ -89,7 +89,7 @@ def test_thresholds_stay_told_after_their_resolution(story: Story) -> None:
     assert story.fired(RESEARCH) == fired
 
 
-def test_other_scopes_are_untouched(story: Story) -> None:
+def test_other_scopes_are_untouched(story: Scenario) -> None:
     """A scope without restriction or alert has nothing published at a start."""
     story.policy(KEY, month="5")
     effects = story.restart()
@@ -111,7 +111,7 @@ def test_epochs_only_rise(greatest: int, now_ms: int, expected: int, because: st
     assert next_epoch(greatest, now_ms) == expected, because
 
 
-def test_the_greatest_epoch_counts_though_it_is_not_the_last(story: Story) -> None:
+def test_the_greatest_epoch_counts_though_it_is_not_the_last(story: Scenario) -> None:
     """An older controller's later record does not lower the epoch."""
     memory = RestoredState()
     command = story.last(RESEARCH)

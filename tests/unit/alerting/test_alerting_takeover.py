@@ -12,21 +12,21 @@ from meterline.alerting.rules.pipeline import HealthCheck, HealthCheckKind
 from meterline.schemas.alert import Alert, AlertStatus
 from meterline.schemas.periods import HOUR_MS, parse_rfc3339
 from meterline.schemas.policy import Limits, RuleSet
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 
 FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
 
 
 @pytest.fixture
-def story() -> Story:
+def story() -> Scenario:
     """Research stands at 80 % of its month."""
-    told = Story("2026-10-31T12:00:00Z")
+    told = Scenario("2026-10-31T12:00:00Z")
     told.policy(RESEARCH, month="100")
     told.spend(RESEARCH, "80")
     return told
 
 
-def overhear(story: Story, alert: Alert) -> list[tuple[AlertStatus, str]]:
+def overhear(story: Scenario, alert: Alert) -> list[tuple[AlertStatus, str]]:
     """Another controller's record, and what this one says to it."""
     story.alerts.append(alert)
     before = len(story.alerts)
@@ -34,7 +34,7 @@ def overhear(story: Story, alert: Alert) -> list[tuple[AlertStatus, str]]:
     return [(each.status, each.dedup_key) for each in story.alerts[before:]]
 
 
-def test_an_alert_of_a_month_that_is_over_is_resolved_at_once(story: Story) -> None:
+def test_an_alert_of_a_month_that_is_over_is_resolved_at_once(story: Scenario) -> None:
     """Written late, it would otherwise fire until the next restart."""
     (late,) = story.alerts
     story.wait_until("2026-11-01T00:00:01Z")
@@ -42,7 +42,7 @@ def test_an_alert_of_a_month_that_is_over_is_resolved_at_once(story: Story) -> N
     assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
 
 
-def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story: Story) -> None:
+def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story: Scenario) -> None:
     """What has fired of the current budget does not fire again."""
     (late,) = story.alerts
     story.policy(RESEARCH, month="90", version=2)
@@ -54,7 +54,7 @@ def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story:
 
 def test_an_alert_that_holds_is_taken_over() -> None:
     """It does not fire again, and is resolved like its own."""
-    first, second = Story("2026-10-31T12:00:00Z"), Story("2026-10-31T12:00:00Z")
+    first, second = Scenario("2026-10-31T12:00:00Z"), Scenario("2026-10-31T12:00:00Z")
     for each in (first, second):
         each.policy(RESEARCH, month="100")
     first.spend(RESEARCH, "80")
@@ -66,7 +66,7 @@ def test_an_alert_that_holds_is_taken_over() -> None:
     assert second.still_firing() == set()
 
 
-def test_an_alert_of_a_scope_without_policy_is_resolved(story: Story) -> None:
+def test_an_alert_of_a_scope_without_policy_is_resolved(story: Scenario) -> None:
     """Nobody watches that scope any more."""
     (late,) = story.alerts
     story.drop_policy(RESEARCH)
@@ -76,7 +76,7 @@ def test_an_alert_of_a_scope_without_policy_is_resolved(story: Story) -> None:
 
 def test_a_limit_that_was_raised_is_resolved_again() -> None:
     """Firing, resolved, and the late firing of a controller that did not know: resolved."""
-    story = Story("2026-10-31T12:00:00Z")
+    story = Scenario("2026-10-31T12:00:00Z")
     story.policy(RESEARCH, limits=Limits(hour_spend_nano_usd=10**9))
     story.spend(RESEARCH, "1")
     (late,) = story.alerts
@@ -85,7 +85,7 @@ def test_a_limit_that_was_raised_is_resolved_again() -> None:
     assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
 
 
-def test_a_foreign_resolution_is_believed(story: Story) -> None:
+def test_a_foreign_resolution_is_believed(story: Scenario) -> None:
     """Receivers know that it is over: it is not resolved a second time."""
     (told,) = story.alerts
     assert overhear(story, lifecycle.resolved(told, story.now_ms)) == []
@@ -93,7 +93,7 @@ def test_a_foreign_resolution_is_believed(story: Story) -> None:
     assert [alert.status for alert in story.alerts] == [FIRING, RESOLVED]
 
 
-def test_rules_of_others_are_left_alone(story: Story) -> None:
+def test_rules_of_others_are_left_alone(story: Scenario) -> None:
     """The reports worker's drift alert is its own."""
     (told,) = story.alerts
     heard = ForeignAlerts()
@@ -101,7 +101,7 @@ def test_rules_of_others_are_left_alone(story: Story) -> None:
     assert heard.take(story.now_ms) == []
 
 
-def test_own_records_come_back_once(story: Story) -> None:
+def test_own_records_come_back_once(story: Scenario) -> None:
     """The first is an echo; the same record again is another's."""
     (told,) = story.alerts
     heard = ForeignAlerts()
@@ -111,7 +111,7 @@ def test_own_records_come_back_once(story: Story) -> None:
     assert heard.take(story.now_ms) == []
 
 
-def test_only_the_last_word_counts(story: Story) -> None:
+def test_only_the_last_word_counts(story: Scenario) -> None:
     """Fired by another and resolved since, by whomever: there is nothing to answer for."""
     (told,) = story.alerts
     over = lifecycle.resolved(told, story.now_ms)
@@ -123,7 +123,7 @@ def test_only_the_last_word_counts(story: Story) -> None:
     assert heard.take(story.now_ms) == [over]
 
 
-def test_an_alert_from_the_future_waits_for_its_time(story: Story) -> None:
+def test_an_alert_from_the_future_waits_for_its_time(story: Scenario) -> None:
     """A controller whose clock is ahead tells of a month that has not begun here."""
     (told,) = story.alerts
     ahead = told.model_copy(update={"starts_at_ms": story.now_ms + 5_000})

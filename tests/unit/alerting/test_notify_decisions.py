@@ -25,14 +25,14 @@ from meterline.schemas.alert import Alert, AlertStatus, Severity
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.policy import Limits, NotifyPolicy
-from tests.alerting_story import KEY, RESEARCH, Story
+from tests.alerting_story import KEY, RESEARCH, Scenario
 
 DELAYS = NotifySettings().retry_seconds
 
 
 def fired(scope: str = RESEARCH) -> Alert:
     """The alert of a budget that is used up."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(scope, month="100")
     story.spend(scope, "100.5")
     return story.alerts[-1]
@@ -59,7 +59,7 @@ def test_money_leaves_as_decimal_strings() -> None:
 
 def test_tokens_leave_as_tokens() -> None:
     """A token limit's numbers are not money."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(KEY, limits=Limits(day_tokens=1000))
     story.spend(KEY, "0.1", tokens=1500)
     data = json.loads(body_of(story.alerts[0]))["data"]
@@ -68,7 +68,7 @@ def test_tokens_leave_as_tokens() -> None:
 
 def test_money_limits_name_their_threshold_in_dollars() -> None:
     """An absolute limit's threshold is an amount."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(KEY, limits=Limits(hour_spend_nano_usd=NANO_PER_USD))
     story.spend(KEY, "2")
     data = json.loads(body_of(story.alerts[0]))["data"]
@@ -77,7 +77,7 @@ def test_money_limits_name_their_threshold_in_dollars() -> None:
 
 def test_firing_and_resolution_are_two_messages_of_one_alert() -> None:
     """Another webhook-id, the same dedup key, and the time of the end."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "100")
     story.policy(RESEARCH, month="900", version=2)

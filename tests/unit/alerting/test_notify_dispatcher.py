@@ -22,7 +22,7 @@ from meterline.schemas.periods import parse_rfc3339
 from meterline.schemas.policy import NotifyPolicy, ScopePolicy
 from meterline.schemas.policy_notify import LOG_CHANNEL, Inhibition, Maintenance, Route, Silence
 from meterline.schemas.throttle import BreakerState, ThrottleCommand, ThrottleLimits
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 
 NOW = parse_rfc3339("2026-10-05T12:00:00Z")
 KEY = "key:acme/k-1"
@@ -121,7 +121,7 @@ class NotifierHarness:
 
 def alert_of(scope: str = RESEARCH, percent: str = "92", severity: Severity | None = None) -> Alert:
     """A budget's alert."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(scope, month="100")
     story.spend(scope, percent)
     changes = {} if severity is None else {"severity": severity}

@@ -15,7 +15,7 @@ from meterline.schemas.reasons import RejectReason
 from meterline.schemas.rule_ref import RuleId
 from meterline.schemas.throttle import BreakerState
 from meterline.schemas.usage import UsageEvent
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 
 NOW_MS = 1_790_856_000_000
 KEY = "key:acme/k-1"
@@ -150,7 +150,7 @@ def test_deliveries_are_matched_with_the_alerts() -> None:
 
 def test_a_stale_relay_is_found() -> None:
     """An older command in the gate, or a newer one that was not acknowledged."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="1")
     story.spend(RESEARCH, "1")
     (command,) = [one for one in story.commands if one.state is BreakerState.OPEN]

@@ -12,7 +12,7 @@ from meterline.schemas.templates import (
     check_template,
     render,
 )
-from tests.alerting_story import RESEARCH, Story
+from tests.alerting_story import RESEARCH, Scenario
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_everything_else_is_refused(source: str) -> None:
 
 def test_the_documented_fields_are_those_that_exist() -> None:
     """Neither an unknown field nor one that is missing."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "92")
     view = alert_view(story.alerts[0])
@@ -77,7 +77,7 @@ def test_a_text_is_bounded() -> None:
 
 def test_a_template_that_fails_on_real_data_loses_no_alert() -> None:
     """The built-in one stands in."""
-    story = Story("2026-10-05T12:00:00Z")
+    story = Scenario("2026-10-05T12:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "92")
     text = filled("{{ alert.explanation.nope }}", "{{ alert.scope }}", story.alerts[:1], "ops")
