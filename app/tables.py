@@ -141,6 +141,7 @@ class TerminalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render for the width of a console."""
+        del console
         width = options.max_width
         if self.title:
             yield _line(self.title, "italic")

@@ -17,4 +17,5 @@ class BreakerKind(AlertKind):
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """Where the reason of a throttle is found."""
         return "Requests are being slowed down or refused: see `meterline explain`."

@@ -83,6 +83,7 @@ class BurnRateKind(ScopeRuleKind[BurnRateEntry, BurnRateRule, None]):
 
     @override
     def check(self, entry: BurnRateEntry, /) -> Iterator[FieldFault]:
+        """Windows are whole minutes within what is kept, and fit each other."""
         for name in ("long_window", "short_window"):
             seconds = getattr(entry, name)
             if seconds % 60 or not _WINDOW_SECONDS_MIN <= seconds <= _WINDOW_SECONDS_MAX:
@@ -94,6 +95,7 @@ class BurnRateKind(ScopeRuleKind[BurnRateEntry, BurnRateRule, None]):
 
     @override
     def compile(self, entry: BurnRateEntry, /) -> BurnRateRule:
+        """The published rule, in seconds."""
         return BurnRateRule(
             id=entry.id,
             scope_types=entry.scope_types,
@@ -107,15 +109,18 @@ class BurnRateKind(ScopeRuleKind[BurnRateEntry, BurnRateRule, None]):
 
     @override
     def applies_to(self, rule: BurnRateRule, scope_type: ScopeType, policy: ScopePolicy) -> bool:
+        """Only scopes with a budget have a burn rate."""
         has_budget = policy.budget.month_nano_usd or policy.budget.day_nano_usd
         return bool(has_budget) and super().applies_to(rule, scope_type, policy)
 
     @override
     def reads_minutes(self, rule: BurnRateRule) -> bool:
+        """Always: both windows end now."""
         return True
 
     @override
     def evaluate(self, rule: BurnRateRule, prepared: None, view: ScopeView) -> Evaluation:
+        """Whether both windows would use up the rest of a budget too soon."""
         rate = spend_rate(rule, view.history.minutes, view.minute)
         soonest: tuple[int, Window, BudgetLeft] | None = None
         is_active = False
@@ -161,17 +166,20 @@ class BurnRateKind(ScopeRuleKind[BurnRateEntry, BurnRateRule, None]):
 
     @override
     def headroom(self, rule: BurnRateRule, prepared: None, view: ScopeView) -> Iterator[int]:
+        """Per budget, spend of this minute that makes the rule hold."""
         rate = spend_rate(rule, view.history.minutes, view.minute)
         for _, left in _budgets_left(view):
             yield headroom(rule, left, rate)
 
     @override
     def recheck_ms(self, rule: BurnRateRule, view: ScopeView, *, is_active: bool) -> int:
+        """At the next minute while an alert is active: windows calm by time alone."""
         # Its windows move with every minute, and calm sends no events.
         return (view.minute + 1) * MINUTE_MS if is_active else 0
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """What slows the spend or moves the end of the budget."""
         return (
             "At this pace the budget ends early: find the key with `meterline explain`, then "
             "throttle it or raise the budget."

@@ -137,6 +137,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
 
     @override
     def check(self, entry: DeviationEntry, /) -> Iterator[FieldFault]:
+        """Thresholds, windows and warm-up are in range and fit the method."""
         for name, unit, least, most, text in (
             ("window", _DAY, 2, 7, "whole days, 2d to 7d"),
             ("warm_up", _DAY, 2, 7, "whole days, 2d to 7d"),
@@ -153,6 +154,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
 
     @override
     def compile(self, entry: DeviationEntry, /) -> DeviationRule:
+        """The published rule, in hundredths and nano-dollars."""
         return DeviationRule(
             id=entry.id,
             scope_types=entry.scope_types,
@@ -172,15 +174,18 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
 
     @override
     def reads_minutes(self, rule: DeviationRule) -> bool:
+        """Only a spike: it sums the last 60 minutes."""
         return rule.method is DeviationMethod.SPIKE
 
     @override
     def prepare(self, rule: DeviationRule, past: PastHours) -> Baseline | None:
+        """The baseline of the current hour, without hours of incidents."""
         frozen = frozen_hours(past.incidents, rule.freeze_hours_max)
         return baseline(rule, past._replace(incidents=frozen))
 
     @override
     def amounts(self, prepared: Baseline) -> Iterator[tuple[WindowKind, int]]:
+        """The least spend that reaches each level."""
         for _, least in prepared.levels:
             yield prepared.kind, least
 
@@ -188,6 +193,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
     def headroom(
         self, rule: DeviationRule, prepared: Baseline | None, view: ScopeView
     ) -> Iterator[int]:
+        """Spend of this minute that reaches each level of a spike."""
         if prepared is not None and prepared.kind is WindowKind.MINUTE:
             spent = last_hour(view.history.minutes, view.minute)
             yield from (least - spent for _, least in prepared.levels)
@@ -196,6 +202,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
     def evaluate(
         self, rule: DeviationRule, prepared: Baseline | None, view: ScopeView
     ) -> Evaluation:
+        """The highest level that the spend reaches, and the sentence about it."""
         kind = WindowKind.DAY if rule.method is DeviationMethod.CUMULATIVE else WindowKind.HOUR
         observed = (
             last_hour(view.history.minutes, view.minute)
@@ -239,6 +246,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """Whom to ask, and what to do about a loop."""
         return (
             "Spend is far above what is usual: ask the owner of the key that drives it; throttle "
             "it by hand if it is a runaway loop or a stolen key."

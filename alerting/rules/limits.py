@@ -28,6 +28,7 @@ class LimitKind(AlertKind):
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """What to do about a limit that is used up."""
         return _ADVICE.get(rule.id, "Look at `meterline explain` for the key that spends.")
 
 

@@ -42,11 +42,13 @@ class NoDataKind(ScopeRuleKind[NoDataEntry, NoDataRule, None]):
 
     @override
     def check(self, entry: NoDataEntry, /) -> Iterator[FieldFault]:
+        """The time without usage is in range."""
         if not _AFTER_SECONDS_MIN <= entry.after <= _AFTER_SECONDS_MAX:
             yield "after", "must be between 1m and 30d"
 
     @override
     def compile(self, entry: NoDataEntry, /) -> NoDataRule:
+        """The published rule, in seconds."""
         return NoDataRule(
             id=entry.id,
             scope_types=entry.scope_types,
@@ -57,6 +59,7 @@ class NoDataKind(ScopeRuleKind[NoDataEntry, NoDataRule, None]):
 
     @override
     def evaluate(self, rule: NoDataRule, prepared: None, view: ScopeView) -> Evaluation:
+        """Whether a scope that spent before has been silent for too long."""
         last_ms = view.history.last_event_ms
         silent_seconds = max(0, view.now_ms - last_ms) // 1000 if last_ms else 0
         holds = silent_seconds >= rule.after_seconds
@@ -85,11 +88,13 @@ class NoDataKind(ScopeRuleKind[NoDataEntry, NoDataRule, None]):
 
     @override
     def recheck_ms(self, rule: NoDataRule, view: ScopeView, *, is_active: bool) -> int:
+        """When the silence would be long enough."""
         last_ms = view.history.last_event_ms
         return last_ms + rule.after_seconds * 1000 if last_ms else 0
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """Where usage may be held up."""
         return (
             "No usage came although there usually is some: is the relay up, does it send? Begin "
             "with `meterline status`."

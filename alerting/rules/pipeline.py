@@ -117,6 +117,7 @@ class PipelineKind(AlertKind, RuleKind[PipelineEntry, PipelineRules]):
 
     @override
     def compile(self, entry: PipelineEntry, /) -> PipelineRules:
+        """The published rules, in seconds and counts."""
         return PipelineRules(
             unpriced_events=entry.unpriced_events or None,
             zero_cost_tokens=entry.zero_cost_tokens or None,
@@ -129,6 +130,7 @@ class PipelineKind(AlertKind, RuleKind[PipelineEntry, PipelineRules]):
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """Where the figure of the pipeline is found."""
         return "The pipeline needs a look: begin with `meterline status`."
 
 

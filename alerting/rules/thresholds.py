@@ -35,6 +35,7 @@ class ThresholdKind(AlertKind):
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
+        """What to do about a budget that is used up in part or whole."""
         return _ADVICE.get(rule.id, "Look at `meterline explain` for the key that spends.")
 
 

@@ -44,6 +44,7 @@ class ClosingSocket(KafkaNetSocket):  # type: ignore[misc] # the driver is untyp
     async def sock_connect(
         self, net: Any, sock: Any, sockaddr: Any, timeout_at: float | None = None
     ) -> Any:
+        """Connect, and close the socket if that fails."""
         try:
             return await super().sock_connect(net, sock, sockaddr, timeout_at=timeout_at)
         except BaseException:
@@ -61,6 +62,7 @@ class WaitingClient(KafkaNetClient):  # type: ignore[misc] # the driver is untyp
 
     @override
     def connection_delay(self, node_id: Any) -> float:
+        """Milliseconds to wait for a broker that takes no further request now."""
         if node_id in self._manager._conns:
             return BUSY_WAIT_MS
         return float(super().connection_delay(node_id)) * 1000

@@ -98,6 +98,7 @@ class Alertmanager(Channel[AlertmanagerEntry, AlertmanagerChannel]):
 
     @override
     def check(self, entry: AlertmanagerEntry, /) -> Iterator[FieldFault]:
+        """One usable address, written or named."""
         yield from one_of_url(entry.url, entry.url_env)
         yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)
 
@@ -105,6 +106,7 @@ class Alertmanager(Channel[AlertmanagerEntry, AlertmanagerChannel]):
     def request(
         self, channel: AlertmanagerChannel, message: Message, secrets: Secrets, /
     ) -> WebhookRequest:
+        """A POST of Alertmanager's API v2."""
         url = alertmanager_url(channel.url or secrets["url_env"])
         body = alertmanager_body(message.job.alerts)
         return post(channel, message, url, body, bearer=secrets.get("token_env", ""))

@@ -116,6 +116,7 @@ class Email(Channel[EmailEntry, EmailChannel]):
 
     @override
     def check(self, entry: EmailEntry, /) -> Iterator[FieldFault]:
+        """Usable addresses, host and encryption, and a bounded list."""
         for name, addresses in (("sender", (entry.sender,)), ("recipients", entry.recipients)):
             for address in addresses:
                 if address and not _ADDRESS.fullmatch(address):
@@ -133,6 +134,7 @@ class Email(Channel[EmailEntry, EmailChannel]):
 
     @override
     def request(self, channel: EmailChannel, message: Message, secrets: Secrets, /) -> MailRequest:
+        """One message to all recipients."""
         return MailRequest(
             host=channel.host,
             port=channel.port,

@@ -18,4 +18,5 @@ class Log(Channel[ChannelEntry, ChannelBase]):
 
     @override
     def request(self, channel: ChannelBase, message: Message, secrets: Secrets, /) -> LogRequest:
+        """The alerts as lines of the log."""
         return LogRequest(message.job.alerts)

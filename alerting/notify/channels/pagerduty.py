@@ -121,6 +121,7 @@ class PagerDuty(Channel[PagerDutyEntry, PagerDutyChannel]):
 
     @override
     def check(self, entry: PagerDutyEntry, /) -> Iterator[FieldFault]:
+        """A routing key is named, and the address is usable."""
         yield from required(entry, "routing_key_env")
         yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)
 
@@ -128,6 +129,7 @@ class PagerDuty(Channel[PagerDutyEntry, PagerDutyChannel]):
     def request(
         self, channel: PagerDutyChannel, message: Message, secrets: Secrets, /
     ) -> WebhookRequest:
+        """A POST of the Events API v2."""
         key = secrets["routing_key_env"]
         body = pagerduty_body(message.job.alert, message.firing, channel, key)
         return post(channel, message, channel.url, body)

@@ -129,11 +129,13 @@ class Slack(Channel[SlackEntry, SlackChannel]):
 
     @override
     def check(self, entry: SlackEntry, /) -> Iterator[FieldFault]:
+        """The variable of the URL is named: the URL is the secret."""
         yield from required(entry, "url_env")
 
     @override
     def request(
         self, channel: SlackChannel, message: Message, secrets: Secrets, /
     ) -> WebhookRequest:
+        """A POST of blocks to the incoming webhook."""
         body = slack_body(message.job.alerts, channel.id, channel.title, channel.text)
         return post(channel, message, secrets["url_env"], body)

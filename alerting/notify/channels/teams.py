@@ -94,16 +94,19 @@ class Teams(Channel[TeamsEntry, TeamsChannel]):
 
     @override
     def check(self, entry: TeamsEntry, /) -> Iterator[FieldFault]:
+        """The variable of the URL is named: the URL is the secret."""
         yield from required(entry, "url_env")
 
     @override
     def request(
         self, channel: TeamsChannel, message: Message, secrets: Secrets, /
     ) -> WebhookRequest:
+        """A POST of an Adaptive Card to the workflow or connector."""
         return post(channel, message, secrets["url_env"], teams_body(message.job.alerts, channel))
 
     @override
     def judge(self, answer: WebhookAnswer, /) -> Attempt:
+        """As for any receiver, but for answers that Teams gives with another meaning."""
         attempt = super().judge(answer)
         if attempt.outcome is DeliveryOutcome.DELIVERED and _FAILED.search(answer.body_start):
             found = _FAILED_STATUS.search(answer.body_start)

@@ -27,4 +27,5 @@ class Unreadable(Channel[ChannelEntry, ChannelBase]):
 
     @override
     def request(self, channel: ChannelBase, message: Message, secrets: Secrets, /) -> NoReturn:
+        """Never: the message waits for a worker that knows the type."""
         raise NotReadyError(self.reason)

@@ -54,6 +54,7 @@ class Webhook(Channel[WebhookEntry, WebhookChannel]):
 
     @override
     def check(self, entry: WebhookEntry, /) -> Iterator[FieldFault]:
+        """One usable address, written or named."""
         yield from one_of_url(entry.url, entry.url_env)
         yield from usable_url(entry.url, allow_private_address=entry.allow_private_address)
 
@@ -61,6 +62,7 @@ class Webhook(Channel[WebhookEntry, WebhookChannel]):
     def request(
         self, channel: WebhookChannel, message: Message, secrets: Secrets, /
     ) -> WebhookRequest:
+        """A POST of the alert, signed where the channel has a secret."""
         secret = secrets.get("secret_env", "")
         if secret:
             try:
