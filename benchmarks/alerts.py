@@ -1,8 +1,8 @@
-"""From emit to alert: how long until Slack and PagerDuty hear of an exhausted budget.
+"""From emit to alert: how long until Slack and PagerDuty receive the alert on an exhausted budget.
 
 The whole pipeline runs as processes (broker, ClickHouse, streams, sink, alerts, notify) under a
 steady load of 1,000 events per second. Each trial has a department of its own whose budget one
-event exhausts: the clock runs from `record(event)` until the HTTP request that tells of it is at
+event exhausts: the clock runs from `record(event)` until the HTTP request that reports it is at
 the receiver. The way is emit, batch, log, fold, snapshot, decide, alert, route, request.
 
 Trials are more than a second apart, because Slack takes one message a second and channel: that
@@ -48,30 +48,30 @@ _DEPARTMENT = re.compile(rf"department:{ORGANISATION}/(d\d+)")
 
 
 class Receivers:
-    """When each channel heard of each department first, on the clock of the trials."""
+    """When each channel was first notified of each department, on the clock of the trials."""
 
     def __init__(self) -> None:
-        self._heard: dict[tuple[str, str], float] = {}
+        self._notified_at: dict[tuple[str, str], float] = {}
         self._changed = threading.Condition()
         self.base_url = ""
 
-    def hear(self, channel: str, body: str) -> None:
+    def note(self, channel: str, body: str) -> None:
         """A request came."""
         at = time.perf_counter()
         found = _DEPARTMENT.search(body)
         department = found[1] if found else ""
         with self._changed:
-            self._heard.setdefault((channel, department), at)
+            self._notified_at.setdefault((channel, department), at)
             self._changed.notify_all()
 
     def wait(self, channel: str, department: str, seconds: float) -> float:
-        """When the channel heard of the department."""
+        """When the channel was notified of the department."""
         with self._changed:
             found = self._changed.wait_for(
-                lambda: self._heard.get((channel, department)), timeout=seconds
+                lambda: self._notified_at.get((channel, department)), timeout=seconds
             )
         if not found:
-            message = f"{channel} never heard of {department}"
+            message = f"{channel} was never notified of {department}"
             raise TimeoutError(message)
         return found
 
@@ -86,7 +86,7 @@ def receiving() -> Iterator[Receivers]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"])).decode()
-            receivers.hear(self.path.strip("/"), body)
+            receivers.note(self.path.strip("/"), body)
             answer = b"ok"
             self.send_response(200)
             self.send_header("content-length", str(len(answer)))

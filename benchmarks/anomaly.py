@@ -147,7 +147,7 @@ def _fired(effects: Iterable[Effect]) -> Iterator[Alert]:
 
 
 class _Feed:
-    """The series as the totals of their windows, as spend.snapshots tells them."""
+    """The series as the totals of their windows, as spend.snapshots holds them."""
 
     def __init__(self, scopes: dict[str, Series], *, minutes: bool) -> None:
         self._scopes = scopes

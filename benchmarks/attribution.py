@@ -142,17 +142,17 @@ class Bench(NamedTuple):
     def figures(self, name: str, work: Callable[[], object], rounds: int = ROUNDS) -> list[Figure]:
         """How long it takes, after one run that warms up."""
         work()
-        wall, told = [], []
+        wall, server_times = [], []
         cpu_before = sum(self.server.cpu_times()[:2])
         for _ in range(rounds):
             self.client.server_ms = 0.0
             began = time.perf_counter()
             work()
             wall.append((time.perf_counter() - began) * 1000)
-            told.append(self.client.server_ms)
+            server_times.append(self.client.server_ms)
         cpu_ms = (sum(self.server.cpu_times()[:2]) - cpu_before) * 1000 / rounds
         return [
-            Figure(f"{name}_best_ms", [min(told)], "ms"),
+            Figure(f"{name}_best_ms", [min(server_times)], "ms"),
             Figure(f"{name}_cpu_ms", [cpu_ms], "ms"),
             Figure(f"{name}_wall_ms", wall, "ms"),
         ]
@@ -204,7 +204,7 @@ def bytes_per_event(client: Client) -> tuple[float, float]:
 def dense_bytes_per_event(client: Client, ids: Ids) -> tuple[float, float]:
     """The same of the first million of FULL_EVENTS: as many events of a key and day as those have.
 
-    Events of one key and day share what is told once, so a thin sample looks larger than it would.
+    Events of one key and day share what is stored once, so a thin sample looks larger than it would.
     """
     client.command("CREATE DATABASE dense")
     dense = Client(replace(client.config, database="dense"))

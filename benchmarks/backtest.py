@@ -35,7 +35,7 @@ HISTORY_DAYS = 3
 DEPARTMENTS = 10
 KEYS = 50
 SECONDS_MAX = 60
-# One statement makes all minutes; the default of the door is for questions, not for a month of data.
+# One statement makes all minutes; the default of the client is for questions, not for a month of data.
 STATEMENT_SECONDS_MAX = 900
 # A day's swing, and keys by the cube of a uniform number: the busiest makes a quarter of all events.
 _MINUTES = f"""

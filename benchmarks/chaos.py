@@ -4,7 +4,7 @@ The whole pipeline runs as processes under load: two relays serve requests, with
 1 % late and 1 % malformed events, while a seeded schedule kills relays, streams workers, sink,
 alerts worker, notifier and ClickHouse with SIGKILL, at random moments and at named effects, and
 stops a streams worker past the end of its session (on Apache Kafka the broker is killed too). Then
-the load ends, and truth, stream totals, ClickHouse, alerting's belief, dead letters, thresholds,
+the load ends, and truth, stream totals, ClickHouse, the totals that alerting holds, dead letters, thresholds,
 webhook deliveries and the relays' commands must agree. docs/chaos.md says what is compared.
 
     python -m benchmarks.chaos [--cycles N] [--seed S] [--kafka embedded|apache] [--json]

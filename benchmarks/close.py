@@ -100,7 +100,7 @@ def close_here(port: int, root: Path) -> None:
     def step(name: str) -> None:
         steps[name] = time.monotonic()
 
-    doors = CloseDependencies(
+    dependencies = CloseDependencies(
         client=client,
         root=root,
         time_zone="UTC",
@@ -112,7 +112,7 @@ def close_here(port: int, root: Path) -> None:
         on_step=step,
     )
     begun = time.monotonic()
-    result = close_month(doors, "2026-10", CUT_OFF_MS, actor="benchmark")
+    result = close_month(dependencies, "2026-10", CUT_OFF_MS, actor="benchmark")
     seconds = time.monotonic() - begun
     assert result.outcome is CloseOutcome.CLOSED, result.blockers
     ((lines,),) = client.query("SELECT count() FROM closed_lines")

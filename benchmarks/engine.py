@@ -5,8 +5,8 @@
 10,000 keys, each with a month's and a day's budget, two absolute limits, four deviation rules
 (one of each method), a burn rate and a no-data rule: ten rules. Nine days of hours are there
 before it begins. Then every key spends for four minutes across the stroke of an hour, and each
-event changes four sums (minute, hour, day, month), as spend.snapshots tells them. The stroke of the
-hour is inside what is measured: every baseline is worked out anew.
+event changes four sums (minute, hour, day, month), as spend.snapshots holds them. The turn of the
+hour is inside what is measured: every baseline is computed again.
 
 Sums come in rounds of 1,000 and a tick, as the worker polls them. Rates are of processor time, which
 a busy machine does not change; the rate by the clock on the wall is beside it. `round_max` is the

@@ -63,7 +63,7 @@ def run_round(kind: str, number: int) -> dict[str, Round]:
     with tempfile.TemporaryDirectory() as name, broker(kind, Path(name)) as bootstrap:
         fill(bootstrap, batches(number, MESSAGES))
         found: dict[str, Round] = {}
-        # The order turns from round to round, so that nobody always comes first.
+        # The order turns from round to round, so that no peer always comes first.
         sides = list(SIDES)
         turn = number % len(sides)
         for side in sides[turn:] + sides[:turn]:

@@ -76,7 +76,7 @@ def finish(
         name: the benchmark's name.
         figures: what was measured, at least one round each.
         targets: each names one of the figures (KeyError otherwise).
-        json_flag: one JSON object on standard output, instead of a table for people.
+        json_flag: one JSON object on standard output, instead of a table.
     """
     medians = {figure.name: figure.median for figure in figures}
     judged = [

@@ -96,7 +96,7 @@ class Group(NamedTuple):
 
 
 def count_with(workers: int, messages: int, seed: int) -> Group:
-    """Fill a topic and let so many workers count it."""
+    """Fill a topic and let `workers` workers count it."""
     with broker() as bootstrap, tempfile.TemporaryDirectory() as folder:
         fill(bootstrap, batches(seed, messages))
         files = [Path(folder) / f"samples-{number}" for number in range(workers)]
@@ -183,7 +183,7 @@ async def write_changelog(bootstrap: str, entries: int) -> None:
 
 
 def recover(entries: int) -> tuple[float, Sample]:
-    """Seconds from the start of a worker until it has so many entries, and its sample then."""
+    """Seconds from the start of a worker until it has all entries, and its sample then."""
     with broker() as bootstrap, tempfile.TemporaryDirectory() as directory:
         config = embedded_kafka(bootstrap)
         with closing(Admin(config)) as admin:

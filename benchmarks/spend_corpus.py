@@ -9,11 +9,11 @@
     runaway      a loop: 2 to 6 hours at many times the usual pace
     step         two days at two to three times more
     leak         grows from nothing to three times more over five days
-    theft        three nights of somebody else's work
+    theft        three nights of a thief's work
 
 Amounts are integers of nano-USD per slot of five minutes. Every key has one incident of each kind,
 in random order, the first after ten quiet days and twelve days apart; an incident adds at least a few dollars an hour, because
-what costs less is nobody's incident.
+no operator acts on what costs less.
 """
 
 from __future__ import annotations

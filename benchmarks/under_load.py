@@ -45,7 +45,7 @@ def read_arguments(description: str) -> argparse.Namespace:
 
 
 def policy(trials: int, notify: dict[str, Any] | None = None) -> str:
-    """Departments whose budget is one cent, and one without any for the load; who is told."""
+    """Departments whose budget is one cent, and one without any for the load; the receivers."""
     departments = [{"id": f"d{n}", "budget": {"month_usd": "0.01"}} for n in range(trials)]
     document: dict[str, Any] = {
         "version": 1,
@@ -128,7 +128,7 @@ def measure(
         arguments: from `read_arguments`.
         policy_text: the policy file.
         trial: one of them, by its number.
-        pause: seconds to wait after a trial that took so many.
+        pause: seconds to wait after a trial that took this many.
     """
     file = folder / "policy.yaml"
     file.write_text(policy_text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Where: the receipt of one event among ten million, and what the index for it costs on disk.
+"""Where: the trace of one event among ten million, and what the index for it costs on disk.
 
 The rows are made inside ClickHouse, shaped like a relay's: ids of 40 random characters, 500 keys,
 8 departments, 100 events a batch, 30 days. Asked for are ids that are there, from the whole range,
@@ -69,11 +69,11 @@ def lookups(config: ClickHouseConfig, ids: list[str], status: str) -> list[float
     for event_id in ids:
         client = Client(config)
         begun = time.perf_counter()
-        receipt = read_event_trace(client, event_id, Calendar("UTC"))
+        trace = read_event_trace(client, event_id, Calendar("UTC"))
         seconds.append(time.perf_counter() - begun)
         client.close()
-        assert receipt.status == status, receipt
-        assert status == "unknown" or receipt.arrivals[0].lane, receipt
+        assert trace.status == status, trace
+        assert status == "unknown" or trace.arrivals[0].lane, trace
     return seconds
 
 

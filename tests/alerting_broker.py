@@ -56,7 +56,7 @@ class Log:
         self._write(Topic.SPEND_SNAPSHOTS, encode_key(key), encode_totals(totals), shard)
 
     def garbage(self, topic: Topic) -> None:
-        """Write what nobody of ours writes."""
+        """Write a record that Meterline does not write."""
         self._write(topic, b"\xff not a key", GARBAGE)
 
     def command(self, command: ThrottleCommand) -> None:

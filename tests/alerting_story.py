@@ -107,7 +107,7 @@ class Scenario:
         tokens: int = 0,
         shard: str = "0",
     ) -> None:
-        """Count an event, in the windows that hold its time, and tell the engine."""
+        """Count an event, in the windows that hold its time, and pass it to the engine."""
         event_ms = self.now_ms if at is None else parse_rfc3339(at)
         self._offset += 1
         for window in self.calendar.windows(event_ms):
@@ -183,7 +183,7 @@ class Scenario:
         return [command for command in self.commands if command.scope == scope][-1]
 
     def fired(self, scope: str) -> list[int]:
-        """Thresholds told, in order."""
+        """Thresholds notified, in order."""
         return [
             alert.threshold
             for alert in self.alerts

@@ -1,4 +1,4 @@
-"""Files of expected output, and how they are written anew after a change that is meant."""
+"""Files of expected output, and how they are written again after an intended change."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ assert not present, f"the relay extra brought {{present}}"
 from kafka.record import util as checksums
 assert checksums.crc32c_c is not None, "checksums are made in Python: crc32c is missing"
 """
-# The gateway. Its modules are called as folders of ours are.
+# The gateway. Its modules have the names of Meterline's folders.
 PROGRAM = {
     "schemas.py": '''
 """What the gateway takes and gives."""

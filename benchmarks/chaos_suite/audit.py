@@ -29,7 +29,7 @@ BELIEF_RULES: Mapping[RuleId, WindowKind] = {
 }
 
 
-def letters(
+def dead_letters(
     journal: Iterable[Entry], topics: Topics, stored: Collection[LetterRow]
 ) -> Iterator[str]:
     """Every malformed event is a dead letter with its reason, and nothing else is."""
@@ -37,7 +37,7 @@ def letters(
     raw = {entry.id for entry in journal if entry.kind is Kind.BROKEN}
     seen: set[str] = set()
     unexplained = set(topics.broken)
-    for letter in topics.letters.values():
+    for letter in topics.dead_letters.values():
         place = (letter.partition, letter.offset)
         name = topics.broken.get(place) or letter.event_id
         seen.add(name)
@@ -51,12 +51,12 @@ def letters(
     for name in sorted(set(reasons) - seen):
         kind = "message" if name in raw else "event"
         yield f"no dead letter of broken {kind} {name} ({reasons[name]})"
-    told = {
+    published = {
         (each.partition, each.offset, each.index, each.reason.value)
-        for each in topics.letters.values()
+        for each in topics.dead_letters.values()
     }
-    if told != set(stored):
-        yield f"ClickHouse has {len(stored)} dead letters, the topic {len(told)}"
+    if published != set(stored):
+        yield f"ClickHouse has {len(stored)} dead letters, the topic {len(published)}"
 
 
 def _shown(letter: DeadLetter) -> str:
@@ -66,7 +66,7 @@ def _shown(letter: DeadLetter) -> str:
 def thresholds(
     truth: Truth, budgets: Mapping[str, int], alerts: Sequence[Alert], period: str
 ) -> Iterator[str]:
-    """Every threshold that was reached was told exactly once, and none that was not.
+    """Every threshold that was reached was notified exactly once, and none that was not.
 
     Args:
         truth: what was spent.
@@ -74,25 +74,25 @@ def thresholds(
         alerts: the topic in its order, repeats included.
         period: the current month.
     """
-    told: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    notified: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for alert in unique(alerts):
         if alert.rule_id != RuleId.BUDGET_MONTH or alert.budget_version != 1:
             continue
         if alert.status is AlertStatus.FIRING and alert.period == period:
-            told[alert.scope].update((alert.threshold, *alert.also_crossed))
+            notified[alert.scope].update((alert.threshold, *alert.also_crossed))
     spent = month_spend(truth, period)
     for scope, budget in budgets.items():
         wanted = Counter(p for p in THRESHOLDS if reached(spent.get(scope, 0), budget, p))
-        if told[scope] != wanted:
+        if notified[scope] != wanted:
             yield (
                 f"thresholds of {scope} (spent {spent.get(scope, 0)} of {budget}): "
-                f"told {sorted(told[scope].elements())}, reached {sorted(wanted)}"
+                f"notified {sorted(notified[scope].elements())}, reached {sorted(wanted)}"
             )
     yield from _transitions(alerts)
 
 
 def _transitions(alerts: Sequence[Alert]) -> Iterator[str]:
-    """An alert is told firing, then resolved; repeats after a crash have the same id.
+    """An alert fires, then resolves; repeats after a crash have the same id.
 
     What is said of the pipeline itself (its lag) comes and goes with its cause, several times an
     hour on a busy machine whose workers are killed; what is spent never comes back.

@@ -1,4 +1,4 @@
-"""The journal of a relay: what it served, written before the emitter hears of it.
+"""The journal of a relay: what it served, recorded before it reaches the emitter.
 
 It plays the part of a gateway's request log. SIGKILL may take from the emitter what is not sealed
 yet (50 ms of events); the relay's next process records the journal's tail again, under the same

@@ -143,7 +143,7 @@ class Pipeline:
         environment = self._environment[name]
         environment["METERLINE_CRASH_AT"] = point
         pid = self.wait_pid(name, self.kill(name))
-        # Read when a process is started: from here on it is nobody's.
+        # Read when a process is started: from here on no process reads it.
         del environment["METERLINE_CRASH_AT"]
         begun = time.monotonic()
         deadline = begun + CRASH_SECONDS_MAX

@@ -29,7 +29,7 @@ ONE_NANO_USD = "0.000000001"
 
 
 def load_policy(assigner: Assigner, catalogue: Catalogue, events: int, seed: int) -> dict[str, int]:
-    """Month budgets in nano-USD by scope, for a run of about so many events.
+    """Month budgets in nano-USD by scope, for a run of about this many events.
 
     Half of the scopes have one, in shares of what they will spend, so that thresholds are crossed
     from the first second to the last.

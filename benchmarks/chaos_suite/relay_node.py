@@ -59,7 +59,7 @@ PEER_TAIL_BYTES = 65_536
 
 
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a relay process is told."""
+    """The options of a relay process."""
 
     name: str
     index: int
@@ -347,7 +347,7 @@ def run(node: Node, per_second: float) -> None:
 
 
 def main() -> None:
-    """Run until told to quit, or killed."""
+    """Run until asked to quit, or killed."""
     options = msgspec.json.decode(sys.argv[1], type=NodeOptions)
     set_up_logging(options.name, "warning")
     node = Node(options)

@@ -222,7 +222,7 @@ class ChaosRun:
         calendar = Calendar(truth.time_zone)
         month = calendar.period(calendar.windows(now_ms())[-1])
         differences["letters"] = list(
-            audit.letters(journal, topics, self._stored_letters(settings, topics))
+            audit.dead_letters(journal, topics, self._stored_dead_letters(settings, topics))
         )
         differences["thresholds"] = list(audit.thresholds(truth, budgets, topics.alerts, month))
         outcome = self.outcome
@@ -313,7 +313,7 @@ class ChaosRun:
             received[request.headers["webhook-id"]].add(request.body)
         return received
 
-    def _stored_letters(self, settings: Settings, topics: Topics) -> set[audit.LetterRow]:
+    def _stored_dead_letters(self, settings: Settings, topics: Topics) -> set[audit.LetterRow]:
         client = Client(clickhouse_config(settings))
         deadline = time.monotonic() + BELIEF_SECONDS_MAX
         try:
@@ -322,7 +322,7 @@ class ChaosRun:
                     "SELECT source_partition, source_offset, source_index, reason "
                     "FROM dead_letters FINAL"
                 )
-                if len(rows) >= len(topics.letters) or time.monotonic() > deadline:
+                if len(rows) >= len(topics.dead_letters) or time.monotonic() > deadline:
                     return {(int(a), int(b), int(c), str(d)) for a, b, c, d in rows}
                 time.sleep(POLL_SECONDS)
         finally:

@@ -1,7 +1,7 @@
 """The schedule of a chaos run: who is killed when and how. Pure: a seed gives the same schedule.
 
 Every way to die is drawn from one bag without putting back, the victims in turn, so that a short
-run hits every process once and a longer one every crash point once, before anything repeats.
+run hits every process once and a longer one every failpoint once, before anything repeats.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ RELAY_POINTS = (
     "relay.applied",
 )
 """Before and after each numbered effect of `relay.sender`, and of `relay.subscriber` (the gate has a
-command, nobody was told yet); `relay_faults` kills there."""
+command, nothing is acknowledged yet); `relay_faults` kills there."""
 # `after_dead_letters` needs rows that ClickHouse refuses, which this load has none of; the sink's
 # own functional test kills there.
 SINK_POINTS = ("before_insert", "after_insert", "after_commit")
 STREAMS_POINTS = tuple(point.value for point in StreamsFailpoint if point != "flush.before_letters")
 PASSES_MAX = 12
-"""A crash point kills at its Nth pass, N drawn up to this: a second or two of the load."""
+"""A failpoint kills at its Nth hit, N drawn up to this: a second or two of the load."""
 RARE_PASSES_MAX = 1
 """The same for what happens only now and then: dead letters, alerts, deliveries, commands."""
 RARE_POINTS = {"flush.before_letters", "relay.before_apply", "relay.applied"}
@@ -86,7 +86,7 @@ def ways_to_die(kafka: str) -> dict[str, list[Death]]:
     """Every victim with its ways; on Apache Kafka two streams workers share the partitions.
 
     The embedded broker keeps everything in memory, so it is never killed; and two members of one
-    of its groups may rejoin for ever, so there is one streams worker.
+    of its groups may rejoin indefinitely, so there is one streams worker.
     """
     kill: Death = (Way.KILL, "")
     streams: list[Death] = [

@@ -23,9 +23,9 @@ class Topics:
 
     broken: dict[Position, str] = field(default_factory=dict)
     """Where broken messages stand, with their ids (their keys)."""
-    letters: dict[str, DeadLetter] = field(default_factory=dict)
+    dead_letters: dict[str, DeadLetter] = field(default_factory=dict)
     """By key: a repeat after a crash has the same."""
-    letters_repeated: int = 0
+    dead_letters_repeated: int = 0
     alerts: list[Alert] = field(default_factory=list)
     commands: dict[str, ThrottleCommand] = field(default_factory=dict)
     """The newest of each scope."""
@@ -59,8 +59,8 @@ def _take(found: Topics, topic: str, value: bytes) -> None:
     match topic:
         case Topic.DEAD_LETTERS:
             letter = decode_dead_letter(value)
-            found.letters_repeated += letter.key() in found.letters
-            found.letters[letter.key()] = letter
+            found.dead_letters_repeated += letter.key() in found.dead_letters
+            found.dead_letters[letter.key()] = letter
         case Topic.ALERTS:
             found.alerts.append(decode_alert(value))
         case Topic.THROTTLE_COMMANDS:

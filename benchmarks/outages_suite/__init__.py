@@ -2,6 +2,6 @@
 
 Owns: the load, the failures, the figures and their bounds.
 Reads: topics and tables, as an outsider does.
-Writes: usage events, policies and spend, through the product's own doors.
+Writes: usage events, policies and spend, through the product's own clients.
 Never: replaces a server by a pretended one.
 """

@@ -51,7 +51,7 @@ class Broker:
 
 @contextmanager
 def silent_broker() -> Iterator[Broker]:
-    """The embedded one, stopped by SIGSTOP: connections stay, and nobody answers."""
+    """The embedded one, stopped by SIGSTOP: connections stay, and no answer comes."""
     server = start_broker()
     try:
         yield Broker(

@@ -83,7 +83,7 @@ def p99(values: list[float]) -> float:
 
 @contextmanager
 def small_disk(size_bytes: int) -> Iterator[Path]:
-    """A file system of so many bytes, in memory; only root may mount one."""
+    """A file system of limited size, in memory; only root may mount one."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "meterline-outage", folder],

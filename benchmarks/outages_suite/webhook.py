@@ -1,7 +1,7 @@
 """A webhook receiver takes every request and never answers: who else feels it?
 
 The alerts worker and the notify worker run as processes on the embedded broker. Scopes use up their
-budgets one after the other; each must be throttled, and told to the other channel, as quickly as
+budgets one after the other; each must be throttled, and notified to the other channel, as quickly as
 before. When the receiver answers again, it gets every alert.
 
     python -m benchmarks.outages_suite.webhook BOOTSTRAP          the notify worker itself
@@ -43,25 +43,25 @@ REQUEST_SECONDS_MAX = 5.0
 RETRY_SECONDS = (0, *(2,) * 60)
 # A channel that failed for a minute is paused for up to two before it is probed.
 QUIET_SECONDS_MAX = 240.0
-# Whoever had to wait for the dead channel would wait for one of its requests at least.
-HEARD_MEDIAN_MS_MAX = REQUEST_SECONDS_MAX * 1000
+# An alert held up by the dead channel would wait for one of its requests at least.
+SEEN_MEDIAN_MS_MAX = REQUEST_SECONDS_MAX * 1000
 NOTIFY_GROWTH_MIB_MAX = 64.0
 
 
 class OutageScenario:
-    """Scopes that spend, and when the world heard of each."""
+    """Scopes that spend, and when each was throttled and notified."""
 
     def __init__(self, log: Log, receiver: Receiver) -> None:
         self._log = log
         self._number = 0
         self.spent_at: dict[str, float] = {}
         self.command_at: dict[str, float] = {}
-        self.told_at: dict[str, float] = {}
+        self.notified_at: dict[str, float] = {}
         self._commands_seen = 0
         receiver.judges[f"/{OTHER}"] = self._note
 
     def policies(self, count: int) -> None:
-        """Budgets of the next so many scopes."""
+        """Budgets of the next `count` scopes."""
         for number in range(self._number, self._number + count):
             budget = Budget(month_nano_usd=BUDGET_NANO_USD)
             self._log.policy(ScopePolicy(scope=f"key:acme/k-{number}", budget=budget))
@@ -87,10 +87,10 @@ class OutageScenario:
             assert time.monotonic() < deadline, f"not within {QUIET_SECONDS_MAX:g} s: {what}"
             self._take()
 
-    def milliseconds(self, names: list[str], heard_at: dict[str, float]) -> list[float]:
-        """How long each took to be heard of."""
-        self.wait(lambda: all(name in heard_at for name in names), "every scope is heard of")
-        return [(heard_at[name] - self.spent_at[name]) * 1000 for name in names]
+    def milliseconds(self, names: list[str], seen_at: dict[str, float]) -> list[float]:
+        """How long each took to be seen."""
+        self.wait(lambda: all(name in seen_at for name in names), "every scope is seen")
+        return [(seen_at[name] - self.spent_at[name]) * 1000 for name in names]
 
     def _take(self) -> None:
         self._log.take(0.01)
@@ -102,7 +102,7 @@ class OutageScenario:
 
     def _note(self, request: Received) -> None:
         scope = request.verified()["data"]["scope"]
-        self.told_at.setdefault(scope, time.monotonic())
+        self.notified_at.setdefault(scope, time.monotonic())
 
 
 @contextmanager
@@ -123,27 +123,29 @@ def webhook_outage(seconds: float) -> list[Figure]:
         running_notify(log.config.bootstrap) as notify_pid,
     ):
         log.policy(NotifyPolicy(channels=(_channel(receiver, DEAD), _channel(receiver, OTHER))))
-        story = OutageScenario(log, receiver)
-        story.policies(int((CALM_SECONDS + seconds) * SCOPES_PER_SECOND) + 2)
+        scenario = OutageScenario(log, receiver)
+        scenario.policies(int((CALM_SECONDS + seconds) * SCOPES_PER_SECOND) + 2)
         # The workers start meanwhile: the first scopes wait for them and are not measured.
-        warm = story.run(0.5)
-        story.milliseconds(warm, story.command_at)
-        story.milliseconds(warm, story.told_at)
-        calm = story.run(CALM_SECONDS - 0.5)
-        calm_command_ms = story.milliseconds(calm, story.command_at)
-        calm_other_ms = story.milliseconds(calm, story.told_at)
+        warm = scenario.run(0.5)
+        scenario.milliseconds(warm, scenario.command_at)
+        scenario.milliseconds(warm, scenario.notified_at)
+        calm = scenario.run(CALM_SECONDS - 0.5)
+        calm_command_ms = scenario.milliseconds(calm, scenario.command_at)
+        calm_other_ms = scenario.milliseconds(calm, scenario.notified_at)
         memory = Peak(notify_pid)
         memory.start()
         receiver.judges[f"/{DEAD}"] = lambda _: Answer(hang=True)
-        hung = story.run(seconds)
-        command_ms = story.milliseconds(hung, story.command_at)
-        other_ms = story.milliseconds(hung, story.told_at)
+        hung = scenario.run(seconds)
+        command_ms = scenario.milliseconds(hung, scenario.command_at)
+        other_ms = scenario.milliseconds(hung, scenario.notified_at)
         waiting = len(hung) - _delivered(log, set(hung))
         del receiver.judges[f"/{DEAD}"]
         receiver.released.set()
         begun = time.monotonic()
-        everyone = set(story.spent_at)
-        story.wait(lambda: _delivered(log, everyone) == len(everyone), "the dead channel's alerts")
+        everyone = set(scenario.spent_at)
+        scenario.wait(
+            lambda: _delivered(log, everyone) == len(everyone), "the dead channel's alerts"
+        )
         return [
             Figure("webhook_calm_command_ms", calm_command_ms, "ms"),
             Figure("webhook_command_ms", command_ms, "ms"),
@@ -162,8 +164,8 @@ def webhook_targets() -> list[Target]:
     return [
         # Otherwise the receiver did not hang, and nothing was shown.
         Target("webhook_waiting", ">", 0),
-        Target("webhook_command_ms", "<", HEARD_MEDIAN_MS_MAX),
-        Target("webhook_other_ms", "<", HEARD_MEDIAN_MS_MAX),
+        Target("webhook_command_ms", "<", SEEN_MEDIAN_MS_MAX),
+        Target("webhook_other_ms", "<", SEEN_MEDIAN_MS_MAX),
         Target("webhook_notify_growth_mib", "<", NOTIFY_GROWTH_MIB_MAX),
     ]
 

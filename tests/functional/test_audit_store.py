@@ -213,7 +213,7 @@ def test_chain_grows_and_shows_the_first_break(store: Client) -> None:
 
 
 def test_retention_per_class(store: Client) -> None:
-    """Each class has its own time, and can be kept for ever again."""
+    """Each class has its own time, and can be kept indefinitely again."""
     assert read_retention(store)[DataClass.PERSONAL] == 400
     set_retention(store, DataClass.EVENTS, 1_000)
     assert read_retention(store)[DataClass.EVENTS] == 1_000

@@ -74,7 +74,7 @@ def test_both_sources_fire_alike(store: Client) -> None:
         for from_events in (False, True)
     ]
     for run in runs:
-        fired = [(told.at_ms - START_MS, told.alert.threshold) for told in run.alerts]
+        fired = [(entry.at_ms - START_MS, entry.alert.threshold) for entry in run.alerts]
         assert fired == [(5 * MINUTE_MS, 50), (2 * HOUR_MS, 90), (30 * HOUR_MS, 100)]
         assert run.spent_nano_usd == {KEY: 85 * NANO_PER_USD}
         # Half-open at 90 %: half of the last 25 dollars would have been refused.

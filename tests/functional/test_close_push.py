@@ -64,18 +64,18 @@ finance:
 
 def push(harness: CloseHarness, url: str, waits: list[float] | None = None) -> PushReport:
     target = mapping_of(replace(harness, policy=policy(url)).policies()).finance.push
-    door = WebhookClient(timeout_seconds=30)
+    http_client = WebhookClient(timeout_seconds=30)
     try:
         dependencies = PushDependencies(
             harness.client,
-            door.post,
+            http_client.post,
             {"METERLINE_SECRET_ERP": TOKEN}.get,
             lambda: CUT_OFF_MS,
             (waits if waits is not None else []).append,
         )
         return push_closed(dependencies, read_ledger(harness.client), target)
     finally:
-        door.close()
+        http_client.close()
 
 
 def test_a_receiver_that_fails_three_times_books_once(

@@ -27,17 +27,17 @@ NOW_MS = 1_793_000_000_000
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A store with four messages: delivered at last, failed, muted, and muted but told later."""
+    """A store with four messages: delivered at last, failed, muted, and muted but notified later."""
     with running_clickhouse(tmp_path_factory.mktemp("store")) as (host, port):
         client = Client(ClickHouseConfig(host, port))
         migrate(client)
         log = [
-            told("msg_a", "hook", DeliveryOutcome.RETRY, 1, 0),
-            told("msg_a", "hook", DeliveryOutcome.DELIVERED, 2, 5_000),
-            told("msg_b", "hook", DeliveryOutcome.REFUSED, 1, 1_000),
-            told("msg_c", "chat", DeliveryOutcome.MUTED, 0, 2_000),
-            told("msg_d", "chat", DeliveryOutcome.MUTED, 0, 3_000),
-            told("msg_group", "chat", DeliveryOutcome.DELIVERED, 1, 9_000, "d", "e"),
+            attempt_of("msg_a", "hook", DeliveryOutcome.RETRY, 1, 0),
+            attempt_of("msg_a", "hook", DeliveryOutcome.DELIVERED, 2, 5_000),
+            attempt_of("msg_b", "hook", DeliveryOutcome.REFUSED, 1, 1_000),
+            attempt_of("msg_c", "chat", DeliveryOutcome.MUTED, 0, 2_000),
+            attempt_of("msg_d", "chat", DeliveryOutcome.MUTED, 0, 3_000),
+            attempt_of("msg_group", "chat", DeliveryOutcome.DELIVERED, 1, 9_000, "d", "e"),
         ]
         rows = [
             delivery_row(encode_delivery(one), TopicPosition(0, at)) for at, one in enumerate(log)
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         client.close()
 
 
-def told(
+def attempt_of(
     name: str, channel: str, outcome: DeliveryOutcome, attempt: int, after_ms: int, *ids: str
 ) -> Delivery:
     """One record."""
@@ -84,7 +84,7 @@ def told(
 def test_the_newest_word_on_a_message_counts(
     store: Client, question: NewestDeliveries | DeliveryHistory, expected: list[str]
 ) -> None:
-    """What was delivered in the end has not failed, and what a group told is not muted."""
+    """What was delivered in the end has not failed, and what a group notified is not muted."""
     rows = delivery_rows(store.query(*question.build()))
     assert [row.message_id for row in rows] == expected
 

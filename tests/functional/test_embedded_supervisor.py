@@ -269,7 +269,7 @@ def test_no_state_file_is_no_report(tmp_path: Path) -> None:
 
 
 def test_workers_die_with_a_killed_supervisor(tmp_path: Path) -> None:
-    """When the supervisor is killed by SIGKILL, its workers do not go on for ever."""
+    """When the supervisor is killed by SIGKILL, its workers do not run on."""
     code = (
         "import io, os, sys, time\n"
         "from meterline.embedded.supervisor import Supervisor\n"

@@ -1,4 +1,4 @@
-"""Finance and audit commands as people run them: what they print, write, and exit with."""
+"""Finance and audit commands as operators run them: what they print, write, and exit with."""
 
 from __future__ import annotations
 

@@ -91,13 +91,13 @@ def test_a_late_alert_of_a_replaced_controller_is_resolved(log: Log) -> None:
         log.alert(log.alerts[0])
         log.until(lambda: len(log.alerts) == 4, "the late alert and its resolution")
     assert codes == [EXIT_OK]
-    told = [(alert.dedup_key, alert.status.value) for alert in log.alerts]
-    assert told[2:] == told[:2]
-    assert [status for _, status in told[:2]] == ["firing", "resolved"]
+    published = [(alert.dedup_key, alert.status.value) for alert in log.alerts]
+    assert published[2:] == published[:2]
+    assert [status for _, status in published[:2]] == ["firing", "resolved"]
 
 
 def test_garbage_on_the_topics_is_passed_over(log: Log) -> None:
-    """A record that nobody of ours wrote stops neither the start nor the loop."""
+    """A record that Meterline did not write stops neither the start nor the loop."""
     topics = (Topic.SPEND_SNAPSHOTS, Topic.POLICIES, Topic.THROTTLE_COMMANDS, Topic.ALERTS)
     for topic in topics:
         log.garbage(topic)

@@ -70,7 +70,7 @@ def channel(receiver: Receiver, name: str, *answers: Answer, **more: object) -> 
 
 
 def alerts(count: int = 1) -> list[Alert]:
-    """Alerts of so many departments."""
+    """Alerts of `count` departments."""
     story = Scenario("2026-10-05T12:00:00Z")
     for number in range(count):
         scope = f"{RESEARCH}-{number}"
@@ -148,7 +148,7 @@ def test_retry_after_is_waited_for(log: Log, receiver: Receiver) -> None:
 
 
 def test_the_schedule_ends(log: Log, receiver: Receiver) -> None:
-    """After the last attempt the log says that nobody was reached."""
+    """After the last attempt the log says that no receiver was reached."""
     answers = [Answer(503)] * 3
     log.policy(NotifyPolicy(channels=(channel(receiver, "ops", *answers),)))
     with running_thread(lambda stop: notify(log, stop)):
@@ -200,7 +200,7 @@ def test_gone_disables_the_channel_until_its_policy_changes(log: Log, receiver: 
 
 
 def test_a_hanging_receiver_delays_nobody_else(log: Log, receiver: Receiver) -> None:
-    """While every place of one channel hangs, the other channel hears of all alerts."""
+    """While every place of one channel hangs, the other channel gets all alerts."""
     hangs = [Answer(hang=True)] * 20
     channels = (channel(receiver, "dead", *hangs), channel(receiver, "ops"))
     log.policy(NotifyPolicy(channels=channels))
@@ -258,7 +258,7 @@ def test_a_full_outbox_stops_reading_and_loses_nothing(log: Log, receiver: Recei
 
 
 def test_garbage_on_the_topics_is_passed_over(log: Log, receiver: Receiver) -> None:
-    """A record that nobody of ours wrote stops nothing."""
+    """A record that Meterline did not write stops nothing."""
     log.policy(NotifyPolicy(channels=(channel(receiver, "ops"),)))
     for topic in (Topic.ALERTS, Topic.DELIVERIES, Topic.POLICIES):
         log.garbage(topic)
@@ -333,8 +333,8 @@ def test_a_group_killed_between_steps_keeps_its_message(
         group_interval_seconds=0,
     )
     log.policy(NotifyPolicy(channels=(chat,), routes=(route,)))
-    told = alerts(3)
-    for alert in told:
+    fired = alerts(3)
+    for alert in fired:
         log.alert(alert)
     with running_process("notify", log.config, point) as killed:
         assert killed.wait(PATIENCE_SECONDS) == -signal.SIGKILL
@@ -347,7 +347,7 @@ def test_a_group_killed_between_steps_keeps_its_message(
                     if one.outcome is DeliveryOutcome.DELIVERED
                     for alert_id in one.alert_ids
                 }
-                == {alert.id for alert in told}
+                == {alert.id for alert in fired}
             ),
             "all alerts",
         )
@@ -356,7 +356,7 @@ def test_a_group_killed_between_steps_keeps_its_message(
         bodies[request.headers["webhook-id"]] == request.body for request in receiver.of("/chat")
     )
     shown = b"".join(bodies.values())
-    for alert in told:
+    for alert in fired:
         assert shown.count(f"*{alert.scope} has".encode()) == 1
 
 

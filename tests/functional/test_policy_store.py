@@ -1,4 +1,4 @@
-"""Policy as kept in Kafka: published, read back, deleted, healed, and told in the audit log."""
+"""Policy as kept in Kafka: published, read back, deleted, repaired, and recorded in the audit log."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_exports_are_compared_and_imported_once(client: Client) -> None:
     ]
     measures = {each.name: each for each in found.variances[1].measures}
     assert (measures["input_tokens"].ours, measures["input_tokens"].theirs) == (50_000, 60_000)
-    # Half of the k-3 are of each organisation. Their count is below what its requests' answers said: looked at first.
+    # Half of the k-3 are of each organisation. Their count is below what its requests' answers said: checked first.
     worst = found.variances[1].contributors[0]
     assert (worst.key, worst.reported_difference) == ("k-3", 5 * 200)
     assert len(found.variances[1].contributors) == 3

@@ -108,7 +108,7 @@ def distinct(log: list[Record], run_id: str) -> dict[str, tuple[UsageEvent, int]
 def test_what_arrived_sums_to_the_truth(
     kafka: KafkaConfig, run: tuple[ReplayResult, Truth]
 ) -> None:
-    """What the emitters sent, decoded and summed anew, is the truth file, duplicates once."""
+    """What the emitters sent, decoded and summed again, is the truth file, duplicates once."""
     result, truth = run
     log = records(kafka)
     events = distinct(log, result.run_id)
@@ -302,7 +302,7 @@ def test_backfill_keeps_the_traces_distances(kafka: KafkaConfig, tmp_path: Path)
         run_replay(replace(options, start_ms=now_ms()), kafka, now_ms, CATALOGUE)
 
 
-def test_no_broker_is_told_at_once(unused_tcp_port: int) -> None:
+def test_no_broker_is_reported_at_once(unused_tcp_port: int) -> None:
     """A replay without a broker ends with one line, before it spools anything."""
     config = KafkaConfig(f"127.0.0.1:{unused_tcp_port}")
     with pytest.raises(ReplayError, match=f"{unused_tcp_port}"):

@@ -155,7 +155,7 @@ def test_a_drain_leaves_nothing_to_read_again(rig: Rig) -> None:
 
 
 def test_foreign_shards_are_left_alone(rig: Rig) -> None:
-    """An opening balance that somebody else keeps in the changelog survives recovery untouched."""
+    """A balance that another writer keeps in the changelog survives recovery untouched."""
     key = SnapshotKey("organisation:acme", "month", 1_788_213_600_000, "base")
     value = Totals(0, 0, 1_790_805_600_000, 5, 1, 1, 0, 0, 0, 1, 0, 1)
     topic = rig.topic(Topic.SPEND_SNAPSHOTS)
@@ -177,7 +177,7 @@ def test_foreign_shards_are_left_alone(rig: Rig) -> None:
 
 
 def test_an_unknown_epoch_stops_the_worker(rig: Rig) -> None:
-    """A worker told an older log epoch than the changelog's ends instead of counting wrongly."""
+    """A worker set to an older log epoch than the changelog's ends instead of counting wrongly."""
     events = [some_event(number) for number in range(10)]
     worker = rig.start(epoch=1)
     send(rig, [(0, batch("lane", 1, events))])

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
-    """Slack, a customer's webhook, and somebody else's."""
+    """Slack, a customer's webhook, and another customer's."""
     with running_receiver() as running:
         yield running
 
@@ -75,7 +75,7 @@ def pipeline(
         yield running
 
 
-def tell(pipeline: Pipeline, *departments: str) -> list[Alert]:
+def publish(pipeline: Pipeline, *departments: str) -> list[Alert]:
     """Alerts of departments that have used their budget up, of a rule that is not ours.
 
     The alerts worker answers for those of its own rules: it would resolve them at once.
@@ -86,13 +86,13 @@ def tell(pipeline: Pipeline, *departments: str) -> list[Alert]:
         story.spend(f"department:acme/{each}", "0.8")
     producer = Producer(kafka_config(load_settings(pipeline.data_dir), "test"))
     try:
-        told = [alert.model_copy(update={"rule_id": "partner"}) for alert in story.alerts]
-        for alert in told:
+        alerts = [alert.model_copy(update={"rule_id": "partner"}) for alert in story.alerts]
+        for alert in alerts:
             producer.send(Topic.ALERTS, alert.dedup_key.encode(), encode_alert(alert))
         producer.flush(SOON_SECONDS)
     finally:
         producer.close()
-    return told
+    return alerts
 
 
 def listed(pipeline: Pipeline, *arguments: str) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ def said_of(pipeline: Pipeline, object_id: str) -> list[str]:
 def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Receiver) -> None:
     """From a group in Slack over a refused webhook to its replay, and a silence and its end."""
     # A group is one message.
-    tell(pipeline, "research", "sales")
+    publish(pipeline, "research", "sales")
     eventually(lambda: documents(receiver, "/chat"), "the message in Slack")
     assert "2 alerts" in documents(receiver, "/chat")[0]["blocks"][0]["text"]["text"]
 
@@ -149,12 +149,12 @@ def test_on_call_follows_silences_and_replays(pipeline: Pipeline, receiver: Rece
     assert pipeline.json("silence", "list")["silences"][0]["reason"] == "migration"
     route = pipeline.json("alerts", "route", "department:acme/legal")
     assert route["muted_by"].startswith(f"silence {silence['id']}")
-    tell(pipeline, "legal")
+    publish(pipeline, "legal")
     eventually(lambda: listed(pipeline, "--outcome", "muted"), "the muted record")
     pipeline.cli("silence", "expire", silence["id"])
     eventually(lambda: not listed(pipeline, "--outcome", "muted"), "the delivery after the silence")
-    told = [json.loads(request.body)["data"]["scope"] for request in receiver.of("/hook")]
-    assert told.count("department:acme/legal") == 1
+    notified = [json.loads(request.body)["data"]["scope"] for request in receiver.of("/hook")]
+    assert notified.count("department:acme/legal") == 1
 
     eventually(
         lambda: (

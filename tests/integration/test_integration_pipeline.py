@@ -101,11 +101,11 @@ def test_one_budget_from_crossing_to_recovery(
                     if ack.applied is Applied.ACCEPTED:
                         acks.add((ack.relay, ack.scope, (ack.epoch, ack.seq)))
 
-        def told(status: AlertStatus) -> bool:
+        def notified(status: AlertStatus) -> bool:
             read()
             return (scope, 100, status) in alerts
 
-        eventually(lambda: told(AlertStatus.FIRING), "the alert")
+        eventually(lambda: notified(AlertStatus.FIRING), "the alert")
         opened = [one for one in commands.values() if one.state is BreakerState.OPEN]
         assert {one.scope for one in opened} == {scope}
 
@@ -120,7 +120,7 @@ def test_one_budget_from_crossing_to_recovery(
         assert pipeline.cli("policy", "plan", str(raised), check=False).returncode == 2
         pipeline.cli("policy", "apply", str(raised), "--yes", "--reason", "test")
         eventually(lambda: relay.decide(hero).admission is Admission.ADMIT, "recovery")
-        eventually(lambda: told(AlertStatus.RESOLVED), "the resolution")
+        eventually(lambda: notified(AlertStatus.RESOLVED), "the resolution")
         assert relay.decide(other).admission is Admission.ADMIT
         assert {command.scope for command in commands.values()} == {scope}
     finally:

@@ -31,11 +31,11 @@ BUDGET_USD = 20
 TOKENS_PER_REQUEST = 50_000
 PACE_SECONDS = 0.02
 REQUESTS_MAX = 3_000
-"""A loop that nobody stops is a failure, not a full disk."""
+"""A loop that is not stopped is a failure, not a full disk."""
 
 
 def policy(budget_usd: int, pages_url: str = "") -> dict[str, Any]:
-    """Research with its budget; with a URL of PagerDuty also who is told."""
+    """Research with its budget; with a URL of PagerDuty also its receivers."""
     document: dict[str, Any] = {
         "version": 1,
         "organisations": [
@@ -171,24 +171,24 @@ def run_away(relay: RelayClient) -> None:
         if decision.admission is Admission.ADMIT:
             spend(relay, LOOPING, 100 + number, now_ms())
         time.sleep(PACE_SECONDS)
-    pytest.fail("nobody stopped the loop")
+    pytest.fail("the loop was not stopped")
 
 
 def test_a_runaway_loop_from_first_event_to_post_mortem(
     pipeline: Pipeline, relay: RelayClient, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """It is told, paged, stopped, resolved, and every step can be read afterwards."""
+    """It is notified, paged, stopped, resolved, and every step can be read afterwards."""
     pages_url = pagerduty(receiver, "/pages")
     rules = written(tmp_path, "rules.yaml", policy(BUDGET_USD, pages_url))
     pipeline.cli("policy", "apply", rules, "--yes", "--reason", "a budget for research")
 
-    # It began two minutes ago, told late: 30 requests, 12 dollars, 60 %.
+    # It began two minutes ago, reported late: 30 requests, 12 dollars, 60 %.
     began_ms = now_ms()
     for number in range(30):
         spend(relay, LOOPING, number, began_ms - 2 * MINUTE_MS)
     (first, *_) = eventually(lambda: documents(receiver, "/chat"), "the first word in Slack")
     assert "Research" in first["text"]
-    assert receiver.of("/pages") == [], "half a budget wakes nobody"
+    assert receiver.of("/pages") == [], "half a budget pages no one"
 
     # It goes on until the relay refuses it; who is on call is paged, and Slack knows too.
     run_away(relay)
@@ -215,7 +215,7 @@ def test_a_runaway_loop_from_first_event_to_post_mortem(
     refused = relay.decide(LOOPING)
     assert (refused.scope, refused.http_status, refused.rule) == (LOOP, 429, "manual")
 
-    # The incident, one for all its thresholds, is over where it was told.
+    # The incident, one for all its thresholds, is over where it was notified.
     eventually(lambda: pages(receiver, "resolve"), "the page's end")
     assert {each["dedup_key"] for each in documents(receiver, "/pages")} == {page["dedup_key"]}
     eventually(lambda: said(receiver, "Resolved"), "the resolution in Slack")
@@ -230,7 +230,7 @@ def test_a_runaway_loop_from_first_event_to_post_mortem(
 
 
 def _post_mortem(pipeline: Pipeline, tmp_path: Path, during_ms: int, blocked_ms: int) -> None:
-    """What was, at each moment, who did what, and who was told."""
+    """What was, at each moment, what each actor did, and which receivers were notified."""
     eventually(lambda: len(actions(pipeline, f"throttle:{LOOP}")) == 2, "the release in the log")
     key, research = explained(pipeline, LOOP)[:2]
     assert (key["state"], key["orders"], research["state"]) == ("closed", [], "closed")
@@ -255,10 +255,10 @@ def _post_mortem(pipeline: Pipeline, tmp_path: Path, during_ms: int, blocked_ms:
     (override,) = actions(pipeline, f"override:{RESEARCH}")
     assert (override["action"], override["actor"]) == ("budget.overridden", "ann")
 
-    told = pipeline.json("deliveries", "list", "--since", "1h")["deliveries"]
-    assert {row["outcome"] for row in told} == {"delivered"}
-    assert {row["channel"] for row in told} == {"log", "chat", "pager"}
-    assert all("threshold 100 %" not in row["error"] for row in told)
+    attempts = pipeline.json("deliveries", "list", "--since", "1h")["deliveries"]
+    assert {row["outcome"] for row in attempts} == {"delivered"}
+    assert {row["channel"] for row in attempts} == {"log", "chat", "pager"}
+    assert all("threshold 100 %" not in row["error"] for row in attempts)
 
 
 def _back_test(pipeline: Pipeline, tmp_path: Path, began_ms: int) -> None:

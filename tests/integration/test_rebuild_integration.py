@@ -137,8 +137,8 @@ def test_a_restart_loses_nothing_and_repeats_nothing(tmp_path: Path, end: str) -
         assert_exact(pipeline, first)
         eventually(lambda: research(pipeline)["breaker"] == "open", "the breaker")
         eventually(lambda: len(deliveries(pipeline)) == len(fired(pipeline)), "the deliveries")
-        before, told, log = research(pipeline), fired(pipeline), deliveries(pipeline)
-        assert len(told) == len(set(told))
+        before, published, log = research(pipeline), fired(pipeline), deliveries(pipeline)
+        assert len(published) == len(set(published))
         if end == "killed":
             # What only the memory of the broker holds dies with it, as documented.
             eventually(lambda: unstored(pipeline) == 0, "all is stored")
@@ -156,5 +156,5 @@ def test_a_restart_loses_nothing_and_repeats_nothing(tmp_path: Path, end: str) -
         eventually(lambda: research(pipeline)["events"] == 3, "the third batch")
         after = research(pipeline)
         assert (before["spent_usd"], after["spent_usd"]) == ("16.000000000", "24.000000000")
-        assert sorted(fired(pipeline)) == sorted(told)
+        assert sorted(fired(pipeline)) == sorted(published)
         assert deliveries(pipeline) == log

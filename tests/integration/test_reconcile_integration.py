@@ -98,7 +98,7 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
     assert clean["gaps"] == [{"lane": lane, "first": 3, "last": 4}]
     assert clean["totals"] > 1_000
 
-    # The streams' side: a total that nobody counted.
+    # The streams' side: a total that was not counted.
     month = Calendar("UTC").window(WindowKind.MONTH, now_ms())
     forged = Totals(0, 5, month.end_ms, 777, 0, 0, 0, 0, 0, 1, 0, month.start_ms)
     key = encode_key(SnapshotKey(SCOPE, "month", month.start_ms, "forged"))
@@ -120,8 +120,8 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
     assert drifted["drift_nano_usd"] == 777 + 10**9
     assert reconciled(pipeline, "--repair")["repaired"] == 2
     eventually(lambda: reconciled(pipeline, "--alert")["exact"], "the repair")
-    told = "SELECT status FROM alerts FINAL WHERE rule_id = 'pipeline.drift' ORDER BY ends_at"
-    eventually(lambda: execute(pipeline, told) == [("firing",), ("resolved",)], "the alerts")
+    statuses = "SELECT status FROM alerts FINAL WHERE rule_id = 'pipeline.drift' ORDER BY ends_at"
+    eventually(lambda: execute(pipeline, statuses) == [("firing",), ("resolved",)], "the alerts")
     audits = "SELECT object_id FROM audit_log FINAL WHERE action = 'spend.repaired' ORDER BY ALL"
     eventually(
         lambda: execute(pipeline, audits) == [(SCOPE,), ("organisation:replayed",)], "the audit"
@@ -141,20 +141,20 @@ def test_a_receipt_tells_what_became_of_an_event(pipeline: Pipeline) -> None:
     other = encode_batch(lane, 2, [encode(event("where-1", tokens=9))])
     send(pipeline, Topic.USAGE_EVENTS, lane.encode(), batch, batch, other)
 
-    def receipt(name: str) -> dict[str, Any]:
+    def trace_of(name: str) -> dict[str, Any]:
         done = pipeline.cli("where", name, "--json", check=False)
         found: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode == (1 if found["status"] == "unknown" else 0)
         return found
 
     def complete() -> bool:
-        found = receipt("where-1")
+        found = trace_of("where-1")
         outcomes = [one["outcome"] for one in found["arrivals"]]
         all_in = all(line["included"] for line in found["windows"])
         return outcomes == ["counted", "duplicate", "refused"] and all_in
 
-    eventually(complete, "the receipt")
-    found = receipt("where-1")
+    eventually(complete, "the trace")
+    found = trace_of("where-1")
     counted, again, refused = found["arrivals"]
     assert (counted["lane"], counted["seq"], counted["index"]) == (lane, 1, 1)
     assert (again["lane"], again["seq"]) == (lane, 1)
@@ -164,5 +164,5 @@ def test_a_receipt_tells_what_became_of_an_event(pipeline: Pipeline) -> None:
     # Organisation, department and key, in four windows each.
     assert len(found["windows"]) == 12
     assert found["seconds"] < 5
-    assert receipt("never-sent")["status"] == "unknown"
+    assert trace_of("never-sent")["status"] == "unknown"
     assert "counted" in pipeline.cli("where", "where-1").stdout

@@ -154,9 +154,9 @@ class ControllerLife(RuleBasedStateMachine):
     @invariant()
     def nothing_fires_twice(self) -> None:
         """Each alert identity is fired at most once and resolved at most once."""
-        told = Counter((alert.dedup_key, alert.status) for alert in self.story.alerts)
-        assert all(times == 1 for times in told.values()), told
-        assert len({alert.id for alert in self.story.alerts}) == len(told)
+        notified = Counter((alert.dedup_key, alert.status) for alert in self.story.alerts)
+        assert all(times == 1 for times in notified.values()), notified
+        assert len({alert.id for alert in self.story.alerts}) == len(notified)
 
     @invariant()
     def versions_only_rise(self) -> None:
@@ -244,18 +244,18 @@ def test_a_replay_gives_the_same_commands_apart_from_the_epoch(
 def test_thresholds_of_one_period_fire_once_and_rise(
     percents: list[int], amounts: list[int]
 ) -> None:
-    """Whatever the list and the path of spend, no threshold is told or listed twice."""
-    told, seen, spent = 0, [], 0
+    """Whatever the list and the path of spend, no threshold is notified or listed twice."""
+    notified, seen, spent = 0, [], 0
     for amount in amounts:
         spent += amount
         reading = Measurement(
             RuleId.BUDGET_DAY, WindowKind.DAY, "2026-10-30", 0, 1, 1, spent, 100, NANO_USD
         )
-        crossed = crossing(reading, percents, told)
+        crossed = crossing(reading, percents, notified)
         if crossed is not None:
-            assert crossed.threshold > told
+            assert crossed.threshold > notified
             seen += [*crossed.also_crossed, crossed.threshold]
-            told = crossed.threshold
+            notified = crossed.threshold
     assert len(seen) == len(set(seen))
     highest = max((sum(amounts[: n + 1]) for n in range(len(amounts))), default=0)
     assert set(seen) == {percent for percent in percents if percent <= highest}

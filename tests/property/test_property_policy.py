@@ -192,7 +192,7 @@ _TREES = st.recursive(
 
 @given(_TREES)
 def test_any_yaml_is_a_policy_or_has_faults_never_a_crash(tree: Any) -> None:
-    """Whatever somebody writes with the right words in wrong places, the answer is a list."""
+    """Whatever an operator writes with the right words in wrong places, the answer is a list."""
     _accept_or_explain(yaml.safe_dump(tree, allow_unicode=True))
 
 

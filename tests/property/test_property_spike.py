@@ -25,7 +25,7 @@ STEPS = st.lists(
 )
 
 
-def told(story: Scenario) -> bool:
+def is_notified(story: Scenario) -> bool:
     """Whether the rule has fired."""
     return any(alert.status is AlertStatus.FIRING for alert in story.alerts)
 
@@ -46,7 +46,7 @@ def holds(story: Scenario, spent: list[tuple[int, int]]) -> bool:
 def test_a_spike_is_told_by_the_event_that_reaches_its_line(
     hours: list[int], steps: list[tuple[int, int]]
 ) -> None:
-    """Whatever the past and the path of spend: told with the first event at which it holds."""
+    """Whatever the past and the path of spend: notified with the first event at which it holds."""
     story = Scenario("2026-10-05T00:00:00Z")
     story.rules = RuleSet(deviations=(RULE,), thresholds_percent=())
     story.step(PolicyChanged(RULES_ID, story.rules))
@@ -57,14 +57,14 @@ def test_a_spike_is_told_by_the_event_that_reaches_its_line(
         spent.append((story.now_ms, hours[hour % 24]))
         story.wait(HOUR_MS // 1000)
     # The past alone is usual: every day was the same.
-    assert not told(story)
+    assert not is_notified(story)
     held = False
     for seconds, usd in steps:
         story.wait(seconds)
         story.spend(KEY, str(usd))
         spent.append((story.now_ms, usd))
         held = held or holds(story, spent)
-        assert told(story) is held
+        assert is_notified(story) is held
 
 
 BURN = BurnRateRule(id="fast", factor=2)
@@ -76,7 +76,7 @@ DAY_BUDGET_USD = 100
 def test_a_burn_rate_is_told_by_the_event_that_reaches_its_pace(
     steps: list[tuple[int, int]],
 ) -> None:
-    """Whatever the path of spend: told with the first event at which both windows say so."""
+    """Whatever the path of spend: notified with the first event at which both windows say so."""
     story = Scenario("2026-10-05T00:00:00Z")
     story.rules = RuleSet(deviations=(), burn_rates=(BURN,), thresholds_percent=())
     story.step(PolicyChanged(RULES_ID, story.rules))
@@ -94,4 +94,4 @@ def test_a_burn_rate_is_told_by_the_event_that_reaches_its_pace(
         total = sum(cost for _, cost in spent)
         left = BudgetLeft(DAY_BUDGET_USD * NANO_PER_USD, total, 86_400)
         held = held or burn_rate.headroom(BURN, left, SpendRate(long, short)) <= 0
-        assert told(story) is held
+        assert is_notified(story) is held

@@ -93,10 +93,10 @@ def opened(log: list[Message], horizon: int = 100_000) -> list[Changelog]:
     policy = LedgerPolicy(epoch=EPOCH, source_topic="usage.events", ids_horizon=horizon)
     events = accepted(log)
     newest_ms = max((one.time_ms for one in events), default=0)
-    opening = PartitionBootstrap(
+    partition = PartitionBootstrap(
         PARTITION, stored_totals(events), events[-horizon:], stored_lanes(log)
     )
-    flush = bootstrap_records(BootstrapPolicy(policy, log[-1].timestamp_ms, newest_ms), opening)
+    flush = bootstrap_records(BootstrapPolicy(policy, log[-1].timestamp_ms, newest_ms), partition)
     return [Changelog(PARTITION, key, value) for key, value in [*flush.entries, flush.state]]
 
 

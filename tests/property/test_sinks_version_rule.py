@@ -34,7 +34,7 @@ def test_stored_row_is_the_first_occurrence(
         position = Position(epoch, offset, len(rows) % 512)
         rows.append((key, row_version(position), False, body))
         if (key, body) != original:
-            # The streams refuse it as a conflict: the sink hears of it by a dead letter.
+            # The streams refuse it as a conflict: the sink learns of it by a dead letter.
             rows.append((key, retraction_version(position), True, body))
     arrived = data.draw(st.permutations(rows + rows[::2]))
     assert replacing(arrived) == dict([original])

@@ -125,7 +125,7 @@ class Run:
             self.step()
         self.zombie = None
         self.flush()
-        # Whoever comes next must find the whole truth in the log, and heal what a zombie left.
+        # The next worker must find the whole truth in the log, and repair what a zombie left.
         last = Process(self.changelog, self.new_ledger)
         last.flush()
 

@@ -29,7 +29,7 @@ def test_a_blocked_key_is_free_again_when_the_month_begins() -> None:
     assert story.still_firing() == set()
 
     story.spend(KEY, "10")
-    assert story.fired(KEY) == [100, 50], "the new month tells its own thresholds"
+    assert story.fired(KEY) == [100, 50], "the new month notifies its own thresholds"
 
 
 def test_late_events_of_the_old_month_do_not_block_the_new_one() -> None:
@@ -52,7 +52,7 @@ def test_an_incomplete_state_does_not_trip_a_young_month() -> None:
     story.policy(KEY, month="10")
     story.spend(KEY, "50")
     assert story.state_of(KEY) is CLOSED, "the month's rule is held by the grace"
-    assert story.fired(KEY) == [100], "but people are told"
+    assert story.fired(KEY) == [100], "but receivers are notified"
 
     story.set_complete(complete=True)
     assert story.state_of(KEY) is OPEN
@@ -70,7 +70,7 @@ def test_the_grace_ends_by_itself() -> None:
 
 
 def test_a_raised_budget_frees_at_once_and_arms_again() -> None:
-    """Recovery needs no new event; the new budget version tells its own thresholds."""
+    """Recovery needs no new event; the new budget version notifies its own thresholds."""
     story = Scenario("2026-10-20T09:00:00Z")
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "100")
@@ -122,7 +122,7 @@ def test_the_most_restrictive_of_cap_and_budget_wins_in_turn() -> None:
 
 
 def test_one_department_stops_and_the_others_go_on() -> None:
-    """Commands name one scope; nobody else's state changes."""
+    """Commands name one scope; no other scope's state changes."""
     story = Scenario("2026-10-20T09:00:00Z")
     for name in ("research", "sales", "support"):
         story.policy(f"department:acme/{name}", month="100")

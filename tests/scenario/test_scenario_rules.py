@@ -1,4 +1,4 @@
-"""Rules that look back, told as stories through the real engine."""
+"""History-based rules, as scenarios through the real engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.alerting_story import KEY, RESEARCH, Scenario
 FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
 
 
-def told(story: Scenario, rule: str) -> list[Alert]:
+def alerts_of(story: Scenario, rule: str) -> list[Alert]:
     """Every record of a rule, in order."""
     return [alert for alert in story.alerts if alert.rule_id == rule]
 
@@ -49,12 +49,12 @@ def started(**rule: object) -> Scenario:
 def test_a_day_beyond_the_usual_is_told_within_the_hour_and_explained() -> None:
     """The alert says what is usual, how far beyond it we are, and how much more it is."""
     story = started()
-    assert told(story, "deviation.day") == [], "a usual week is silent"
+    assert alerts_of(story, "deviation.day") == [], "a usual week is silent"
     story.wait(3600)
     story.spend(KEY, "19")
-    assert told(story, "deviation.day") == [], "nine dollars more are not worth a message"
+    assert alerts_of(story, "deviation.day") == [], "nine dollars more are not worth a message"
     story.spend(KEY, "3")
-    (alert,) = told(story, "deviation.day")
+    (alert,) = alerts_of(story, "deviation.day")
     assert alert.explanation is not None
     assert alert.explanation.baseline_nano_usd == nano_from_usd("10")
     assert alert.explanation.excess_nano_usd == nano_from_usd("12")
@@ -71,13 +71,17 @@ def test_a_deviation_ends_with_its_day_and_is_told_anew_on_the_next() -> None:
     story.wait(3600)
     story.spend(KEY, "50")
     story.spend(KEY, "50")
-    assert [alert.status for alert in told(story, "deviation.day")] == [FIRING]
+    assert [alert.status for alert in alerts_of(story, "deviation.day")] == [FIRING]
     story.wait_until("2026-10-13T00:00:01Z")
-    assert [alert.status for alert in told(story, "deviation.day")] == [FIRING, RESOLVED]
+    assert [alert.status for alert in alerts_of(story, "deviation.day")] == [FIRING, RESOLVED]
     story.wait_until("2026-10-13T09:00:00Z")
     story.spend(KEY, "100")
-    assert [alert.status for alert in told(story, "deviation.day")] == [FIRING, RESOLVED, FIRING]
-    assert len({alert.dedup_key for alert in told(story, "deviation.day")}) == 2
+    assert [alert.status for alert in alerts_of(story, "deviation.day")] == [
+        FIRING,
+        RESOLVED,
+        FIRING,
+    ]
+    assert len({alert.dedup_key for alert in alerts_of(story, "deviation.day")}) == 2
 
 
 @pytest.mark.parametrize("method", list(DeviationMethod))
@@ -116,7 +120,7 @@ def test_an_incident_is_not_learnt_from_until_it_is_the_new_normal() -> None:
     story = started()
     for _ in range(9):
         office_week(story, days=1, usd="100")
-    days = [alert.period for alert in told(story, "deviation.day") if alert.status is FIRING]
+    days = [alert.period for alert in alerts_of(story, "deviation.day") if alert.status is FIRING]
     assert days[0] == "2026-10-12"
     assert len(set(days)) >= 2, "the first day did not hide the second"
     assert "2026-10-20" not in days, "in the end it is normal"
@@ -132,7 +136,7 @@ def test_hours_without_any_spend_at_all_are_unknown_not_zero() -> None:
 
 
 def test_the_seasonal_method_finds_a_step_that_the_first_hour_does_not_show() -> None:
-    """Two unusual hours are told where one is not."""
+    """Two unusual hours are notified where one is not."""
     story = started(method="seasonal")
     office_week(story, days=2)
     story.wait(3600)
@@ -207,7 +211,7 @@ def test_a_runaway_loop_is_told_within_minutes_with_the_time_that_is_left() -> N
     for _ in range(5):
         story.wait(60)
         story.spend(KEY, "10")
-    (alert,) = told(story, "burn_rate.fast")
+    (alert,) = alerts_of(story, "burn_rate.fast")
     assert alert.explanation is not None
     assert 0 < alert.explanation.seconds_left < 2 * 3600
     assert "ends in" in alert.summary
@@ -235,13 +239,13 @@ def test_calm_ends_a_burn_rate_alert_by_the_clock_alone() -> None:
     for _ in range(5):
         story.wait(60)
         story.spend(KEY, "12")
-    assert [alert.status for alert in told(story, "burn_rate.fast")] == [FIRING]
+    assert [alert.status for alert in alerts_of(story, "burn_rate.fast")] == [FIRING]
     story.wait(3700)
-    assert [alert.status for alert in told(story, "burn_rate.fast")] == [FIRING, RESOLVED]
+    assert [alert.status for alert in alerts_of(story, "burn_rate.fast")] == [FIRING, RESOLVED]
 
 
 def test_what_has_not_lasted_is_told_to_nobody_and_a_restart_does_not_forget_since_when() -> None:
-    """`for` waits; the wait is a record, so that a killed worker goes on waiting, not anew."""
+    """`for` waits; the wait is a record, so that a killed worker continues the wait and does not start it again."""
     story = burning(for_seconds=300)
     story.wait(60)
     story.spend(KEY, "60")
@@ -309,7 +313,7 @@ def test_a_scope_that_falls_silent_is_told_and_ends_with_its_next_event() -> Non
 
 
 def test_a_rule_that_is_taken_away_resolves_what_it_said() -> None:
-    """Nothing fires for ever because its rule is gone."""
+    """Nothing fires indefinitely because its rule is gone."""
     story = burning()
     story.wait(60)
     story.spend(KEY, "100")

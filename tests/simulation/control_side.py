@@ -89,13 +89,13 @@ class Controller:
                 if snapshot is not None:
                     memory.totals.apply(snapshot)
         self.totals = memory.totals
-        self.heard = ForeignAlerts()
+        self.foreign = ForeignAlerts()
         self.state, effects = restore(memory, now_ms, complete=True)
         self._decided(effects)
 
     def round(self, now_ms: int, drawn: random.Random, *, all_of_it: bool = False) -> None:
         """Read some of what is new and decide; effects are carried out one by one afterwards."""
-        # Timers run before what this round reads is looked at.
+        # Timers run before what this round reads is evaluated.
         self.alerts_known = self.alerts_read
         commands = self._commands(all_of_it, drawn)
         policies = self._policies()
@@ -126,14 +126,14 @@ class Controller:
 
     def _decided(self, effects: Sequence[Effect]) -> None:
         self.effects += effects
-        self.heard.writing(each.alert for each in effects if isinstance(each, PublishAlert))
+        self.foreign.writing(each.alert for each in effects if isinstance(each, PublishAlert))
 
     def _alerts(self, now_ms: int) -> list[Alert]:
-        """Every policy is read before, as the worker sees to when it hears another's alert."""
+        """Every policy is read before, as the worker sees to when it reads another's alert."""
         for alert in self.topics.alerts[self.alerts_read :]:
-            self.heard.read(alert)
+            self.foreign.read(alert)
         self.alerts_read = len(self.topics.alerts)
-        return self.heard.take(now_ms)
+        return self.foreign.take(now_ms)
 
     def _commands(self, all_of_it: bool, drawn: random.Random) -> list[ThrottleCommand]:
         begin, end = self.commands_read, len(self.topics.commands)

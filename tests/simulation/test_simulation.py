@@ -21,7 +21,7 @@ def test_no_schedule_breaks_a_promise(block: int) -> None:
 
 
 def test_a_seed_is_the_whole_schedule() -> None:
-    """The same seed gives the same trace, line by line: a failure can be looked at again."""
+    """The same seed gives the same trace, line by line: a failure can be examined again."""
     traces: list[list[str]] = []
     for _ in range(2):
         lines: list[str] = []

@@ -120,9 +120,9 @@ def letters(*found: DeadLetter) -> list[str]:
         Entry(kind=Kind.BROKEN, id="b-1", reason=RejectReason.MALFORMED_JSON, value=b"{"),
         Entry(kind=Kind.INVALID, id="b-2", reason=RejectReason.FUTURE_TIME),
     ]
-    topics = Topics(broken={(0, 5): "b-1"}, letters={each.key(): each for each in found})
+    topics = Topics(broken={(0, 5): "b-1"}, dead_letters={each.key(): each for each in found})
     stored = {(each.partition, each.offset, each.index, each.reason.value) for each in found}
-    return list(audit.letters(journal, topics, stored))
+    return list(audit.dead_letters(journal, topics, stored))
 
 
 def test_dead_letters_are_matched_with_what_was_broken() -> None:
