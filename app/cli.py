@@ -12,7 +12,7 @@ import typer
 from meterline.app.commands.lazy import Lazy, lazy_group
 from meterline.app.errors import error_boundary
 from meterline.app.telemetry import set_up_logging
-from meterline.app.workers import WORKERS, Worker
+from meterline.app.workers.table import WORKERS, Worker
 
 _MACHINE = "One machine, no Docker"
 _OPERATE = "Operate"

@@ -37,8 +37,8 @@ from benchmarks.three_months import DAYS, simulate
 from benchmarks.usage_traffic import EVENTS_PER_MESSAGE, PARTITIONS, batches, fill
 from benchmarks.worker_process import Sample, SayingMeter, our_worker
 from meterline.app.clock import now_ms
-from meterline.app.streams_worker import run_streams
 from meterline.app.telemetry import set_up_logging
+from meterline.app.workers.streams import run_streams
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.embedded.broker import start_broker

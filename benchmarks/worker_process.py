@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meterline.app.clock import now_ms
-from meterline.app.streams_worker import run_streams
+from meterline.app.workers.streams import run_streams
 from meterline.pricing.catalogue import load_catalogue
 from meterline.schemas.metrics import Metric
 from meterline.streams.settings import StreamsSettings

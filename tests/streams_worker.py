@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from meterline.app.streams_worker import run_streams
+from meterline.app.workers.streams import run_streams
 from meterline.schemas.metrics import NoMeter
 from meterline.streams.settings import StreamsSettings
 from tests.streams_model import rate

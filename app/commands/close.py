@@ -21,11 +21,12 @@ from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
 from meterline.app.commands.times import minute_text
 from meterline.app.printable import markup, visible
-from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
+from meterline.app.settings import DEFAULT_DATA_DIR, load_settings, secret
 from meterline.app.tables import TerminalTable
 from meterline.app.wiring import clickhouse_config, pipeline
 from meterline.backends.clickhouse.client import Client
 from meterline.operations.close import close_dependencies
+from meterline.operations.push import push_due
 from meterline.reports.booking.core.inputs import MANIFEST
 from meterline.reports.booking.core.ledger import PeriodHistory
 from meterline.reports.booking.period_store import read_ledger
@@ -102,9 +103,8 @@ def push(
 
     Exit code 3 unless everything was delivered.
     """
-    from meterline.app.reports_worker import push_due  # noqa: PLC0415 - loads the scheduler
-
-    report = push_due(load_settings(data), threading.Event(), now_ms(), period)
+    wait = threading.Event().wait  # nothing ends it early
+    report = push_due(pipeline(load_settings(data)), secret, now_ms, wait, period)
     if json_output:
         print_json(asdict(report))
     else:

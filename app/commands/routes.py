@@ -19,7 +19,11 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.tables import labelled_lines
 from meterline.app.wiring import kafka_config
 from meterline.operations.policy import compile_policy, read_policy_file
-from meterline.operations.route_test import published_routing_context, routing_context, sample_alert
+from meterline.operations.route_trace import (
+    published_routing_context,
+    routing_context,
+    sample_alert,
+)
 from meterline.schemas.alert import Severity
 
 _out = Console(highlight=False)

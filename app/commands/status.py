@@ -16,7 +16,7 @@ from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.tables import TerminalTable, styled
 from meterline.app.wiring import pipeline
-from meterline.app.workers import WORKERS, groups_of
+from meterline.app.workers.table import WORKERS, groups_of
 from meterline.operations.status import BudgetLine, PipelineStatus, gather
 from meterline.schemas.money import usd_display
 from meterline.schemas.periods import rfc3339

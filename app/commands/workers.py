@@ -10,7 +10,7 @@ import typer
 from meterline.app.commands.lazy import Lazy, lazy_group
 from meterline.app.settings import Settings, load_settings
 from meterline.app.telemetry import MetricsServer, PrometheusMeter, set_up_logging
-from meterline.app.workers import Worker
+from meterline.app.workers.table import Worker
 
 # Commands under a worker's name that run something else.
 SUBCOMMANDS: Mapping[str, Mapping[str, Lazy]] = {

@@ -9,7 +9,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 
 from meterline.app.settings import CLOSES_DIRECTORY, Settings, environment_of
-from meterline.app.workers import WORKERS, Worker
+from meterline.app.workers.table import WORKERS, Worker
 from meterline.embedded.core.supervision import ProcessSpec
 
 # Faust joins its group and reads its changelog back before it is ready; a million entries take

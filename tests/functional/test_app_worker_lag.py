@@ -12,7 +12,7 @@ from meterline.app.commands.status import show_status
 from meterline.app.local.worker_specs import worker_processes
 from meterline.app.settings import BrokerKind, ClickHouseSection, KafkaSection, Settings
 from meterline.app.wiring import pipeline
-from meterline.app.workers import WORKERS, Worker, groups_of
+from meterline.app.workers.table import WORKERS, Worker, groups_of
 from meterline.embedded.processes import free_port
 from meterline.operations.setup import apply_topics
 from meterline.operations.status import WorkerLine, gather

@@ -6,6 +6,7 @@ which is not documented and answered with msg_blocks_too_long.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -22,9 +23,13 @@ from meterline.schemas.policy_notify import ChannelBase
 
 HEADER_LENGTH_MAX = 150
 SECTION_LENGTH_MAX = 2_900
-# Each is a section of at most 700 characters: ten stay below Slack's sum.
+# An alert's section and context have at most some 1,200 characters as they are sent, entities
+# included (`&` in a name is five): ten of them stay below Slack's sum.
 ALERTS_SHOWN_MAX = 10
-LINE_LENGTH_MAX = 700
+SUMMARY_LENGTH_MAX = 600
+DRIVER_LENGTH_MAX = 150
+ACTION_LENGTH_MAX = 250
+FACTS_LENGTH_MAX = 150
 TITLE = (
     "{% if status == 'resolved' %}Resolved{% else %}{{ severity | capitalize }}{% endif %}: "
     "{% if count == 1 %}{{ alert.scope }}{% else %}{{ count }} alerts{% endif %}"
@@ -37,6 +42,7 @@ _SIGNS = {
     Severity.CRITICAL: ":red_circle:",
 }
 _RESOLVED_SIGN = ":large_green_circle:"
+_CUT_ENTITY = re.compile("&[a-z]*…$")
 
 
 def slack_body(alerts: Sequence[Alert], channel: str, title: str = "", text: str = "") -> bytes:
@@ -56,15 +62,15 @@ def slack_body(alerts: Sequence[Alert], channel: str, title: str = "", text: str
     if text:
         # The template's own marks stay; the values in it can mention and link nothing.
         body = filled(text, "{{ alert.summary }}", ordered, channel, escaped)
-        blocks.append(_section(cut(body, SECTION_LENGTH_MAX) or "-"))
+        blocks.append(_section(_whole_entities(body, SECTION_LENGTH_MAX) or "-"))
     else:
         for alert in ordered[:ALERTS_SHOWN_MAX]:
             blocks += _alert_blocks(alert)
         if len(ordered) > ALERTS_SHOWN_MAX:
             blocks.append(_section(f"_and {len(ordered) - ALERTS_SHOWN_MAX} more_"))
     # What a phone's lock screen shows.
-    fallback = escaped(f"{heading}: {ordered[0].summary}")
-    return compact_json({"text": cut(fallback, SECTION_LENGTH_MAX), "blocks": blocks})
+    fallback = _escaped(f"{heading}: {ordered[0].summary}", SECTION_LENGTH_MAX)
+    return compact_json({"text": fallback, "blocks": blocks})
 
 
 def escaped(text: str) -> str:
@@ -72,15 +78,25 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def _escaped(text: str, length: int) -> str:
+    """`escaped`, at most `length` characters as they are sent."""
+    return _whole_entities(escaped(text), length)
+
+
+def _whole_entities(text: str, length: int) -> str:
+    """Cut after escaping, which lengthens, and never inside `&amp;`."""
+    return _CUT_ENTITY.sub("…", cut(text, length)) if len(text) > length else text
+
+
 def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
     view = alert_view(alert)
     is_resolved = alert.status is AlertStatus.RESOLVED
     sign = _RESOLVED_SIGN if is_resolved else _SIGNS[alert.severity]
-    lines = [f"{sign} *{escaped(cut(alert.summary, LINE_LENGTH_MAX))}*"]
+    lines = [f"{sign} *{_escaped(alert.summary, SUMMARY_LENGTH_MAX)}*"]
     if not is_resolved:
         if view["driver"]:
-            lines.append(f"Driven by {escaped(str(view['driver']))}")
-        lines.append(escaped(str(view["action"])))
+            lines.append(f"Driven by {_escaped(str(view['driver']), DRIVER_LENGTH_MAX)}")
+        lines.append(_escaped(str(view["action"]), ACTION_LENGTH_MAX))
     facts = [f"`{alert.rule_id}`", alert.severity.value, f"since {view['starts_at']}"]
     if is_resolved:
         facts.append(f"ended {view['ends_at']}")
@@ -90,7 +106,7 @@ def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
         facts.append(f"reminder {alert.reminder}")
     if alert.commands:
         facts.append("throttled")
-    context = {"type": "mrkdwn", "text": escaped(" · ".join(facts))}
+    context = {"type": "mrkdwn", "text": _escaped(" · ".join(facts), FACTS_LENGTH_MAX)}
     return [_section("\n".join(lines)), {"type": "context", "elements": [context]}]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meterline.alerting.notify.channels.registry import CHANNEL_KINDS
 from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.control.policy.file import PolicyFault, PolicyFileError
 from meterline.control.policy.yaml_tree import DEPTH_MAX, FILE_CHARACTERS_MAX
@@ -227,6 +228,8 @@ def test_money_that_is_no_exact_amount_is_refused(written: str, reason: str) -> 
 
 
 _K1_LIMITS = "organisations[acme].departments[research].projects[chatbot].keys[k-1].limits"
+*_TYPES, _LAST_TYPE = (repr(name) for name in CHANNEL_KINDS)
+_CHANNEL_TYPES = f"{', '.join(_TYPES)} or {_LAST_TYPE}"
 _REFUSALS: list[tuple[str, str, str, str, str]] = [
     # what, old text, new text, path, reason
     ("missing-version", "version: 1\n", "", "version", "is required"),
@@ -318,7 +321,7 @@ _REFUSALS: list[tuple[str, str, str, str, str]] = [
     ("channel-severity", "min_severity: warning", "min_severity: loud",
      "notify.channels[ops].min_severity", "'info', 'warning', 'error' or 'critical'; got 'loud'"),
     ("channel-type", "type: webhook", "type: pigeon", "notify.channels[ops].type",
-     "must be 'webhook', 'slack', 'pagerduty', 'email', 'alertmanager' or 'teams'; got 'pigeon'"),
+     f"must be {_CHANNEL_TYPES}; got 'pigeon'"),
     ("channel-secret", "METERLINE_OPS_SECRET", "whsec_c2VjcmV0", "notify.channels[ops].secret_env",
      "must be the name of an environment variable"),
 ]  # fmt: skip

@@ -54,30 +54,30 @@ class Worker:
 WORKERS: tuple[Worker, ...] = (
     Worker(
         "streams",
-        "meterline.app.streams_worker:start",
+        "meterline.app.workers.streams:start",
         "Fold usage events into spend per scope and window (Faust).",
         Group.STREAMS,
     ),
     Worker(
         "sink",
-        "meterline.app.sink_worker:start",
+        "meterline.app.workers.sink:start",
         "Store events, snapshots, alerts and commands in ClickHouse.",
         Group.SINK,
     ),
     Worker(
         "alerts",
-        "meterline.app.alerts_worker:start",
+        "meterline.app.workers.alerts:start",
         "Apply the rules (the worker); routing, back-tests and rule tests.",
     ),
     Worker(
         "notify",
-        "meterline.app.notify_worker:start",
+        "meterline.app.workers.notify:start",
         "Deliver alerts to their receivers.",
         Group.NOTIFY,
     ),
     Worker(
         "reports",
-        "meterline.app.reports_worker:start",
+        "meterline.app.workers.reports:start",
         "Close months at their cut-off, push them to the ERP, serve their files.",
     ),
 )

@@ -10,26 +10,23 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import threading
 
 import structlog
 
 from meterline.app.clock import now_ms
 from meterline.app.settings import Settings, secret
 from meterline.app.telemetry import PrometheusMeter
-from meterline.app.wiring import clickhouse_config, kafka_config, pipeline, stop_on_signals
-from meterline.backends.clickhouse.client import Client
-from meterline.backends.webhook.client import WebhookClient
+from meterline.app.wiring import kafka_config, pipeline, stop_on_signals
 from meterline.control.store import read_policies
 from meterline.operations.close import close_dependencies
 from meterline.operations.drift_alert import EVERY_SECONDS, DriftWatch
+from meterline.operations.push import push_due
 from meterline.reports.booking.booking_lines import read_months_with_events
 from meterline.reports.booking.core.inputs import mapping_of
 from meterline.reports.booking.period_store import read_ledger
 from meterline.reports.close.close import CloseBusyError, CloseOutcome, close_month
 from meterline.reports.close.core.close_due import due_months
 from meterline.reports.erp.pull import ExportServer
-from meterline.reports.erp.push import PushDependencies, PushReport, push_closed
 from meterline.reports.scheduler import Every, Monthly, ScheduledJob, Scheduler
 from meterline.schemas.finance import FinancePolicy
 from meterline.schemas.metrics import Metric
@@ -59,13 +56,15 @@ def start(settings: Settings, meter: PrometheusMeter) -> int:
     policy = _finance_policy(settings)
     hour, minute = map(int, policy.close_time.split(":"))
     close = functools.partial(close_due, settings)
+
+    def push(_at_ms: int) -> None:
+        push_due(pipeline(settings), secret, now_ms, stop.wait)
+
     jobs = [
         ScheduledJob("close", Monthly(policy.close_day, hour, minute), close),
         ScheduledJob("close-retry", Every(CLOSE_RETRY_SECONDS), close, at_start=True),
         ScheduledJob("reconcile", Every(EVERY_SECONDS), DriftWatch(pipeline(settings), meter)),
-        ScheduledJob(
-            "push", Every(PUSH_SECONDS), functools.partial(push_due, settings, stop), at_start=True
-        ),
+        ScheduledJob("push", Every(PUSH_SECONDS), push, at_start=True),
     ]
     scheduler = Scheduler(root / SCHEDULE_FILE, jobs, now_ms, settings.time_zone)
     exports = _exports(settings)
@@ -105,23 +104,6 @@ def close_due(settings: Settings, at_ms: int) -> None:
                 _log.warning("close.refused", period=month.name, reasons=reasons)
             else:
                 _log.info("close.closed", period=month.name, manifest=result.manifest_sha256)
-
-
-def push_due(
-    settings: Settings, stop: threading.Event, _at_ms: int, period: str = ""
-) -> PushReport:
-    """Push what was closed and not delivered yet, to the receiver that policy names now."""
-    target = _finance_policy(settings).push
-    if target is None:
-        return PushReport()
-    webhook = WebhookClient()
-    client = Client(clickhouse_config(settings))
-    try:
-        dependencies = PushDependencies(client, webhook.post, secret, now_ms, stop.wait)
-        return push_closed(dependencies, read_ledger(client), target, period)
-    finally:
-        client.close()
-        webhook.close()
 
 
 def _finance_policy(settings: Settings) -> FinancePolicy:
