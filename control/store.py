@@ -110,7 +110,7 @@ def write(
             for name, item in objects
         ],
         # 2. The audit log never claims what did not happen. A crash before it leaves changes
-        #    without an entry; the object's version still tells that it was changed.
+        #    without an entry; the object's version still shows that it was changed.
         [audit_record(entry) for entry in entries],
     )
     # 3. Only when this returns was the change applied in the eyes of the caller.

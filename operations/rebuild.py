@@ -152,14 +152,14 @@ def rebuild(pipeline: Pipeline, now_ms: int, say: Callable[[str], None]) -> Rebu
         totals = _read_totals(pipeline, client, ends)
         states: list[OutgoingRecord] = []
         ids = lanes = 0
-        for opening in _openings(pipeline, client, ends, totals):
+        for bootstrap in _bootstraps(pipeline, client, ends, totals):
             flush = bootstrap_records(
-                BootstrapPolicy(pipeline.ledger, ends.received_ms, ends.event_ms), opening
+                BootstrapPolicy(pipeline.ledger, ends.received_ms, ends.event_ms), bootstrap
             )
-            send_all(producer, _entries(flush.entries, opening.partition))  # 3
-            states += _entries([flush.state], opening.partition)
-            ids += len(opening.events)
-            lanes += len(opening.lanes)
+            send_all(producer, _entries(flush.entries, bootstrap.partition))  # 3
+            states += _entries([flush.state], bootstrap.partition)
+            ids += len(bootstrap.events)
+            lanes += len(bootstrap.lanes)
         others = [(encode_key(key), encode_totals(zero)) for key, zero in totals.others]
         send_all(producer, _entries(others, 0))  # 3
         send_all(producer, states)  # 4
@@ -299,7 +299,7 @@ def _read_totals(pipeline: Pipeline, client: Client, ends: store.StoreEnds) -> _
     return _Totals(by_partition, others, zeroed, events, cost_nano_usd)
 
 
-def _openings(
+def _bootstraps(
     pipeline: Pipeline, client: Client, ends: store.StoreEnds, totals: _Totals
 ) -> Iterator[PartitionBootstrap]:
     partitions, policy = pipeline.partitions, pipeline.ledger

@@ -1,9 +1,9 @@
 """Policy objects as published to control.policies: one compacted record per object.
 
-The YAML file people write is read by `control.policy.file`, checked, and compiled to these.
+The YAML file that operators write is read by `control.policy.file`, checked, and compiled to these.
 Object ids: the scope's spelling for a ScopePolicy, `rules` for RuleSet, `notify` for NotifyPolicy,
 `finance` for FinancePolicy, `silence:ID` for a Silence, `throttle:SCOPE` and `override:SCOPE` for what
-people set by hand; those three no file holds.
+operators set with a command; those three no file holds.
 A record without a value deletes the object.
 """
 
@@ -123,7 +123,7 @@ class RuleSet(_Wire):
     thresholds_percent: tuple[int, ...] = (50, 75, 80, 90, 95, 100)
     breaker: BreakerPolicy = BreakerPolicy()
     renotify_seconds: int = Field(default=0, ge=0)
-    """How often a threshold or limit that still holds is told again; 0 for never."""
+    """How often a threshold or limit that still holds is notified again; 0 for never."""
     deviations: tuple[DeviationRule, ...] = DEFAULT_DEVIATIONS
     burn_rates: tuple[BurnRateRule, ...] = ()
     no_data: tuple[NoDataRule, ...] = ()

@@ -64,7 +64,7 @@ AnyChannel = Annotated[SerializeAsAny[ChannelBase], BeforeValidator(_as_publishe
 
 
 class Route(_Wire):
-    """Whom an alert goes to. Routes are tried in order; the first that matches ends the search."""
+    """The channels that an alert goes to. Routes are tried in order; the first that matches ends the search."""
 
     id: str
     match: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Route(_Wire):
     keep_looking: bool = False
     """Written `continue` in the file: ask the routes that follow as well."""
     group_by: tuple[str, ...] = ()
-    """Labels whose alerts share one message on channels that people read; none: no grouping."""
+    """Labels whose alerts share one message on chat and mail channels; none: no grouping."""
     group_wait_seconds: int = 5
     group_interval_seconds: int = 300
 

@@ -1,4 +1,4 @@
-"""Scopes: whom spend is counted for and policy applies to.
+"""Scopes: what spend is counted for and policy applies to.
 
 A scope is written as one string, the same in topics, tables, policy and on the command line:
 `organisation:acme`, `department:acme/research`, `project:acme/chatbot`, `user:acme/ana@acme.test`,

@@ -80,7 +80,7 @@ class Evidence(_Wire):
     """floor(100 * observed / limit)."""
     budget_version: int = 0
     source_offset: str = ""
-    """shard:offset pairs the observation was made of, for the receipt."""
+    """shard:offset pairs the observation was made of, for the event trace."""
 
 
 class ThrottleCommand(_Wire):

@@ -72,7 +72,7 @@ def note(state: State, history: SpendHistory, spend: SpendSum) -> None:
         case WindowKind.MINUTE:
             history.put_minute(spend.start_ms, spend.cost_nano_usd)
         case WindowKind.DAY:
-            # Days are kept for longer than hours: they tell how old a scope is.
+            # Days are kept for longer than hours: the age of a scope is read from them.
             history.began(spend.start_ms // HOUR_MS)
         case WindowKind.MONTH:
             pass

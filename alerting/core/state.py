@@ -203,7 +203,7 @@ class State:
     round_work: int = 0
     """Evaluations at that moment that could have waited."""
     active: set[str] = field(default_factory=set)
-    """Scopes with a restriction or a firing alert: whom the end of a period concerns."""
+    """Scopes with a restriction or a firing alert: those that the end of a period concerns."""
     held: set[str] = field(default_factory=set)
     """Scopes whose month breaker waits for the state to be known complete."""
     hour: int = 0

@@ -246,7 +246,7 @@ class DeviationKind(ScopeRuleKind[DeviationEntry, DeviationRule, Baseline]):
 
     @override
     def advice(self, rule: RuleRef, /) -> str:
-        """Whom to ask, and what to do about a loop."""
+        """The owner is asked first; what to do about a loop."""
         return (
             "Spend is far above what is usual: ask the owner of the key that drives it; throttle "
             "it by hand if it is a runaway loop or a stolen key."

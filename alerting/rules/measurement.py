@@ -26,7 +26,7 @@ class SpendSum(NamedTuple):
     tokens: int
     """Input plus output; cached and reasoning tokens are part of these."""
     source: tuple[tuple[str, int], ...] = ()
-    """(shard, offset) pairs, for the receipt; empty for a window that is over."""
+    """(shard, offset) pairs, for the event trace; empty for a window that is over."""
     last_event_ms: int = 0
     """Newest event counted in it; 0 where it is not kept."""
 

@@ -12,7 +12,7 @@ STATEMENT_SECONDS_MAX = 120
 
 @dataclass(frozen=True, slots=True)
 class ClickHouseConfig:
-    """Which server, as whom."""
+    """The server, and the user that connects to it."""
 
     host: str = "127.0.0.1"
     port: int = 8123

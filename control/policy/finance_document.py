@@ -1,4 +1,4 @@
-"""The policy file's finance section: the objects of `schemas.finance` as people write them."""
+"""The policy file's finance section: the objects of `schemas.finance` as operators write them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class RouteEntry(Entry):
-    """Whom some alerts go to."""
+    """The channels that some alerts go to."""
 
     id: Text
     match: tuple[str, ...] = ()

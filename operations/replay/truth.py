@@ -34,7 +34,7 @@ class TruthError(MeterlineError, ValueError):
 
 
 def event_id(run_id: str, number: int) -> str:
-    """The id of a run's event; also how verification tells the run's events from others."""
+    """The id of a run's event; also how verification recognises the run's events."""
     return f"{run_id}-{number:07d}"
 
 

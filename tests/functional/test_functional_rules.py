@@ -129,7 +129,7 @@ def test_a_baseline_is_rebuilt_from_the_topic_and_a_kill_tells_nothing_twice(log
 
 
 def test_the_pipelines_own_faults_are_alerts(log: Log) -> None:
-    """Dead letters and events without a price are told by the probes."""
+    """Dead letters and events without a price are notified by the health checks."""
     window = Calendar().window(WindowKind.HOUR, now_ms())
     key = SnapshotKey("organisation:acme", WindowKind.HOUR, window.start_ms, "0")
     totals = Totals(0, 1, window.end_ms, 0, 10, 5, 0, 0, 0, 3, 3, now_ms())

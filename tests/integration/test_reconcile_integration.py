@@ -1,4 +1,4 @@
-"""Reconciliation and receipts on a whole pipeline, with faults made by hand."""
+"""Reconciliation and event traces on a whole pipeline, with faults made by the test."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ A kind is one module here and one line in `registry`:
         name = "slack"              `type:` in the policy file
         entry = SlackEntry          the fields of the file
         published = SlackChannel    the model in control.policies
-        groups = True               read by people: alerts of one group share a message
+        groups = True               a chat or mail: alerts of one group share a message
         rate_limit = ...            what the receiver takes
 
         check(entry)                what must hold between the fields
@@ -78,7 +78,7 @@ class Channel(ChannelKind[ChannelEntryT, ChannelT]):
     rate_limit: RateLimit = UNLIMITED
     """What a receiver takes of one channel."""
     groups: bool = False
-    """Whether people read it, so that the alerts of one group come in one message."""
+    """Whether the alerts of one group come in one message, as in a chat or a mail."""
 
     @abstractmethod
     def request(self, channel: ChannelT, message: Message, secrets: Secrets, /) -> Request:

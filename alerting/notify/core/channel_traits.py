@@ -14,6 +14,6 @@ class ChannelTraits(NamedTuple):
     """Changes when the channel's policy does."""
     rate_limit: RateLimit = UNLIMITED
     groups: bool = False
-    """Whether it is read by people, so that alerts of one group come in one message."""
+    """Whether the alerts of one group come in one message, as in a chat or a mail."""
     fallback: str = ""
     """Id of the channel that gets what this one cannot deliver; empty for none."""

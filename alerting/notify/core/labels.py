@@ -30,7 +30,7 @@ def labels_of(alert: Alert, parents: Mapping[str, str]) -> dict[str, str]:
 
 
 def scope_labels(scope: str, parents: Mapping[str, str]) -> dict[str, str]:
-    """The labels that come from whom an alert is about."""
+    """The labels that come from the scope of an alert."""
     labels = {"scope": scope, **dict.fromkeys(_SCOPE_LABELS, "")}
     try:
         labels["scope_type"] = parse_scope(scope).type.value
