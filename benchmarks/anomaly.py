@@ -1,4 +1,4 @@
-"""How well the rules that look back find incidents, and how often they cry wolf.
+"""How well history-based rules find incidents, and how often they raise false alerts.
 
     python -m benchmarks.anomaly [--json] [--keys N] [--csv FILE]
 
@@ -171,7 +171,7 @@ class _Feed:
 
 
 def rule_set(*deviations: DeviationRule, burn: tuple[BurnRateRule, ...] = ()) -> RuleSet:
-    """Rules that look back, and nothing else."""
+    """History-based rules, and nothing else."""
     return RuleSet(deviations=deviations, burn_rates=burn, thresholds_percent=())
 
 

@@ -5,7 +5,7 @@
 Ten days of one organisation with 10 departments and 50 keys of very different size, as the minute,
 hour, day and month rows that streams would have published. ClickHouse makes the events' amounts and
 adds them up; the first three days are history. The rules are a budget for every department and key
-and the recommended rules that look back. What was spent must be equal to the nano-dollar.
+and the recommended history-based rules. What was spent must be equal to the nano-dollar.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 10,000 keys, each with a month's and a day's budget, two absolute limits, four deviation rules
 (one of each method), a burn rate and a no-data rule: ten rules. Nine days of hours are there
-before it begins. Then every key spends for four minutes across the stroke of an hour, and each
+before it begins. Then every key spends for four minutes across the turn of an hour, and each
 event changes four sums (minute, hour, day, month), as spend.snapshots holds them. The turn of the
 hour is inside what is measured: every baseline is computed again.
 
@@ -54,7 +54,7 @@ RULES = RuleSet(
 
 
 class Pass(NamedTuple):
-    """Four minutes across the stroke of an hour."""
+    """Four minutes across the turn of an hour."""
 
     observations: int
     cpu_seconds: float

@@ -1,4 +1,4 @@
-"""The online detectors of `river`, as peers of the rules that look back."""
+"""The online detectors of `river`, as peers of the history-based rules."""
 
 from __future__ import annotations
 

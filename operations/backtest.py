@@ -27,7 +27,7 @@ from meterline.schemas.throttle import BreakerState
 from meterline.schemas.usage import FUTURE_TOLERANCE_MS
 
 HISTORY_MS = 11 * DAY_MS
-"""Rules that look back look at most ten days back; a day more covers the day's start."""
+"""History-based rules read at most ten days of history; a day more covers the day's start."""
 EVENTS_MAX = 1_000_000
 """A test file is written by hand or cut from a log; more belongs into a back-test."""
 

@@ -64,7 +64,7 @@ class TopContributor(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Why a rule that looks back spoke."""
+    """Why a history-based rule fired."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

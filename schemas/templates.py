@@ -45,7 +45,7 @@ ALERT_FIELDS: Mapping[str, str] = {
     "resets_at": "when its cause ends by itself; may be empty",
     "commands": "throttle commands given for the same cause",
     "reminder": "how many times it was sent again, 0 for the first time",
-    "explanation": "baseline, score, excess and drivers of a rule that looks back",
+    "explanation": "baseline, score, excess and top contributors of a history-based rule",
     "driver": "the key and model that drove it; may be empty",
 }
 """Fields of an alert in a template, and what they say."""

@@ -115,7 +115,7 @@ def store_outage(
     rate: float,
     wrong: tuple[Callable[[], None], Callable[[], None]],
 ) -> list[Figure]:
-    """A relay emits and the sink writes, while something is wrong for so long; then it is mended.
+    """A relay emits and the sink writes, during a fault of that many seconds; then it is repaired.
 
     Args:
         name: begins the figures' names.

@@ -260,7 +260,7 @@ def test_fresh_rollup_is_what_answers(store: Client) -> None:
 
 
 def test_hot_cells_are_left_alone(store: Client) -> None:
-    """A cell of the present day is not counted again at once, and is read from its events."""
+    """A bucket of the current day is not counted again at once, and is read from its events."""
     log = Log(store)
     first, second = events_of(random.Random(8), 2, "e")
     today = NOW_MS // DAY_MS * DAY_MS

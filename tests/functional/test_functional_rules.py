@@ -1,4 +1,4 @@
-"""Rules that look back in the real worker on the embedded broker, with real kills."""
+"""History-based rules in the real worker on the embedded broker, with real kills."""
 
 from __future__ import annotations
 

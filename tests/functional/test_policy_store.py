@@ -122,7 +122,7 @@ def test_a_retry_publishes_the_same(config: KafkaConfig) -> None:
     [b"{", b'{"kind":"scope","scope":"department:acme/legal"}', b"\xff"],
     ids=["no-json", "another-object", "no-text"],
 )
-def test_a_record_that_is_no_policy_is_healed_by_the_next_apply(
+def test_a_record_that_is_no_policy_is_repaired_by_the_next_apply(
     config: KafkaConfig, value: bytes
 ) -> None:
     """An unreadable record counts as absent, so that the next plan writes over it."""

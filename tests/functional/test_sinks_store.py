@@ -199,7 +199,7 @@ def test_migrations_apply_once(store: Client) -> None:
 
 
 def test_interrupted_migration_is_repeated(store: Client) -> None:
-    """A crash between a file's statements and its record is mended by the next run."""
+    """A crash between a file's statements and its record is repaired by the next run."""
     store.command(
         "ALTER TABLE schema_migrations DELETE WHERE number = 2 SETTINGS mutations_sync = 1"
     )

@@ -165,7 +165,7 @@ def _data(alert: Alert) -> dict[str, Any]:
 
 
 def _explanation(alert: Alert) -> dict[str, Any] | None:
-    """Why a rule that looks back spoke; money as decimal strings."""
+    """Why a history-based rule fired; money as decimal strings."""
     found = alert.explanation
     if found is None:
         return None
