@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -34,10 +35,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """A command run inside a test sets up logging to that test's own, soon closed, output."""
-    before = structlog.get_config()
+    """A command that a test runs in this process logs to a stream that is closed after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    config = structlog.get_config() if structlog.is_configured() else None
     yield
-    structlog.configure(**before)
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+    root.setLevel(level)
+    if config is not None:
+        structlog.configure(**config)
+    elif structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +55,3 @@ def kafka_kind(request: pytest.FixtureRequest) -> str:
     """The broker that the integration suite was asked to run on."""
     kind: str = request.config.getoption("--kafka")
     return kind
-
-
-@pytest.fixture(autouse=True)
-def default_logging() -> Iterator[None]:
-    """A command that a test runs in this process logs to a stream that is closed after it."""
-    yield
-    if structlog.is_configured():
-        structlog.reset_defaults()

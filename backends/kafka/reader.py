@@ -90,7 +90,9 @@ class TopicReader:
             self._add_new_partitions()
             self._rewind_replaced_topics()
             polled = poll_driver(self._driver, self._gaps, timeout_seconds, records_max)
-        return records_of(polled)
+            # The driver may learn of the new topic and read it from the old position in one poll.
+            replaced = self._rewind_replaced_topics()
+        return records_of({each: polled[each] for each in polled if each.topic not in replaced})
 
     def caught_up(self) -> bool:
         """Whether all was read up to the ends that the last fetches named; False before them."""
@@ -154,16 +156,19 @@ class TopicReader:
         if len(partitions) > len(self._driver.assignment()):
             self._driver.assign(partitions)
 
-    def _rewind_replaced_topics(self) -> None:
+    def _rewind_replaced_topics(self) -> set[str]:
         """Start over in a topic that was made again, as the embedded broker's are after a restart.
 
         A position in the lost log means nothing in the new one; only where it is beyond the end
-        would the broker say so.
+        would the broker say so. Returns the topics.
         """
+        replaced: set[str] = set()
         for topic in self._topics:
             found = topic_id(self._driver, topic)
             if found is None or found == self._topic_ids.setdefault(topic, found):
                 continue
             self._topic_ids[topic] = found
-            replaced = [each for each in self._driver.assignment() if each.topic == topic]
-            self._driver.seek_to_beginning(*replaced)
+            replaced.add(topic)
+            partitions = [each for each in self._driver.assignment() if each.topic == topic]
+            self._driver.seek_to_beginning(*partitions)
+        return replaced

@@ -309,6 +309,9 @@ def test_a_broker_that_takes_its_time_is_waited_for_at_rest(closing: Closing) ->
         producer.send(topic, b"k", b"before", partition=0)
         producer.flush(PATIENCE_SECONDS)
         process.suspend()
+        # The signal takes effect a moment later, and the broker answers within one.
+        while process.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
         producer.send(topic, b"k", b"under way", partition=0)
         with pytest.raises(BrokerUnavailableError):
             producer.flush(0.2)
