@@ -28,7 +28,7 @@ def push_due(
         pipeline: whose months are pushed.
         token: a secret by the name of its variable.
         clock: the time.
-        wait: sleeps so many seconds between attempts; may end early.
+        wait: sleeps a number of seconds between attempts; may end early.
         period: a month's name, such as 2026-10; empty for all that are due.
 
     Raises:

@@ -144,7 +144,7 @@ def test_wrong_sql_is_refused(client: Client) -> None:
 
 
 def test_unreachable_is_unavailable(unused_port: int) -> None:
-    """Nobody at the address: Unavailable after bounded attempts, naming address and remedy."""
+    """No server at the address: Unavailable after bounded attempts, naming address and remedy."""
     unreachable = Client(ClickHouseConfig("127.0.0.1", unused_port))
     with (
         stamina.set_testing(True, attempts=READ_ATTEMPTS_MAX),

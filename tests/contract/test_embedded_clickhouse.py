@@ -277,7 +277,7 @@ def test_raw_query_and_raw_stream(client: Client) -> None:
 
 
 def test_empty_results(client: Client) -> None:
-    """No rows is an empty result and not an error; LIMIT 0 tells the columns."""
+    """No rows is an empty result and not an error; LIMIT 0 names the columns."""
     assert rows_of(client, "SELECT 1 AS a WHERE 0") == []
     assert client.query("SELECT 1 AS a LIMIT 0").column_names == ("a",)
     assert client.command("SELECT 'x' WHERE 0") == ""

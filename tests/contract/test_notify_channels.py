@@ -69,9 +69,9 @@ def sender(mailbox: Mailbox) -> Iterator[NotificationSender]:
 @pytest.fixture
 def story() -> Scenario:
     """A department with a budget of 100 dollars."""
-    told = Scenario("2026-10-05T12:00:00Z")
-    told.policy(RESEARCH, month="100")
-    return told
+    scenario = Scenario("2026-10-05T12:00:00Z")
+    scenario.policy(RESEARCH, month="100")
+    return scenario
 
 
 def slack_at(url: str, sender: NotificationSender, **more: str) -> Sendable:
@@ -146,7 +146,7 @@ def test_slack_takes_a_group_of_many(
 def test_slack_shows_no_mention_that_a_name_smuggles_in(
     receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
-    """A key called <!channel> pings nobody, with the built-in text and with a template."""
+    """A key called <!channel> pings no member, with the built-in text and with a template."""
     story.spend(RESEARCH, "92")
     alert = story.alerts[0].model_copy(update={"summary": "<!channel> & <http://x|y>"})
     template = "<!here> {{ alert.summary }}"
@@ -163,7 +163,7 @@ def test_slack_shows_no_mention_that_a_name_smuggles_in(
 def test_slack_escapes_every_value_of_a_template(
     receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
-    """A key's name that comes by another field than the summary pings nobody either."""
+    """A key's name that comes by another field than the summary pings no member either."""
     story.spend(RESEARCH, "92")
     alert = story.alerts[0].model_copy(update={"dedup_key": "<!channel>"})
     template = "{% if alert.dedup_key == '<!channel>' %}{{ alert.dedup_key }}{% endif %}"
@@ -201,7 +201,7 @@ def test_slack_answers_are_understood(
 
 
 def test_an_untrusted_certificate_is_no_receiver(tmp_path: Path, story: Scenario) -> None:
-    """A server whose certificate nobody vouches for gets nothing; one of our authority does."""
+    """A server whose certificate no trusted authority signed gets nothing; one of our authority does."""
     story.spend(RESEARCH, "92")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -284,7 +284,7 @@ def test_pagerduty_takes_the_longest_names(receiver: Receiver, sender: Notificat
 def test_alertmanager_takes_firing_and_resolution_as_one_alert(
     receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
-    """The labels, by which Alertmanager tells alerts apart, are the same for both."""
+    """The labels, by which Alertmanager identifies alerts, are the same for both."""
     url = alertmanager(receiver, "/am")
     given = AlertmanagerChannel(id="x", url=url, token_env="AM_TOKEN", allow_private_address=True)
     channel = Sendable(sender, bound_channels(NotifyPolicy(channels=(given,)))["x"])
@@ -383,7 +383,7 @@ def test_a_wrong_mail_password_waits_for_the_operator(
 
 
 def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Scenario) -> None:
-    """STARTTLS is required, not tried: nobody in between can take it out."""
+    """STARTTLS is required, not tried: no attacker in between can take it out."""
     story.spend(RESEARCH, "92")
     with running_mail_server(tmp_path, starttls=False) as plain:
         sender = NotificationSender(WebhookClient(1), SmtpClient(2), SECRETS.get)

@@ -126,7 +126,7 @@ def test_teams_cuts_a_template_that_grows_too_long(
 def test_teams_shows_no_mention_and_no_link_that_a_name_smuggles_in(
     receiver: Receiver, sender: NotificationSender, story: Scenario
 ) -> None:
-    """A key called <at>all</at> pings nobody, and [x](https://y) leads nowhere."""
+    """A key called <at>all</at> pings no member, and [x](https://y) leads nowhere."""
     story.spend(RESEARCH, "92")
     smuggled = "<at>all</at> [pay](https://evil.test) www.evil.test **now** {{DATE(x)}}"
     alert = story.alerts[0].model_copy(update={"summary": smuggled})

@@ -141,7 +141,7 @@ def test_the_most_restrictive_cause_speaks() -> None:
 
 
 def test_more_spend_is_not_another_command() -> None:
-    """Evidence, version and time may differ without a need to tell relays."""
+    """Evidence, version and time may differ without a new command to relays."""
     first = command(OPEN, reading(observed=100))
     later = command(OPEN, reading(observed=250), NOW + 5_000)
     assert desired.same_content(first, later)

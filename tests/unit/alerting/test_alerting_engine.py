@@ -21,9 +21,9 @@ NOON = "2026-10-05T12:00:00Z"
 @pytest.fixture
 def story() -> Scenario:
     """Research may spend 100 dollars a month."""
-    told = Scenario(NOON)
-    told.policy(RESEARCH, month="100")
-    return told
+    begun = Scenario(NOON)
+    begun.policy(RESEARCH, month="100")
+    return begun
 
 
 def test_crossing_publishes_the_command_before_the_alert(story: Scenario) -> None:

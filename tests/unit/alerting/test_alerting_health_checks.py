@@ -59,7 +59,7 @@ def seen(
     return inspect(totals, lanes, found, HOUR_START_MS, NOW_MS)
 
 
-def told(state: State, observation: HealthChecksSeen, after_ms: int = 0) -> list[Alert]:
+def published(state: State, observation: HealthChecksSeen, after_ms: int = 0) -> list[Alert]:
     """What the engine says."""
     _, effects = engine.step(state, observation, NOW_MS + after_ms)
     return [effect.alert for effect in effects if isinstance(effect, PublishAlert)]
@@ -97,19 +97,19 @@ def test_a_silent_relay_is_told_once_and_resolved_by_its_next_message() -> None:
         "west/b1/0": NOW_MS - 901_000,
         "old/b1/0": NOW_MS - DAY_MS,
     }
-    (alert,) = told(state, seen(SpendTotals(), lanes))
+    (alert,) = published(state, seen(SpendTotals(), lanes))
     assert (alert.rule_id, alert.scope) == ("pipeline.relay_silent", "pipeline:relay/west")
     assert (alert.observed, alert.limit, alert.unit) == (901, 900, "seconds")
-    assert told(state, seen(SpendTotals(), lanes), 10_000) == []
+    assert published(state, seen(SpendTotals(), lanes), 10_000) == []
     lanes["west/b2/0"] = NOW_MS
-    (over,) = told(state, seen(SpendTotals(), lanes), 20_000)
+    (over,) = published(state, seen(SpendTotals(), lanes), 20_000)
     assert (over.status, over.dedup_key) == (AlertStatus.RESOLVED, alert.dedup_key)
 
 
 def test_a_lane_that_no_relay_names_is_not_missed() -> None:
     """A malformed message may name any lane; only `relay/boot/n` is a relay that comes back."""
     lanes = {"garbage": NOW_MS - HOUR_MS, "half/a-name": NOW_MS - HOUR_MS}
-    assert told(engine.start(1, RuleSet(), NOW_MS), seen(SpendTotals(), lanes)) == []
+    assert published(engine.start(1, RuleSet(), NOW_MS), seen(SpendTotals(), lanes)) == []
 
 
 def test_tokens_that_cost_nothing_are_told_of_keys_with_a_price() -> None:
@@ -120,7 +120,7 @@ def test_tokens_that_cost_nothing_are_told_of_keys_with_a_price() -> None:
     add(totals, "key:acme/paid", HOUR_START_MS, 1, tokens=100_000)
     add(totals, "key:acme/new", HOUR_START_MS, 0, tokens=100_000, unpriced=2)
     add(totals, "organisation:acme", HOUR_START_MS, 1, tokens=399_999, unpriced=2)
-    alerts = told(state, seen(totals, {}))
+    alerts = published(state, seen(totals, {}))
     assert {(alert.rule_id, alert.scope, alert.observed) for alert in alerts} == {
         ("pipeline.zero_cost", "key:acme/free", 100_000),
         ("pipeline.unpriced", "organisation:acme", 2),
@@ -135,11 +135,11 @@ def test_lag_is_told_above_its_limit() -> None:
         probe = HealthCheck(HealthCheckKind.LAG, PIPELINE, seconds, "(7 messages)")
         return seen(SpendTotals(), {}, HealthCheckRound(frozenset({HealthCheckKind.LAG}), (probe,)))
 
-    assert told(state, lag(59)) == []
-    (alert,) = told(state, lag(60), 10_000)
+    assert published(state, lag(59)) == []
+    (alert,) = published(state, lag(60), 10_000)
     assert alert.rule_id == "pipeline.lag"
     assert "7 messages" in alert.summary
-    assert [each.status for each in told(state, lag(0), 20_000)] == [AlertStatus.RESOLVED]
+    assert [each.status for each in published(state, lag(0), 20_000)] == [AlertStatus.RESOLVED]
 
 
 def test_what_alerting_reads_of_the_streams_state_is_what_streams_write() -> None:

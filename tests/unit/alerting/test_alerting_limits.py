@@ -20,24 +20,24 @@ def reading(observed: int, limit: int) -> Measurement:
 
 
 @pytest.mark.parametrize(
-    ("observed", "limit", "told", "told_now", "because"),
+    ("observed", "limit", "notified", "notified_now", "because"),
     [
         (99, 100, 0, None, "below"),
         (100, 100, 0, 100, "reaching is enough"),
-        (180, 100, 100, None, "told once in the window"),
+        (180, 100, 100, None, "notified once in the window"),
         (180, 150, 100, 150, "a raised limit is another one"),
         (180, 90, 100, None, "a lowered limit is no news for those who know"),
         (0, 0, 0, None, "nothing used of nothing"),
         (1, 0, 0, 1, "anything used of nothing"),
-        (2, 0, 1, None, "told once, also of nothing"),
+        (2, 0, 1, None, "notified once, also of nothing"),
     ],
 )
 def test_a_limit_is_told_once_per_window(
-    observed: int, limit: int, told: int, told_now: int | None, because: str
+    observed: int, limit: int, notified: int, notified_now: int | None, because: str
 ) -> None:
     """Reaching an absolute limit is one critical alert."""
-    found = limits.crossing(reading(observed, limit), told)
-    assert (None if found is None else found.threshold) == told_now, because
+    found = limits.crossing(reading(observed, limit), notified)
+    assert (None if found is None else found.threshold) == notified_now, because
     assert found is None or found.severity is Severity.CRITICAL
 
 

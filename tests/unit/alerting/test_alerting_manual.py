@@ -1,4 +1,4 @@
-"""Manual control in the engine: throttles and budgets that people set."""
+"""Manual control in the engine: throttles and budgets that operators set."""
 
 from __future__ import annotations
 
@@ -104,17 +104,17 @@ def test_two_throttles_are_one_command_with_the_least_of_each() -> None:
 
 
 def test_an_override_lifts_the_breaker_and_reverts_by_itself() -> None:
-    """With twice the budget the breaker closes; at its end it opens and tells anew."""
+    """With twice the budget the breaker closes; at its end it opens and notifies again."""
     story = Scenario(START)
     story.policy(RESEARCH, month="100")
     story.spend(RESEARCH, "100")
     assert story.state_of(RESEARCH) is BreakerState.OPEN
-    told = len(story.alerts)
+    before = len(story.alerts)
     order(story, override(story, "200"))
     assert story.state_of(RESEARCH) is BreakerState.CLOSED
     story.wait(3_601)
     assert story.state_of(RESEARCH) is BreakerState.OPEN
-    fired = [one for one in story.alerts[told:] if one.status is AlertStatus.FIRING]
+    fired = [one for one in story.alerts[before:] if one.status is AlertStatus.FIRING]
     assert [one.threshold for one in fired] == [50, 100], "50 % of 200, then all of 100 again"
     assert len({one.id for one in story.alerts}) == len(story.alerts)
 

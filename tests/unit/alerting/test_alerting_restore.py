@@ -15,10 +15,10 @@ CLOSED, THROTTLED, HALF_OPEN, OPEN = BreakerState
 @pytest.fixture
 def story() -> Scenario:
     """Research has used up its month."""
-    told = Scenario("2026-10-05T12:00:00Z")
-    told.policy(RESEARCH, month="100")
-    told.spend(RESEARCH, "100")
-    return told
+    begun = Scenario("2026-10-05T12:00:00Z")
+    begun.policy(RESEARCH, month="100")
+    begun.spend(RESEARCH, "100")
+    return begun
 
 
 def test_a_restart_tells_nothing_again(story: Scenario) -> None:

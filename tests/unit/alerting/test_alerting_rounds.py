@@ -104,6 +104,6 @@ def test_a_deviation_that_waits_is_told_in_the_next_rounds() -> None:
     while state.waiting:
         now_ms += 1
         effects += engine.step(state, Tick(complete=True), now_ms)[1]
-    told = [each.alert.scope for each in effects if isinstance(each, PublishAlert)]
-    assert sorted(told) == [scope_of(number) for number in range(SCOPES)]
+    scopes = [each.alert.scope for each in effects if isinstance(each, PublishAlert)]
+    assert sorted(scopes) == [scope_of(number) for number in range(SCOPES)]
     assert now_ms > MIDNIGHT_MS

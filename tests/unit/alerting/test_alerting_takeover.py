@@ -1,4 +1,4 @@
-"""What a replaced controller still tells, and who answers for it."""
+"""What a replaced controller still writes, and how its successor takes it over."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FIRING, RESOLVED = AlertStatus.FIRING, AlertStatus.RESOLVED
 @pytest.fixture
 def story() -> Scenario:
     """Research stands at 80 % of its month."""
-    told = Scenario("2026-10-31T12:00:00Z")
-    told.policy(RESEARCH, month="100")
-    told.spend(RESEARCH, "80")
-    return told
+    begun = Scenario("2026-10-31T12:00:00Z")
+    begun.policy(RESEARCH, month="100")
+    begun.spend(RESEARCH, "80")
+    return begun
 
 
 def overhear(story: Scenario, alert: Alert) -> list[tuple[AlertStatus, str]]:
@@ -58,16 +58,16 @@ def test_an_alert_that_holds_is_taken_over() -> None:
     for each in (first, second):
         each.policy(RESEARCH, month="100")
     first.spend(RESEARCH, "80")
-    (told,) = first.alerts
-    assert overhear(second, told) == []
+    (published,) = first.alerts
+    assert overhear(second, published) == []
     second.spend(RESEARCH, "80")
-    assert second.alerts == [told]
+    assert second.alerts == [published]
     second.wait_until("2026-11-01T00:00:01Z")
     assert second.still_firing() == set()
 
 
 def test_an_alert_of_a_scope_without_policy_is_resolved(story: Scenario) -> None:
-    """Nobody watches that scope any more."""
+    """No policy names that scope any more."""
     (late,) = story.alerts
     story.drop_policy(RESEARCH)
     assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
@@ -87,50 +87,50 @@ def test_a_limit_that_was_raised_is_resolved_again() -> None:
 
 def test_a_foreign_resolution_is_believed(story: Scenario) -> None:
     """Receivers know that it is over: it is not resolved a second time."""
-    (told,) = story.alerts
-    assert overhear(story, lifecycle.resolved(told, story.now_ms)) == []
+    (published,) = story.alerts
+    assert overhear(story, lifecycle.resolved(published, story.now_ms)) == []
     story.wait_until("2026-11-01T00:00:01Z")
     assert [alert.status for alert in story.alerts] == [FIRING, RESOLVED]
 
 
 def test_rules_of_others_are_left_alone(story: Scenario) -> None:
     """The reports worker's drift alert is its own."""
-    (told,) = story.alerts
-    heard = ForeignAlerts()
-    assert not heard.read(told.model_copy(update={"rule_id": "pipeline.drift"}))
-    assert heard.take(story.now_ms) == []
+    (published,) = story.alerts
+    foreign = ForeignAlerts()
+    assert not foreign.read(published.model_copy(update={"rule_id": "pipeline.drift"}))
+    assert foreign.take(story.now_ms) == []
 
 
 def test_own_records_come_back_once(story: Scenario) -> None:
     """The first is an echo; the same record again is another's."""
-    (told,) = story.alerts
-    heard = ForeignAlerts()
-    heard.writing([told])
-    assert [heard.read(told), heard.read(told)] == [False, True]
-    assert heard.take(story.now_ms) == [told]
-    assert heard.take(story.now_ms) == []
+    (published,) = story.alerts
+    foreign = ForeignAlerts()
+    foreign.writing([published])
+    assert [foreign.read(published), foreign.read(published)] == [False, True]
+    assert foreign.take(story.now_ms) == [published]
+    assert foreign.take(story.now_ms) == []
 
 
 def test_only_the_last_word_counts(story: Scenario) -> None:
     """Fired by another and resolved since, by whomever: there is nothing to answer for."""
-    (told,) = story.alerts
-    over = lifecycle.resolved(told, story.now_ms)
-    heard = ForeignAlerts()
-    heard.writing([over])
-    assert [heard.read(told), heard.read(over)] == [True, False]
-    assert heard.take(story.now_ms) == []
-    assert [heard.read(told), heard.read(over)] == [True, True]
-    assert heard.take(story.now_ms) == [over]
+    (published,) = story.alerts
+    over = lifecycle.resolved(published, story.now_ms)
+    foreign = ForeignAlerts()
+    foreign.writing([over])
+    assert [foreign.read(published), foreign.read(over)] == [True, False]
+    assert foreign.take(story.now_ms) == []
+    assert [foreign.read(published), foreign.read(over)] == [True, True]
+    assert foreign.take(story.now_ms) == [over]
 
 
 def test_an_alert_from_the_future_waits_for_its_time(story: Scenario) -> None:
-    """A controller whose clock is ahead tells of a month that has not begun here."""
-    (told,) = story.alerts
-    ahead = told.model_copy(update={"starts_at_ms": story.now_ms + 5_000})
-    heard = ForeignAlerts()
-    assert heard.read(ahead)
-    assert heard.take(story.now_ms) == []
-    assert heard.take(story.now_ms + 5_000) == [ahead]
+    """A controller whose clock is ahead writes about a month that has not begun here."""
+    (published,) = story.alerts
+    ahead = published.model_copy(update={"starts_at_ms": story.now_ms + 5_000})
+    foreign = ForeignAlerts()
+    assert foreign.read(ahead)
+    assert foreign.take(story.now_ms) == []
+    assert foreign.take(story.now_ms + 5_000) == [ahead]
 
 
 LAG = HealthCheck(HealthCheckKind.LAG, "usage.events", 10**9)

@@ -21,28 +21,32 @@ def reading(observed: int, limit: int) -> Measurement:
 
 
 @pytest.mark.parametrize(
-    ("observed", "limit", "told", "expected", "because"),
+    ("observed", "limit", "notified", "expected", "because"),
     [
         (49, 100, 0, None, "below the first threshold"),
         (50, 100, 0, (50, ()), "reaching is enough"),
         (92, 100, 0, (90, (50, 75, 80)), "one alert names the highest, the rest are listed"),
-        (92, 100, 75, (90, (80,)), "what was told is not listed again"),
-        (92, 100, 90, None, "told once"),
-        (60, 100, 90, None, "spend that fell by a correction tells nothing lower"),
+        (92, 100, 75, (90, (80,)), "a notified one is not listed again"),
+        (92, 100, 90, None, "notified once"),
+        (60, 100, 90, None, "spend that fell by a correction notifies nothing lower"),
         (250, 100, 0, (100, (50, 75, 80, 90, 95)), "far above is the highest threshold"),
         (749_999_999, 1_000_000_000, 50, None, "a nano-dollar below 75 percent"),
         (750_000_000, 1_000_000_000, 50, (75, ()), "exactly 75 percent"),
         (2, 3, 50, None, "66.7 percent is not 75"),
-        (0, 0, 0, None, "a budget of zero that nobody spends from is no news"),
+        (0, 0, 0, None, "a budget of zero without spend is no news"),
         (1, 0, 0, (100, (50, 75, 80, 90, 95)), "anything spent exceeds a budget of zero"),
         (-5, 100, 0, None, "corrections may exceed the spend"),
     ],
 )
 def test_one_alert_names_the_highest_threshold_crossed(
-    observed: int, limit: int, told: int, expected: tuple[int, tuple[int, ...]] | None, because: str
+    observed: int,
+    limit: int,
+    notified: int,
+    expected: tuple[int, tuple[int, ...]] | None,
+    because: str,
 ) -> None:
-    """Crossing several thresholds at once tells the highest and lists the others."""
-    found = thresholds.crossing(reading(observed, limit), DEFAULT, told)
+    """Crossing several thresholds at once notifies the highest and lists the others."""
+    found = thresholds.crossing(reading(observed, limit), DEFAULT, notified)
     assert (None if found is None else found[:2]) == expected, because
 
 

@@ -40,8 +40,8 @@ def fired(scope: str = RESEARCH) -> Alert:
 
 def job(name: str, channel: str = "ops", alert: Alert | None = None, due_ms: int = 0) -> Job:
     """One message."""
-    told = alert or fired(f"key:acme/{name}")
-    return Job(name, channel, (told,), incident_key(told), due_ms=due_ms)
+    about = alert or fired(f"key:acme/{name}")
+    return Job(name, channel, (about,), incident_key(about), due_ms=due_ms)
 
 
 def test_money_leaves_as_decimal_strings() -> None:
@@ -92,7 +92,7 @@ def test_firing_and_resolution_are_two_messages_of_one_alert() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severity", "heard"),
+    ("severity", "notified"),
     [
         (Severity.INFO, ("log", "all")),
         (Severity.WARNING, ("log", "all", "ops")),
@@ -101,7 +101,7 @@ def test_firing_and_resolution_are_two_messages_of_one_alert() -> None:
     ],
 )
 def test_channels_hear_from_their_least_severity_up(
-    severity: Severity, heard: tuple[str, ...]
+    severity: Severity, notified: tuple[str, ...]
 ) -> None:
     """Routing is by severity; the log hears everything."""
     channels = tuple(
@@ -110,7 +110,7 @@ def test_channels_hear_from_their_least_severity_up(
     )
     alert = fired().model_copy(update={"severity": severity})
     decision = decide(alert, RoutingContext(NotifyPolicy(channels=channels)), alert.starts_at_ms)
-    assert tuple(recipient.channel for recipient in decision.recipients) == heard
+    assert tuple(recipient.channel for recipient in decision.recipients) == notified
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_slow_channel_fills_its_own_places_only() -> None:
 
 
 def test_messages_of_one_alert_leave_in_order() -> None:
-    """Nobody hears "resolved" before "firing", also when the firing must be tried again."""
+    """No receiver gets "resolved" before "firing", also when the firing must be tried again."""
     alert = fired()
     outbox = Outbox()
     firing, resolved = job("firing", alert=alert), job("resolved", alert=alert)
@@ -292,7 +292,7 @@ def test_an_older_attempt_does_not_replace_a_newer_one() -> None:
 
 
 def test_gone_stands_while_the_policy_is_the_same() -> None:
-    """A 410 disables the channel until somebody changes it."""
+    """A 410 disables the channel until an operator changes it."""
     log = DeliveryLog()
     log.fold(delivery(DeliveryOutcome.GONE, http_status=410, channel_fingerprint="f1"))
     assert log.is_gone("ops", "f1")

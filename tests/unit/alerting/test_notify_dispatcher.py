@@ -194,8 +194,8 @@ def test_a_critical_alert_does_not_wait() -> None:
     harness = harness_of(slack_grouped("organisation"))
     harness.read(alert_of("key:acme/a"))
     harness.read(alert_of("key:acme/b", "100"))
-    (told,) = harness.send()
-    assert len(told.alerts) == 2
+    (due,) = harness.send()
+    assert len(due.alerts) == 2
     harness.read(alert_of("key:acme/c", "100"))
     assert len(harness.send()) == 1
 
@@ -208,9 +208,9 @@ def test_a_groups_message_has_its_id_and_content_for_good() -> None:
     harness.alerts = []  # the offsets were not committed: the alert is read again, with another
     harness.dispatcher = harness.opened()
     harness.read(alert_of("key:acme/a"), alert_of("key:acme/b"))
-    (told,) = harness.send()
-    assert told.message_id == before.message_id
-    assert [alert.scope for alert in told.alerts] == ["key:acme/a"]
+    (due,) = harness.send()
+    assert due.message_id == before.message_id
+    assert [alert.scope for alert in due.alerts] == ["key:acme/a"]
     harness.wait(300)
     (later,) = harness.send()
     assert [alert.scope for alert in later.alerts] == ["key:acme/b"]
@@ -247,7 +247,7 @@ def test_a_silenced_alert_is_told_when_the_silence_ends_and_it_still_fires() -> 
 
 
 def test_what_was_over_before_its_silence_ended_is_not_told() -> None:
-    """Neither the firing nor the resolution that nobody waits for."""
+    """Neither the firing nor its resolution: no page is open."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     harness.know("silence:s1", silence("scope_type=department"))
     alert = alert_of()
@@ -318,8 +318,8 @@ def test_an_open_breaker_mutes_the_warnings_below_it() -> None:
     harness.command(RESEARCH, BreakerState.OPEN)
     harness.read(alert_of(KEY, "76"), alert_of("key:acme/stranger", "76"))
     harness.read(alert_of(KEY, "92"))
-    told = [(job.alert.scope, job.alert.severity) for job in harness.send()]
-    assert told == [("key:acme/stranger", Severity.WARNING), (KEY, Severity.ERROR)]
+    due = [(job.alert.scope, job.alert.severity) for job in harness.send()]
+    assert due == [("key:acme/stranger", Severity.WARNING), (KEY, Severity.ERROR)]
     (muted,) = [one for one in harness.written if one.outcome is DeliveryOutcome.MUTED]
     assert muted.error == f"inhibition open-breaker: breaker open on {RESEARCH}"
     harness.command(RESEARCH, BreakerState.CLOSED)
@@ -328,7 +328,7 @@ def test_an_open_breaker_mutes_the_warnings_below_it() -> None:
 
 
 def test_an_open_breaker_whose_lease_ended_mutes_nothing() -> None:
-    """A dead controller's last word does not keep people from hearing."""
+    """The last record of a dead controller does not keep receivers from being notified."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     harness.know(KEY, ScopePolicy(scope=KEY, parent=RESEARCH))
     harness.command(RESEARCH, BreakerState.OPEN, seconds=10)
@@ -355,7 +355,7 @@ def test_a_louder_alert_of_the_same_scope_can_explain_a_quieter_one() -> None:
 
 
 def test_routes_choose_channels_in_order() -> None:
-    """The first match ends the search unless it says `continue`; nobody matching is everybody."""
+    """The first match ends the search unless it says `continue`; no match is every channel."""
     routes = (
         Route(
             id="audit", match=("severity=~error|critical",), channels=("all",), keep_looking=True
@@ -390,8 +390,8 @@ def test_a_fallback_hears_what_keeps_failing_once() -> None:
     harness.wait(6)
     (second,) = harness.send(FAILED)
     harness.dispatcher = harness.opened()
-    (told,) = harness.send()
-    assert (told.channel, told.message_id) == ("spare", second.message_id)
+    (due,) = harness.send()
+    assert (due.channel, due.message_id) == ("spare", second.message_id)
     harness.wait(400)
     (last,) = harness.send(FAILED)
     assert (last.channel, last.attempt) == ("main", 3)
@@ -481,8 +481,8 @@ def test_a_new_alert_of_an_incident_wakes_the_one_that_waits() -> None:
     harness.wait(6)
     harness.send(FAILED)
     harness.read(alert_of(percent="100"))
-    told = [*harness.send(), *harness.send()]
-    assert [job.alert.threshold for job in told] == [75, 100]
+    due = [*harness.send(), *harness.send()]
+    assert [job.alert.threshold for job in due] == [75, 100]
 
 
 def test_offsets_are_held_until_every_channel_has_its_record() -> None:
@@ -497,7 +497,7 @@ def test_offsets_are_held_until_every_channel_has_its_record() -> None:
 
 @pytest.mark.parametrize("status", [AlertStatus.PENDING, AlertStatus.INACTIVE])
 def test_nobody_hears_of_an_alert_that_waits(status: AlertStatus) -> None:
-    """An alert that has not held for long enough is read and not told."""
+    """An alert that has not held for long enough is read and not notified."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     harness.read(alert_of().model_copy(update={"status": status}))
     assert harness.dispatcher.outbox.take_due(harness.now_ms) == []

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_oncall_page_knows_every_rule_label_and_outcome() -> None:
-    """Whoever is woken finds the word of the message on the page."""
+    """On-call finds the word of the message on the page."""
     page = (DOCS / "oncall.md").read_text(encoding="utf-8")
     words = [*RuleId, *LABELS, *DeliveryOutcome]
     assert [word for word in words if f"`{word}`" not in page] == []

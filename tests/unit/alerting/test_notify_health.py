@@ -16,7 +16,7 @@ FAILED = Attempt(DeliveryOutcome.RETRY, 0)
 
 
 def failing(health: Health, times: int, now_ms: int) -> Health:
-    """So many failures at one moment."""
+    """`times` failures at one moment."""
     for _ in range(times):
         health = observed(health, FAILED, now_ms)
     return health

@@ -49,7 +49,7 @@ def test_a_throttle_names_who_why_and_until_when() -> None:
     [(order(25), "24 hours"), (order(0), "future"), (order(1, " "), "--reason")],
 )
 def test_an_order_without_sense_is_refused(given: ManualOrder, word: str) -> None:
-    """More than a day, an end in the past, and no reason are told plainly."""
+    """More than a day, an end in the past, and no reason are refused with the reason."""
     with pytest.raises(UserError, match=word):
         set_throttle({}, KEY, 0, ThrottleMode.REJECT, given)
 
@@ -82,14 +82,14 @@ def test_an_override_needs_a_budget_to_override() -> None:
 
 
 def test_a_second_override_has_another_version() -> None:
-    """Each override is a budget of its own: thresholds are told anew."""
+    """Each override is a budget of its own: thresholds are notified again."""
     first = override_budget(POLICIES, KEY, {"month": 1}, order(1)).after
     second = override_budget({**POLICIES, object_id(first): first}, KEY, {"month": 2}, order(1))
     assert second.after.version == first.version + 1
 
 
 def test_the_policy_file_leaves_orders_alone() -> None:
-    """`policy apply` neither shows nor deletes what people set by hand."""
+    """`policy apply` neither shows nor deletes what operators set manually."""
     hold = set_throttle({}, KEY, 0, ThrottleMode.REJECT, order(2)).after
     assert plan({**POLICIES, object_id(hold): hold}, POLICIES) == ()
 

@@ -349,7 +349,7 @@ def test_a_fault_names_the_line_of_the_field() -> None:
 
 
 def test_a_duplicate_channel_is_refused() -> None:
-    """Two channels of one id are told apart by nobody."""
+    """Two channels of one id cannot be distinguished."""
     again = "    - {id: ops, url: 'https://other.example.com'}\n"
     assert only_fault(FULL + again).reason == "channel 'ops' is there twice"
 

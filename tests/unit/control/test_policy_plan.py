@@ -131,7 +131,7 @@ def test_rules_and_channels_are_versioned_too() -> None:
 
 
 def test_parents_come_before_children_and_deletions_last() -> None:
-    """Whoever applies a part of the changes never has a child without its parent."""
+    """Applying a part of the changes never leaves a child without its parent."""
     names = [
         "organisation:acme", "department:acme/d", "project:acme/p", "user:acme/u", "key:acme/k",
     ]  # fmt: skip

@@ -88,7 +88,7 @@ def test_reading_statements_name_their_format(source: bytes, format_name: str | 
 
 @given(data=st.binary(max_size=200))
 def test_any_bytes_may_follow_an_insert(data: bytes) -> None:
-    """The data of an INSERT is never looked at, whatever it holds."""
+    """The data of an INSERT is never parsed, whatever it holds."""
     statement = parse_statement(b"INSERT INTO t (a) FORMAT RowBinary\n" + data)
     assert statement.data_offset == len(b"INSERT INTO t (a) FORMAT RowBinary\n")
 

@@ -34,7 +34,7 @@ def _defines(path: Path, name: str) -> bool:
 
 
 def test_the_page_names_places() -> None:
-    """The walk of an event and of a threshold is told by file names."""
+    """The walk of an event and of a threshold is described by file names."""
     assert len(PLACES) > 60
 
 

@@ -107,6 +107,6 @@ def test_a_head_names_the_topics_that_its_code_uses(room: str) -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_head_names_the_tables_that_its_code_uses(room: str) -> None:
     """No table is used in a room without standing in its head, and none stands there in vain."""
-    # Names of one word ("alerts") are words of the language as well: they cannot be told apart.
+    # Names of one word ("alerts") are words of the language as well: they cannot be distinguished.
     known = {table.value for table in TableName if "_" in table.value}
     assert _named(_head(room), known) == _tables_used(room) & known

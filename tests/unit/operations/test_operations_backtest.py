@@ -49,12 +49,12 @@ def thresholds(run: object) -> list[int]:
 
 
 def test_each_threshold_fires_once_at_its_minute() -> None:
-    """40, 80 and 120 of 100 dollars tell 80 % and 100 %, each in its minute."""
+    """40, 80 and 120 of 100 dollars notify 80 % and 100 %, each in its minute."""
     run = begin(RULES, POLICIES, (), START_MS)
     run.take([spend(0, 40), spend(5, 40), spend(9, 40)])
     run.finish(START_MS + HOUR_MS)
     assert thresholds(run) == [80, 100]
-    assert [told.at_ms - START_MS for told in run.alerts] == [5 * MINUTE_MS, 9 * MINUTE_MS]
+    assert [fired.at_ms - START_MS for fired in run.alerts] == [5 * MINUTE_MS, 9 * MINUTE_MS]
     assert [each.command.state.value for each in run.commands] == ["throttled", "open"]
 
 
@@ -68,7 +68,7 @@ def test_what_a_throttle_would_have_refused_is_counted() -> None:
 
 
 def test_the_month_to_date_is_known_at_the_start() -> None:
-    """What was spent earlier in the month counts towards the budget, and is not told again."""
+    """What was spent earlier in the month counts towards the budget, and is not notified again."""
     history = [SpendSlice(START_MS - 48 * HOUR_MS, KEY, 70 * NANO_PER_USD, 1)]
     run = begin(RULES, POLICIES, history, START_MS)
     run.take([spend(1, 5)])

@@ -86,7 +86,7 @@ def test_missing_column_names(tmp_path: Path) -> None:
 
 
 def test_limit_takes_the_first_rows(tmp_path: Path) -> None:
-    """A limit reads so many rows of the file and no more."""
+    """A limit bounds the rows that are read of the file."""
     rows = read_csv(write(tmp_path, AZURE), AZURE_COLUMNS, TimeUnit.ISO, limit=1)
     assert [row.input_tokens for row in rows] == [396]
 

@@ -46,13 +46,13 @@ def truth() -> Truth:
     return builder.truth(facts)
 
 
-def seen(told: Truth) -> ObservedTotals:
-    totals = dict(told.windows())
+def seen(reference: Truth) -> ObservedTotals:
+    totals = dict(reference.windows())
     return ObservedTotals(totals, {}, totals, totals, missing=0, extra=0)
 
 
-def report(observed: ObservedTotals, told: Truth | None = None) -> VerifyReport:
-    return compare_totals(told or truth(), observed, NOON)
+def report(observed: ObservedTotals, reference: Truth | None = None) -> VerifyReport:
+    return compare_totals(reference or truth(), observed, NOON)
 
 
 A_MONTH = next(
@@ -132,8 +132,8 @@ def test_windows_that_only_clickhouse_has_are_differences() -> None:
 
 def test_expired_minutes_are_compared_in_clickhouse_only() -> None:
     """A minute that the streams keep no longer is not asked of them, but still of ClickHouse."""
-    told = truth()
-    base = seen(told)
+    reference = truth()
+    base = seen(reference)
     old = {
         key
         for key in base.streams
@@ -161,7 +161,7 @@ def test_an_empty_truth_is_equal_to_nothing() -> None:
 
 
 def test_differences_are_described_and_bounded() -> None:
-    """At most ten differences are described, in words people can look up."""
+    """At most ten differences are described, in words of the documentation."""
     found = report(replace(seen(truth()), own={}))
     assert len(found.differences) == 10
     one = next(each for each in found.differences if each.where == "clickhouse")

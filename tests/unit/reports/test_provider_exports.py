@@ -193,7 +193,7 @@ def test_costs_are_exact_and_anthropic_gives_cents() -> None:
 def test_csv_exports_are_told_by_their_columns(
     text: str, form: ProviderExportFormat, expected: ProviderRow
 ) -> None:
-    """The files of the providers' consoles are read without being told what they are."""
+    """The files of the providers' consoles are read without naming what they are."""
     export = read_export(text.encode(), ProviderExportFormat.AUTO)
     assert export.layout.format is form
     assert export.rows == (expected,)

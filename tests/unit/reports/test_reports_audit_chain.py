@@ -80,7 +80,7 @@ def test_changed_links_are_found(field: str) -> None:
 
 
 def test_rewritten_history_is_found_by_kept_roots() -> None:
-    """Whoever rewrites the log and its whole chain is betrayed by one line kept elsewhere."""
+    """A rewrite of the log and its whole chain is found by one line kept elsewhere."""
     kept = list(roots(LINKS))
     forged_actions = [ACTIONS[0]._replace(actor="nobody"), *ACTIONS[1:]]
     forged = list(extend(None, forged_actions))

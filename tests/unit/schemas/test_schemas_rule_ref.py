@@ -29,7 +29,7 @@ def test_a_rule_has_one_spelling_and_one_kind(text: str, kind: str, name: str) -
 
 @pytest.mark.parametrize("text", ["", "weekly", "threshold.x", "limit.day_spend", ".day"])
 def test_a_spelling_that_no_rule_has_is_kept(text: str) -> None:
-    """An alert of another version keeps its rule's name, and is nobody else's rule."""
+    """An alert of another version keeps its rule's name, and is no other rule."""
     assert str(parse_rule(text)) == text
     assert parse_rule(text).kind == ""
 
