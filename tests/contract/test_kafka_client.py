@@ -743,7 +743,7 @@ def test_a_broker_that_answers_is_pinged_and_named(cluster: Cluster, closing: Cl
     [Admin, Producer, lambda config: TopicReader(config, ["t"])],
     ids=["admin", "producer", "reader"],
 )
-def test_an_unreachable_broker_is_told_in_one_line_within_the_bound(
+def test_an_unreachable_broker_is_reported_in_one_line_within_the_bound(
     start: Callable[[KafkaConfig], object],
 ) -> None:
     """No broker at the address is BrokerUnavailableError in time, and leaves no socket behind."""
@@ -782,7 +782,7 @@ def test_settings_that_cannot_work_stop_without_showing_secrets(
         assert "hunter2" not in str(caught.value)
 
 
-def test_a_group_without_members_can_be_told_where_to_begin(
+def test_a_group_without_members_can_be_set_where_to_begin(
     cluster: Cluster, unique: str, closing: Closing
 ) -> None:
     """Its first member reads on from there."""

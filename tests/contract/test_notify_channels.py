@@ -354,7 +354,7 @@ def test_mail_answers_are_understood(
     assert answer[:3] in attempt.error
 
 
-def test_one_unknown_recipient_keeps_nobody_else_from_the_mail(
+def test_one_unknown_recipient_keeps_no_other_from_the_mail(
     mailbox: Mailbox, sender: NotificationSender, story: Scenario
 ) -> None:
     """The mail is delivered, and the log names who was refused."""
@@ -397,7 +397,9 @@ def test_a_mail_server_without_starttls_gets_nothing(tmp_path: Path, story: Scen
         assert plain.encrypted == [False]
 
 
-def test_a_mail_server_nobody_vouches_for_gets_nothing(mailbox: Mailbox, story: Scenario) -> None:
+def test_a_mail_server_without_a_trusted_certificate_gets_nothing(
+    mailbox: Mailbox, story: Scenario
+) -> None:
     """Without its authority the server's certificate is refused."""
     story.spend(RESEARCH, "92")
     before = len(mailbox.mails)

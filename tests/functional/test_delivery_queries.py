@@ -89,7 +89,7 @@ def test_the_newest_word_on_a_message_counts(
     assert [row.message_id for row in rows] == expected
 
 
-def test_a_row_holds_what_was_told(store: Client) -> None:
+def test_a_row_holds_what_was_notified(store: Client) -> None:
     """The alerts come back as they were written."""
     (row, *_) = delivery_rows(store.query(*NewestDeliveries(NOW_MS).build()))
     assert row.alerts == ['{"summary":"fünf"}']

@@ -235,9 +235,7 @@ def test_a_crashing_worker_is_shown_in_backoff(supervise: Start) -> None:
     assert state(supervisor, "flaky").exit_status == 5
 
 
-def test_the_state_file_tells_another_process_about_the_workers(
-    supervise: Start, tmp_path: Path
-) -> None:
+def test_the_state_file_shows_another_process_the_workers(supervise: Start, tmp_path: Path) -> None:
     """The state file lists every worker with pid, status and memory, and who wrote it."""
     supervisor = supervise(ProcessSpec("worker", python(SLEEPS)))
     supervisor.start()

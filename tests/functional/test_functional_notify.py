@@ -199,7 +199,7 @@ def test_gone_disables_the_channel_until_its_policy_changes(log: Log, receiver: 
     assert outcomes(log, "ops") == expected
 
 
-def test_a_hanging_receiver_delays_nobody_else(log: Log, receiver: Receiver) -> None:
+def test_a_hanging_receiver_delays_no_other(log: Log, receiver: Receiver) -> None:
     """While every place of one channel hangs, the other channel gets all alerts."""
     hangs = [Answer(hang=True)] * 20
     channels = (channel(receiver, "dead", *hangs), channel(receiver, "ops"))
@@ -380,7 +380,7 @@ def test_a_silence_holds_and_ends_on_the_topics(log: Log, receiver: Receiver) ->
     assert len(receiver.of("/ops")) == 1
 
 
-def test_slack_is_told_once_a_second(log: Log, receiver: Receiver) -> None:
+def test_slack_is_notified_once_a_second(log: Log, receiver: Receiver) -> None:
     """Slack's limit holds without a 429."""
     url = slack(receiver, "/paced")
     chat = SlackChannel(id="chat", url_env="SLACK_URL", allow_private_address=True)

@@ -104,7 +104,7 @@ def test_a_wait_survives_kills_and_fires_once_at_its_time(log: Log) -> None:
     assert of_rule(log, "burn_rate.") == [AlertStatus.PENDING, AlertStatus.FIRING]
 
 
-def test_a_baseline_is_rebuilt_from_the_topic_and_a_kill_tells_nothing_twice(log: Log) -> None:
+def test_a_baseline_is_rebuilt_from_the_topic_and_a_kill_notifies_nothing_twice(log: Log) -> None:
     """Seven days of history on spend.snapshots are enough for the first minute of a new worker."""
     today = Calendar().window(WindowKind.DAY, now_ms()).start_ms
     for days in range(1, 8):

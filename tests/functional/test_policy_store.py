@@ -138,7 +138,7 @@ def test_a_record_that_is_no_policy_is_repaired_by_the_next_apply(
     assert "department:acme/research" in read_policies(config, PATIENCE_SECONDS)
 
 
-def test_without_the_topic_the_reader_is_told_what_to_do() -> None:
+def test_without_the_topic_the_error_says_what_to_do() -> None:
     """A cluster without topics is Stop with the command that makes them."""
     with (
         running_broker() as bootstrap,

@@ -257,7 +257,7 @@ def test_verify_is_equal_only_when_all_is_there(
     assert not report.equal
 
 
-def test_a_stopped_replay_tells_what_it_sent(kafka: KafkaConfig, tmp_path: Path) -> None:
+def test_a_stopped_replay_reports_what_it_sent(kafka: KafkaConfig, tmp_path: Path) -> None:
     """A stop in mid-trace delivers what was sent, and the truth says so."""
     stop = Event()
     seen: list[ReplayProgress] = []

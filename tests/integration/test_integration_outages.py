@@ -13,7 +13,7 @@ PER_SECOND = 1_000.0
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_an_outage_loses_nothing_and_slows_nobody(name: str) -> None:
+def test_an_outage_loses_nothing_and_slows_no_one(name: str) -> None:
     """Whatever is away: totals stay exact, memory bounded, and who does not need it never waits."""
     if lacking := why_not(name):
         pytest.skip(lacking)

@@ -133,7 +133,7 @@ def test_drift_is_found_and_repaired(pipeline: Pipeline, tmp_path: Path) -> None
     pipeline.json("verify", "--truth", str(tmp_path / "truth.json"), "--wait", "60")
 
 
-def test_a_receipt_tells_what_became_of_an_event(pipeline: Pipeline) -> None:
+def test_a_trace_shows_what_became_of_an_event(pipeline: Pipeline) -> None:
     """Counted once with its price and windows, sent again, refused for another body, unknown."""
     lane = "relay-where/boot/0"
     first = event("where-1")

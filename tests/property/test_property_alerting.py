@@ -261,7 +261,7 @@ def test_thresholds_of_one_period_fire_once_and_rise(
     assert set(seen) == {percent for percent in percents if percent <= highest}
 
 
-def test_firing_and_resolution_are_told_apart() -> None:
+def test_firing_and_resolution_are_distinguished() -> None:
     """The resolution has the firing's key and another id."""
     story = _play([("spend", 60), ("wait", 90_000)], 1)
     fired, resolved = (

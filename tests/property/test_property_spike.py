@@ -43,7 +43,7 @@ def holds(story: Scenario, spent: list[tuple[int, int]]) -> bool:
 
 @settings(max_examples=30, deadline=None)
 @given(HOURS, STEPS)
-def test_a_spike_is_told_by_the_event_that_reaches_its_line(
+def test_a_spike_is_notified_by_the_event_that_reaches_its_line(
     hours: list[int], steps: list[tuple[int, int]]
 ) -> None:
     """Whatever the past and the path of spend: notified with the first event at which it holds."""
@@ -73,7 +73,7 @@ DAY_BUDGET_USD = 100
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_a_burn_rate_is_told_by_the_event_that_reaches_its_pace(
+def test_a_burn_rate_is_notified_by_the_event_that_reaches_its_pace(
     steps: list[tuple[int, int]],
 ) -> None:
     """Whatever the path of spend: notified with the first event at which both windows say so."""

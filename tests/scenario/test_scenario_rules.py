@@ -46,7 +46,7 @@ def started(**rule: object) -> Scenario:
     return story
 
 
-def test_a_day_beyond_the_usual_is_told_within_the_hour_and_explained() -> None:
+def test_a_day_beyond_the_usual_is_notified_within_the_hour_and_explained() -> None:
     """The alert says what is usual, how far beyond it we are, and how much more it is."""
     story = started()
     assert alerts_of(story, "deviation.day") == [], "a usual week is silent"
@@ -65,7 +65,7 @@ def test_a_day_beyond_the_usual_is_told_within_the_hour_and_explained() -> None:
     assert "$22.00 so far today, where $10.00 is usual" in alert.summary
 
 
-def test_a_deviation_ends_with_its_day_and_is_told_anew_on_the_next() -> None:
+def test_a_deviation_ends_with_its_day_and_is_notified_again_on_the_next() -> None:
     """Once per day; the new day begins from zero."""
     story = started()
     story.wait(3600)
@@ -85,7 +85,7 @@ def test_a_deviation_ends_with_its_day_and_is_told_anew_on_the_next() -> None:
 
 
 @pytest.mark.parametrize("method", list(DeviationMethod))
-def test_a_restart_changes_nothing_and_tells_nothing_twice(method: DeviationMethod) -> None:
+def test_a_restart_changes_nothing_and_notifies_nothing_twice(method: DeviationMethod) -> None:
     """The baseline that is rebuilt from the topics is the one that was built live."""
     live, killed = started(method=method.value), started(method=method.value)
     assert killed.restart() == []
@@ -151,7 +151,7 @@ def test_the_seasonal_method_finds_a_step_that_the_first_hour_does_not_show() ->
     assert [each.status for each in story.alerts] == [FIRING, RESOLVED]
 
 
-def test_a_loop_at_night_is_told_within_the_hour_although_working_hours_spend_as_much() -> None:
+def test_a_loop_at_night_is_notified_within_the_hour_although_working_hours_spend_as_much() -> None:
     """A spike is judged by its time of day: eleven dollars at noon are usual, at midnight not."""
     story = started(method="spike")
     story.wait(3 * 3600)
@@ -203,7 +203,7 @@ def burning(**rule: object) -> Scenario:
     return story
 
 
-def test_a_runaway_loop_is_told_within_minutes_with_the_time_that_is_left() -> None:
+def test_a_runaway_loop_is_notified_within_minutes_with_the_time_that_is_left() -> None:
     """Ten dollars a minute: the day's budget ends in less than half an hour."""
     story = burning()
     story.spend(KEY, "5")
@@ -244,7 +244,7 @@ def test_calm_ends_a_burn_rate_alert_by_the_clock_alone() -> None:
     assert [alert.status for alert in alerts_of(story, "burn_rate.fast")] == [FIRING, RESOLVED]
 
 
-def test_what_has_not_lasted_is_told_to_nobody_and_a_restart_does_not_forget_since_when() -> None:
+def test_what_has_not_lasted_is_not_notified_and_a_restart_does_not_forget_since_when() -> None:
     """`for` waits; the wait is a record, so that a killed worker continues the wait and does not start it again."""
     story = burning(for_seconds=300)
     story.wait(60)
@@ -262,7 +262,7 @@ def test_what_has_not_lasted_is_told_to_nobody_and_a_restart_does_not_forget_sin
     assert [alert.status for alert in calm.alerts] == [AlertStatus.PENDING, AlertStatus.INACTIVE]
 
 
-def test_a_firing_alert_is_told_again_at_its_interval_under_another_id() -> None:
+def test_a_firing_alert_is_notified_again_at_its_interval_under_another_id() -> None:
     """Reminders, also across a restart; the resolution ends them."""
     story = burning(renotify_seconds=600, long_seconds=7200)
     story.wait(60)
@@ -277,7 +277,7 @@ def test_a_firing_alert_is_told_again_at_its_interval_under_another_id() -> None
     assert {alert.starts_at_ms for alert in story.alerts} == {story.alerts[0].starts_at_ms}
 
 
-def test_thresholds_are_told_again_while_they_hold() -> None:
+def test_thresholds_are_notified_again_while_they_hold() -> None:
     """`renotify` of the rule set; only the highest threshold speaks."""
     story = Scenario("2026-10-05T12:00:00Z")
     with_rules(story, renotify_seconds=3600)
@@ -292,7 +292,7 @@ def test_thresholds_are_told_again_while_they_hold() -> None:
     ]
 
 
-def test_a_scope_that_falls_silent_is_told_and_ends_with_its_next_event() -> None:
+def test_a_scope_that_falls_silent_is_notified_and_ends_with_its_next_event() -> None:
     """No data, by the clock alone; again after the next silence."""
     story = Scenario("2026-10-05T12:00:00Z")
     with_rules(story, no_data=(NoDataRule(id="silent", after_seconds=7200),))

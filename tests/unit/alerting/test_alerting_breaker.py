@@ -91,7 +91,7 @@ def test_a_rise_needs_no_dwell() -> None:
         ({"version": 2}, TripReason.BUDGET_CHANGED),
     ],
 )
-def test_a_new_period_or_budget_begins_anew(changed: dict[str, str], reason: TripReason) -> None:
+def test_a_new_period_or_budget_starts_again(changed: dict[str, str], reason: TripReason) -> None:
     """The walk down is not for another period or another budget."""
     seen = reading(
         10, period=changed.get("period", "2026-10"), version=int(changed.get("version", 1))

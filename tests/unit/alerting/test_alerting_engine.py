@@ -110,7 +110,7 @@ def test_an_absolute_limit_opens_for_its_window_only(
     assert story.alerts[-1].id != alert.id
 
 
-def test_late_events_throttle_nobody(story: Scenario) -> None:
+def test_late_events_throttle_no_scope(story: Scenario) -> None:
     """Spend of a window that is over is counted there and decides nothing now."""
     story.policy(KEY, limits=Limits(hour_spend_nano_usd=NANO_PER_USD))
     story.spend(KEY, "500", at="2026-10-05T11:30:00Z")
@@ -186,7 +186,7 @@ def test_a_correction_walks_down_by_dwells(story: Scenario) -> None:
     assert states == [OPEN, HALF_OPEN, THROTTLED, CLOSED]
 
 
-def test_a_corrected_crossing_is_not_told_again(story: Scenario) -> None:
+def test_a_corrected_crossing_is_not_notified_again(story: Scenario) -> None:
     """Once per period and budget version, also when spend goes down and up."""
     story.spend(RESEARCH, "80")
     story.spend(RESEARCH, "-40")

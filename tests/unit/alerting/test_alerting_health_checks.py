@@ -88,7 +88,7 @@ def test_a_group_that_counts_every_message_in_time_has_no_lag() -> None:
     assert max(ages) <= 10
 
 
-def test_a_silent_relay_is_told_once_and_resolved_by_its_next_message() -> None:
+def test_a_silent_relay_is_notified_once_and_resolved_by_its_next_message() -> None:
     """By the newest of its lanes; one that has been silent for a day was retired."""
     state = engine.start(1, RuleSet(), NOW_MS)
     lanes = {
@@ -112,7 +112,7 @@ def test_a_lane_that_no_relay_names_is_not_missed() -> None:
     assert published(engine.start(1, RuleSet(), NOW_MS), seen(SpendTotals(), lanes)) == []
 
 
-def test_tokens_that_cost_nothing_are_told_of_keys_with_a_price() -> None:
+def test_tokens_that_cost_nothing_are_notified_of_keys_with_a_price() -> None:
     """Without a price it is `unpriced`, fired for the organisation; below the limit it is nothing."""
     state = engine.start(1, RuleSet(), NOW_MS)
     totals = counted("key:acme/free", HOUR_START_MS, 0, tokens=100_000)
@@ -127,7 +127,7 @@ def test_tokens_that_cost_nothing_are_told_of_keys_with_a_price() -> None:
     }
 
 
-def test_lag_is_told_above_its_limit() -> None:
+def test_lag_is_notified_above_its_limit() -> None:
     """A minute by default, with how many messages wait."""
     state = engine.start(1, RuleSet(), NOW_MS)
 

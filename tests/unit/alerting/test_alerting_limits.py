@@ -32,7 +32,7 @@ def reading(observed: int, limit: int) -> Measurement:
         (2, 0, 1, None, "notified once, also of nothing"),
     ],
 )
-def test_a_limit_is_told_once_per_window(
+def test_a_limit_is_notified_once_per_window(
     observed: int, limit: int, notified: int, notified_now: int | None, because: str
 ) -> None:
     """Reaching an absolute limit is one critical alert."""

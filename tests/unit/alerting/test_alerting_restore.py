@@ -21,7 +21,7 @@ def story() -> Scenario:
     return begun
 
 
-def test_a_restart_tells_nothing_again(story: Scenario) -> None:
+def test_a_restart_notifies_nothing_again(story: Scenario) -> None:
     """Alerts that are on the topic are not fired again; the block is claimed under a new epoch."""
     (effect,) = story.restart()
     assert isinstance(effect, PublishThrottle)
@@ -29,7 +29,7 @@ def test_a_restart_tells_nothing_again(story: Scenario) -> None:
     assert effect.command.epoch > 1
 
 
-def test_a_missing_alert_is_told_under_its_own_id(story: Scenario) -> None:
+def test_a_missing_alert_is_notified_under_its_own_id(story: Scenario) -> None:
     """Killed between command and alert: the alert comes at the next start, with the same id."""
     (lost,) = story.alerts
     effects = story.restart(alerts=[])
@@ -80,7 +80,7 @@ def test_an_older_controllers_last_word_is_corrected(story: Scenario) -> None:
     assert story.last(RESEARCH).version > released.version
 
 
-def test_thresholds_stay_told_after_their_resolution(story: Scenario) -> None:
+def test_thresholds_stay_notified_after_their_resolution(story: Scenario) -> None:
     """A resolved alert of this period and budget version is not fired again by a restart."""
     story.policy(RESEARCH, month="1000", version=2)
     story.policy(RESEARCH, month="100", version=3)

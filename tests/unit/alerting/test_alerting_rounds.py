@@ -96,7 +96,7 @@ def test_a_limit_that_is_reached_does_not_wait() -> None:
     assert scope_of(waiting) not in state.waiting
 
 
-def test_a_deviation_that_waits_is_told_in_the_next_rounds() -> None:
+def test_a_deviation_that_waits_is_notified_in_the_next_rounds() -> None:
     """Nothing is missed by waiting: the same alerts, a few rounds later."""
     state = loaded(MIDNIGHT_MS)
     effects = [each for number in range(SCOPES) for each in spend(state, number, 400, MIDNIGHT_MS)]

@@ -42,7 +42,9 @@ def test_an_alert_of_a_month_that_is_over_is_resolved_at_once(story: Scenario) -
     assert overhear(story, late) == [(RESOLVED, late.dedup_key)]
 
 
-def test_an_alert_of_another_budget_is_resolved_and_nothing_is_told_again(story: Scenario) -> None:
+def test_an_alert_of_another_budget_is_resolved_and_nothing_is_notified_again(
+    story: Scenario,
+) -> None:
     """What has fired of the current budget does not fire again."""
     (late,) = story.alerts
     story.policy(RESEARCH, month="90", version=2)

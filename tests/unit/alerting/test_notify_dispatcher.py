@@ -175,7 +175,7 @@ def test_alerts_of_a_group_come_in_one_message() -> None:
     assert [alert.scope for alert in second.alerts] == ["key:other/c"]
 
 
-def test_a_group_that_was_told_waits_for_its_interval() -> None:
+def test_a_group_that_was_notified_waits_for_its_interval() -> None:
     """The second message of a group comes group_interval after the first, also over a restart."""
     harness = harness_of(slack_grouped("organisation", wait=10, interval=300))
     harness.read(alert_of("key:acme/a"))
@@ -228,7 +228,7 @@ def silence(*match: str, seconds: int = 600, start: int = 0) -> Silence:
     )
 
 
-def test_a_silenced_alert_is_told_when_the_silence_ends_and_it_still_fires() -> None:
+def test_a_silenced_alert_is_notified_when_the_silence_ends_and_it_still_fires() -> None:
     """Silence delays, it does not lose; the log says who silenced it and why."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     harness.know("silence:s1", silence("department=research"))
@@ -246,7 +246,7 @@ def test_a_silenced_alert_is_told_when_the_silence_ends_and_it_still_fires() -> 
     assert harness.send() == []
 
 
-def test_what_was_over_before_its_silence_ended_is_not_told() -> None:
+def test_what_was_over_before_its_silence_ended_is_not_notified() -> None:
     """Neither the firing nor its resolution: no page is open."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     harness.know("silence:s1", silence("scope_type=department"))
@@ -258,7 +258,7 @@ def test_what_was_over_before_its_silence_ended_is_not_told() -> None:
     assert harness.of("hook") == [DeliveryOutcome.MUTED] * 2
 
 
-def test_a_resolution_breaks_a_silence_for_whoever_heard_the_firing() -> None:
+def test_a_resolution_breaks_a_silence_for_receivers_of_the_firing() -> None:
     """A page that is open is closed, whatever was silenced since."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     alert = alert_of()
@@ -399,7 +399,7 @@ def test_a_fallback_hears_what_keeps_failing_once() -> None:
     assert harness.of("main")[-1] is DeliveryOutcome.EXHAUSTED
 
 
-def test_a_fallback_that_is_told_anyway_is_not_told_twice() -> None:
+def test_a_fallback_that_is_notified_anyway_is_not_notified_twice() -> None:
     """It has its own record of the alert."""
     harness = harness_of(NotifyPolicy(channels=(hook("main", fallback="spare"), hook("spare"))))
     harness.read(alert_of())
@@ -496,7 +496,7 @@ def test_offsets_are_held_until_every_channel_has_its_record() -> None:
 
 
 @pytest.mark.parametrize("status", [AlertStatus.PENDING, AlertStatus.INACTIVE])
-def test_nobody_hears_of_an_alert_that_waits(status: AlertStatus) -> None:
+def test_an_alert_that_waits_is_not_notified(status: AlertStatus) -> None:
     """An alert that has not held for long enough is read and not notified."""
     harness = harness_of(NotifyPolicy(channels=(hook(),)))
     harness.read(alert_of().model_copy(update={"status": status}))

@@ -68,13 +68,13 @@ def thresholds(*alerts: Alert) -> list[str]:
     return list(audit.thresholds(a_truth(), {KEY: 2_000_000_000}, alerts, "2026-10"))
 
 
-def test_thresholds_told_once_are_right() -> None:
+def test_thresholds_notified_once_are_right() -> None:
     """Notified together or one by one, and repeated under one id: no difference."""
     assert thresholds(fired(*THRESHOLDS)) == []
     assert thresholds(fired(50), fired(75, 80), fired(75, 80), fired(90, 95, 100)) == []
 
 
-def test_thresholds_missing_or_told_twice_are_found() -> None:
+def test_thresholds_missing_or_notified_twice_are_found() -> None:
     """A threshold that was not notified, and one notified under two ids."""
     assert len(thresholds(fired(50, 75, 80, 90, 95))) == 1
     assert len(thresholds(fired(*THRESHOLDS), fired(50))) == 1

@@ -88,7 +88,7 @@ def test_another_change_raises_the_version_alone() -> None:
         assert (change.after.version, change.after.budget_version) == (8, 3)
 
 
-def test_fields_are_shown_as_people_write_them() -> None:
+def test_fields_are_shown_as_operators_write_them() -> None:
     """Lists, switches and absent values have a spelling of their own."""
     after = department().model_copy(
         update={"limits": Limits(allowed_models=("a", "b")), "disabled": True, "name": "R"}
@@ -155,7 +155,7 @@ def test_a_stranger_under_an_objects_id_is_replaced_at_a_higher_version() -> Non
     assert change.after == department(10, 1)
 
 
-def test_audit_entries_tell_before_and_after() -> None:
+def test_audit_entries_show_before_and_after() -> None:
     """One entry per change, whose JSON is the object as published."""
     changes = plan({RESEARCH: department()}, {RESEARCH: department(month=60)})
     (entry,) = audit_entries(changes, actor="ana", reason="more", at_ms=1_700_000_000_000)

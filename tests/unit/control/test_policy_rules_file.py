@@ -81,7 +81,7 @@ def test_a_file_without_rules_has_the_published_defaults() -> None:
     assert [rule.id for rule in RuleSet().deviations] == ["day"]
 
 
-def test_every_fault_is_told_at_once_with_its_place() -> None:
+def test_every_fault_is_reported_at_once_with_its_place() -> None:
     """Ten mistakes in one file, ten lines."""
     text = """
 version: 1

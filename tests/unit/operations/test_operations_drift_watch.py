@@ -25,7 +25,7 @@ def report(windows: int) -> ReconcileReport:
     )
 
 
-def test_drift_is_told_once_and_its_end_once() -> None:
+def test_drift_is_notified_once_and_its_end_once() -> None:
     """Nothing while nothing changes; a second episode of the month is notified again."""
     assert due_alert(None, report(0), 1) is None
     fired = due_alert(None, report(2), 2)

@@ -81,7 +81,7 @@ def test_other_traffic_is_taken_into_account() -> None:
     assert report(replace(base, streams=both, windows=both)).streams_diff_nano_usd == 7
 
 
-def test_each_path_is_told_apart() -> None:
+def test_each_path_is_distinguished() -> None:
     """A nano-dollar, a token or an event wrong in one path shows in that path's fields only."""
     base = seen(truth())
     for change, fields in (

@@ -88,7 +88,7 @@ def test_each_scope_blocks(scope: str) -> None:
         assert admitted(gate, 100, request=OTHER) == 100
 
 
-def test_open_tells_when_it_ends() -> None:
+def test_open_says_when_it_ends() -> None:
     """Retry-After of an exhausted budget is the time to the end of its period."""
     gate = ready_gate(command(BreakerState.OPEN, reset_at_ms=NOW + 90_500, http_status=429))
     decision = gate.decide(REQUEST, NOW)
@@ -224,7 +224,7 @@ def test_no_model_is_allowed_by_an_empty_list() -> None:
     assert gate.decide(REQUEST, NOW).reason is GateReason.MODEL_NOT_ALLOWED
 
 
-def test_what_lasts_longest_is_told() -> None:
+def test_what_lasts_longest_is_reported() -> None:
     """Blocked until tomorrow and disabled for good: the answer is the one that lasts longer."""
     gate = ready_gate(
         command(BreakerState.OPEN, reset_at_ms=NOW + 60_000),

@@ -67,7 +67,7 @@ def test_rate_may_be_retried() -> None:
 
 
 @pytest.mark.parametrize("reason", [each for each in GateReason if each != GateReason.ADMITTED])
-def test_every_reason_can_be_told(reason: GateReason) -> None:
+def test_every_reason_can_be_explained(reason: GateReason) -> None:
     """Each reason has a problem type, an SDK's error type and a sentence with the scope in it."""
     answer = refusal(GateDecision(Admission.REJECT, reason, scope="key:acme/k", http_status=429))
     document = json.loads(answer.body)

@@ -121,7 +121,7 @@ def test_damage_amid_good_frames_costs_one_batch(settings: SpoolSettings) -> Non
     second.close()
 
 
-def test_damage_found_while_reading_is_told(spool: Spool, settings: SpoolSettings) -> None:
+def test_damage_found_while_reading_is_reported(spool: Spool, settings: SpoolSettings) -> None:
     """A batch that the disk changed is an error, never other bytes than were sealed."""
     place = spool.append(batch(1))
     path = next(settings.directory.glob("*.segment"))

@@ -157,7 +157,7 @@ def test_token_classes_sum_to_the_line(
 
 
 @pytest.mark.parametrize("error", [-3, 0, 3])
-def test_split_tells_priced_from_allocated(error: int) -> None:
+def test_split_distinguishes_priced_from_allocated(error: int) -> None:
     """A cost within one rounding per event is priced; a frozen other price is allocated."""
     assert split_cost(line(cost_nano_usd=COST + error), PRICE).how == "priced"
     assert split_cost(line(cost_nano_usd=COST + 4), PRICE).how == "allocated"

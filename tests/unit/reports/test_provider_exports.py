@@ -190,7 +190,7 @@ def test_costs_are_exact_and_anthropic_gives_cents() -> None:
         ),
     ],
 )
-def test_csv_exports_are_told_by_their_columns(
+def test_csv_exports_are_recognised_by_their_columns(
     text: str, form: ProviderExportFormat, expected: ProviderRow
 ) -> None:
     """The files of the providers' consoles are read without naming what they are."""
