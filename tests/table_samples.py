@@ -14,7 +14,6 @@ from meterline.app.commands import (
     close,
     deliveries,
     explain,
-    policy,
     provider,
     rates,
     rebuild,
@@ -28,7 +27,6 @@ from meterline.app.commands import (
 )
 from meterline.app.local.demo import month_end
 from meterline.app.tables import TerminalTable, labelled_lines
-from meterline.control.policy.plan import ChangeAction, FieldChange, PolicyChange
 from meterline.operations.event_trace import EventTrace, WindowLine
 from meterline.operations.explain import ScopeExplanation
 from meterline.operations.rebuild import RebuildReport
@@ -162,7 +160,6 @@ def _operator_tables(names: Names) -> Iterator[tuple[str, TerminalTable]]:
             )
         ),
     )
-    yield "policy-plan", policy.changes_table(_changes(names))
 
 
 def _receipt(names: Names) -> EventTrace:
@@ -265,26 +262,6 @@ def _verified(names: Names) -> VerifyReport:
                 1_024,
             ),
         ),
-    )
-
-
-def _changes(names: Names) -> tuple[PolicyChange, ...]:
-    def change(action: ChangeAction, object_id: str, *fields: FieldChange) -> PolicyChange:
-        return PolicyChange(action, object_id, None, None, fields)
-
-    return (
-        change(
-            ChangeAction.CREATED,
-            _department(names, 1),
-            FieldChange("parent", "none", f"organisation:{names.organisation}"),
-            FieldChange("budget.month_usd", "none", "1500"),
-        ),
-        change(
-            ChangeAction.CHANGED,
-            _department(names, 0),
-            FieldChange("budget.month_usd", "50", "60"),
-        ),
-        change(ChangeAction.DELETED, f"key:{names.organisation}/{names.key}"),
     )
 
 

@@ -10,12 +10,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from meterline.app import tables
 from meterline.app.clock import now_ms
 from meterline.app.commands.options import DataDir, Json
 from meterline.app.commands.output import print_json
+from meterline.app.printable import markup
 from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
-from meterline.app.tables import TerminalTable
 from meterline.app.wiring import kafka_config, pipeline
 from meterline.control.policy.plan import PolicyChange
 from meterline.control.store import publish
@@ -32,19 +31,14 @@ def _show(changes: tuple[PolicyChange, ...], *, json_output: bool) -> None:
     if json_output:
         print_json({"changes": [str(change) for change in changes]})
         return
-    if changes:
-        _out.print(changes_table(changes))
-    _out.print(f"{len(changes)} changes" if changes else "nothing to change")
+    show_changes(_out, changes)
 
 
-def changes_table(changes: Sequence[PolicyChange]) -> TerminalTable:
-    """One line per object: + created, ~ changed, - deleted, and what differs."""
-    table = TerminalTable([tables.name("object"), tables.text("change")], heading=False)
+def show_changes(out: Console, changes: Sequence[PolicyChange]) -> None:
+    """One line per object and never folded, for grep: + created, ~ changed, - deleted, and what."""
     for change in changes:
-        sign, _, text = str(change).partition(" ")
-        fields = text.removeprefix(change.object_id).strip()
-        table.add(f"{sign} {change.object_id}", fields)
-    return table
+        out.print(markup("{change}", change=change), soft_wrap=True)
+    out.print(f"{len(changes)} changes" if changes else "nothing to change")
 
 
 @policy.command("plan")

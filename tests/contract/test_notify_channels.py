@@ -20,7 +20,7 @@ from meterline.alerting.notify.core.responses import mail_outcome_of
 from meterline.alerting.notify.sending import NotificationSender
 from meterline.backends.mail.client import SmtpClient
 from meterline.backends.webhook.client import WebhookClient
-from meterline.schemas.alert import AlertStatus
+from meterline.schemas.alert import AlertStatus, Explanation, TopContributor
 from meterline.schemas.delivery import DeliveryOutcome
 from meterline.schemas.policy import NotifyPolicy
 from tests.alerting_story import RESEARCH, Scenario
@@ -138,9 +138,27 @@ def test_slack_takes_a_group_of_many(
     assert send(channel, *story.alerts).outcome is DeliveryOutcome.DELIVERED
     (document,) = documents(receiver, path)
     assert document["blocks"][0]["text"]["text"] == "Critical: 50 alerts"
-    assert letter in "&<" or "-49" in document["blocks"][1]["text"]["text"]
+    loudest = document["blocks"][1]["text"]["text"]
+    assert loudest.startswith(":red_circle: *")
+    # A name that is escaped to more than fits is cut itself.
+    assert letter in "&<" or "-49" in loudest
     assert not re.search(r"&[a-z]*…", json.dumps(document, ensure_ascii=False))
     assert document["blocks"][-1]["text"]["text"] == "_and 40 more_"
+
+
+def test_slack_shows_what_the_driver_spent_whatever_its_name(
+    receiver: Receiver, sender: NotificationSender, story: Scenario
+) -> None:
+    """A long or escaped name of a key or model is cut itself, not the amounts that follow it."""
+    story.spend(RESEARCH, "92")
+    driver = TopContributor(
+        key="&" * 200, model="m" * 200, spent_nano_usd=91_000_000_000, usual_nano_usd=2_500_000_000
+    )
+    explanation = Explanation(method="cumulative", drivers=(driver,))
+    alert = story.alerts[0].model_copy(update={"explanation": explanation})
+    send(slack_at(slack(receiver, "/slack-driver"), sender), alert)
+    (document,) = documents(receiver, "/slack-driver")
+    assert ": $91.00, usually $2.50" in document["blocks"][1]["text"]["text"]
 
 
 def test_slack_shows_no_mention_that_a_name_smuggles_in(

@@ -13,7 +13,13 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from meterline.alerting.notify.channels.base import Channel, Message, Secrets, cut, post, required
-from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, in_order
+from meterline.alerting.notify.core.messages import (
+    alert_view,
+    compact_json,
+    driver_text,
+    filled,
+    in_order,
+)
 from meterline.alerting.notify.core.rate_limit import RateLimit
 from meterline.backends.webhook.messages import WebhookRequest
 from meterline.schemas.alert import Alert, AlertStatus, Severity
@@ -27,8 +33,9 @@ SECTION_LENGTH_MAX = 2_900
 # included (`&` in a name is five): ten of them stay below Slack's sum.
 ALERTS_SHOWN_MAX = 10
 SUMMARY_LENGTH_MAX = 600
-DRIVER_LENGTH_MAX = 150
-ACTION_LENGTH_MAX = 250
+NAME_LENGTH_MAX = 90
+"""Of the key and of the model that drove an alert: what they spent is never cut."""
+ACTION_LENGTH_MAX = 200
 FACTS_LENGTH_MAX = 150
 TITLE = (
     "{% if status == 'resolved' %}Resolved{% else %}{{ severity | capitalize }}{% endif %}: "
@@ -94,8 +101,8 @@ def _alert_blocks(alert: Alert) -> list[dict[str, Any]]:
     sign = _RESOLVED_SIGN if is_resolved else _SIGNS[alert.severity]
     lines = [f"{sign} *{_escaped(alert.summary, SUMMARY_LENGTH_MAX)}*"]
     if not is_resolved:
-        if view["driver"]:
-            lines.append(f"Driven by {_escaped(str(view['driver']), DRIVER_LENGTH_MAX)}")
+        if driver := driver_text(alert, lambda name: _escaped(name, NAME_LENGTH_MAX)):
+            lines.append(f"Driven by {driver}")
         lines.append(_escaped(str(view["action"]), ACTION_LENGTH_MAX))
     facts = [f"`{alert.rule_id}`", alert.severity.value, f"since {view['starts_at']}"]
     if is_resolved:

@@ -187,13 +187,18 @@ def _explanation(alert: Alert) -> dict[str, Any] | None:
     }
 
 
-def driver_text(alert: Alert) -> str:
-    """The key and model that drove it, in a few words; empty where unknown."""
+def driver_text(alert: Alert, shown: Callable[[str], str] = str) -> str:
+    """The key and model that drove it, in a few words; empty where unknown.
+
+    Args:
+        alert: the alert.
+        shown: a name as the receiver shows it: escaped, cut.
+    """
     if alert.explanation is None or not alert.explanation.drivers:
         return ""
     first = alert.explanation.drivers[0]
     spent, usual = usd_display(first.spent_nano_usd), usd_display(first.usual_nano_usd)
-    return f"{first.key} with {first.model}: {spent}, usually {usual}"
+    return f"{shown(first.key)} with {shown(first.model)}: {spent}, usually {usual}"
 
 
 def _amount(amount: int, unit: str) -> str:
