@@ -1,7 +1,7 @@
 # One image for every worker; the command chooses which.
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY schemas schemas
 COPY pricing pricing

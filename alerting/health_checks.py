@@ -105,7 +105,7 @@ class HealthCheckThread:
             try:
                 self._read_rounds()
             except KafkaClientError as error:
-                _log.info("checks.unavailable", reason=str(error))
+                _log.info("health_checks.unavailable", reason=str(error))
             self._stop.wait(CHECK_SECONDS)
 
     def _read_rounds(self) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from typing_extensions import override
 
-from benchmarks.chaos_suite.schedule import RELAY_POINTS
+from benchmarks.chaos_suite.schedule import RelayFailpoint
 from meterline.backends.kafka.errors import KafkaClientError
 from meterline.relay.client import RelayClient
 from meterline.relay.emitter import Emitter
@@ -16,53 +13,37 @@ from meterline.relay.sender import Connection, KafkaConnection, OnDone
 from meterline.relay.settings import GateSettings, RelaySettings
 from meterline.relay.spool import SealedBatch, Spool, SpooledBatch
 from meterline.schemas.clock import Clock
+from meterline.schemas.failpoints import Failpoints
 from meterline.schemas.metrics import Meter
 from meterline.schemas.throttle import Applied, ThrottleCommand
-
-
-class Crash:
-    """SIGKILL of this process at the Nth pass of one point."""
-
-    def __init__(self, crash_at: str) -> None:
-        """Take `NAME:N`; empty for never."""
-        self._name, _, times = crash_at.partition(":")
-        assert not crash_at or self._name in RELAY_POINTS, crash_at
-        self._left = int(times or 1)
-
-    def reach(self, name: str) -> None:
-        """Die here, if this is the place."""
-        if name == self._name:
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class CrashingSpool(Spool):
     """Effects 1 and 4."""
 
-    def __init__(self, settings: RelaySettings, crash: Crash) -> None:
+    def __init__(self, settings: RelaySettings, failpoints: Failpoints[RelayFailpoint]) -> None:
         super().__init__(settings.spool)
-        self._crash = crash
+        self._failpoints = failpoints
 
     @override
     def append(self, batch: SealedBatch) -> SpooledBatch:
-        self._crash.reach("relay.before_spool")
+        self._failpoints.hit(RelayFailpoint.BEFORE_SPOOL)
         place = super().append(batch)
-        self._crash.reach("relay.spooled")
+        self._failpoints.hit(RelayFailpoint.SPOOLED)
         return place
 
     @override
     def drop(self, place: SpooledBatch) -> None:
         super().drop(place)
-        self._crash.reach("relay.dropped")
+        self._failpoints.hit(RelayFailpoint.DROPPED)
 
 
 class CrashingConnection:
     """Effects 2 and 3."""
 
-    def __init__(self, inner: KafkaConnection, crash: Crash) -> None:
+    def __init__(self, inner: KafkaConnection, failpoints: Failpoints[RelayFailpoint]) -> None:
         self._inner = inner
-        self._crash = crash
+        self._failpoints = failpoints
 
     @property
     def partitions(self) -> int:
@@ -74,12 +55,12 @@ class CrashingConnection:
 
         def done(error: KafkaClientError | None) -> None:
             if error is None:
-                self._crash.reach("relay.acknowledged")
+                self._failpoints.hit(RelayFailpoint.ACKNOWLEDGED)
             on_done(error)
 
-        self._crash.reach("relay.before_send")
+        self._failpoints.hit(RelayFailpoint.BEFORE_SEND)
         self._inner.send(key, value, partition, done)
-        self._crash.reach("relay.sent")
+        self._failpoints.hit(RelayFailpoint.SENT)
 
     def close(self) -> None:
         """Close the real one."""
@@ -89,15 +70,15 @@ class CrashingConnection:
 class CrashingGate(Gate):
     """The subscriber's effect; its acknowledgement comes right after."""
 
-    def __init__(self, settings: GateSettings, crash: Crash) -> None:
+    def __init__(self, settings: GateSettings, failpoints: Failpoints[RelayFailpoint]) -> None:
         super().__init__(settings)
-        self._crash = crash
+        self._failpoints = failpoints
 
     @override
     def apply(self, command: ThrottleCommand, now_ms: int) -> Applied:
-        self._crash.reach("relay.before_apply")
+        self._failpoints.hit(RelayFailpoint.BEFORE_APPLY)
         applied = super().apply(command, now_ms)
-        self._crash.reach("relay.applied")
+        self._failpoints.hit(RelayFailpoint.APPLIED)
         return applied
 
 
@@ -105,12 +86,12 @@ def crashing_client(
     settings: RelaySettings, clock: Clock, meter: Meter, crash_at: str
 ) -> RelayClient:
     """The real client around a spool, a connection and a gate that kill."""
-    crash = Crash(crash_at)
+    failpoints = Failpoints(crash_at, RelayFailpoint)
 
     def connect() -> Connection:
-        return CrashingConnection(KafkaConnection(settings.kafka), crash)
+        return CrashingConnection(KafkaConnection(settings.kafka), failpoints)
 
-    spool = CrashingSpool(settings, crash)
+    spool = CrashingSpool(settings, failpoints)
     emitter = Emitter(settings, clock, meter, connect=connect, spool=spool)
-    gate = CrashingGate(settings.gate, crash)
+    gate = CrashingGate(settings.gate, failpoints)
     return RelayClient(settings, clock, meter, emitter=emitter, gate=gate)

@@ -16,18 +16,25 @@ import msgspec
 from meterline.app.settings import DEPRECATED_EMBEDDED, broker_name
 from meterline.schemas.failpoints import AlertingFailpoint, StreamsFailpoint
 
-RELAY_POINTS = (
-    "relay.before_spool",
-    "relay.spooled",
-    "relay.before_send",
-    "relay.sent",
-    "relay.acknowledged",
-    "relay.dropped",
-    "relay.before_apply",
-    "relay.applied",
-)
-"""Before and after each numbered effect of `relay.sender`, and of `relay.subscriber` (the gate has a
-command, nothing is acknowledged yet); `relay_faults` kills there."""
+
+class RelayFailpoint(StrEnum):
+    """Before and after each numbered effect of `relay.sender`, and of `relay.subscriber`.
+
+    At the subscriber's two the gate has a command and nothing is acknowledged yet. `relay_faults`
+    kills there. A schedule is drawn from them in this order.
+    """
+
+    BEFORE_SPOOL = "relay.before_spool"
+    SPOOLED = "relay.spooled"
+    BEFORE_SEND = "relay.before_send"
+    SENT = "relay.sent"
+    ACKNOWLEDGED = "relay.acknowledged"
+    DROPPED = "relay.dropped"
+    BEFORE_APPLY = "relay.before_apply"
+    APPLIED = "relay.applied"
+
+
+RELAY_POINTS = tuple(point.value for point in RelayFailpoint)
 # `after_dead_letters` needs rows that ClickHouse refuses, which this load has none of; the sink's
 # own functional test kills there.
 SINK_POINTS = ("before_insert", "after_insert", "after_commit")

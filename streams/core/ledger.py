@@ -179,11 +179,6 @@ class PartitionLedger:
         slots = slots_for(self._policy.ids_horizon, self._policy.pending_events_max)
         return IdIndex(self._policy.ids_horizon, slots, self._lanes.forget)
 
-    @property
-    def replaying(self) -> bool:
-        """Whether entries of a torn flush may still be ahead of the messages."""
-        return self.offset < self._replay_until
-
     def restore(self, recovered: Recovered, own_keys: Iterable[EntryKey]) -> None:
         """Continue from the changelog; `own_keys` are the table's entries of this partition."""
         state = recovered.state

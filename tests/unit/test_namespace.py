@@ -109,6 +109,22 @@ def test_every_list_of_the_packages_is_whole() -> None:
     assert set(packages[1].split()) == names
 
 
+def test_the_image_is_built_from_all_that_the_package_names() -> None:
+    """The build stage copies each file that pyproject.toml names, and each folder of the product."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {"pyproject.toml", project["readme"]}
+    for pattern in project["license-files"]:
+        matched = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
+        assert matched, pattern
+        named |= matched
+    build = (ROOT / "Dockerfile").read_text().partition("RUN ")[0]
+    copies = [line.split()[1:] for line in build.splitlines() if line.startswith("COPY ")]
+    copied = {source for *sources, _ in copies for source in sources}
+    assert named | folders() | {"src"} == copied
+    # A pattern of .dockerignore, all of which name whole paths here, would hide it from the build.
+    assert not copied & set((ROOT / ".dockerignore").read_text().split())
+
+
 def test_the_package_is_typed_and_the_command_is_its_own() -> None:
     """Type checkers follow the package, and `meterline` starts where only the SDK is installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())

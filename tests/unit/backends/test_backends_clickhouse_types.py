@@ -8,6 +8,7 @@ from clickhouse_connect.datatypes.base import ClickHouseType
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.insert import InsertContext
 
+from meterline.backends.clickhouse._driver_patches import Packed
 from meterline.backends.clickhouse.columns import column_type
 
 
@@ -45,6 +46,7 @@ def test_an_array_is_written_as_the_list_of_its_numbers(
 ) -> None:
     """A column of numbers given as an array has the bytes that the driver makes of a list."""
     kind = column_type(name)
+    assert isinstance(kind, Packed), "the driver packs it number by number"
     context = InsertContext("t", ["c"], [kind], data=[values], column_oriented=True)
     from_list, from_array = bytearray(), bytearray()
     kind.write_column(values, from_list, context)

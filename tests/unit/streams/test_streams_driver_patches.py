@@ -26,16 +26,24 @@ from meterline.streams._driver_patches import (
 from meterline.streams.agents import Streams, build_streams
 from meterline.streams.recovery import BulkRecovery
 from meterline.streams.settings import StreamsSettings
+from meterline.streams.transport import SpendConsumer
 from tests.streams_model import rate
 
 FETCH_WAIT_MS = 40
+FETCH_SECONDS_MAX = 5
+"""A fetch that waits for the position of a partition without a broker never ends."""
 PARTITION = TopicPartition("t", 0)
 
 
 @pytest.fixture(name="streams")
 def fixture_streams(tmp_path: Path) -> Streams:
     """A worker that is not started."""
-    settings = StreamsSettings(bootstrap="127.0.0.1:1", data_dir=tmp_path)
+    settings = StreamsSettings(
+        bootstrap="127.0.0.1:1",
+        data_dir=tmp_path,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        refetch_gaps=True,
+    )
     return build_streams(settings, rate, lambda: 0, NoMeter())
 
 
@@ -44,6 +52,37 @@ def unstarted(**options: Any) -> AIOKafkaConsumer:
     consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", **options)
     consumer._closed = True
     return consumer
+
+
+def consumer_thread(streams: Streams) -> Any:
+    """The thread of the worker's Faust consumer, not started."""
+    consumer = streams.app.consumer
+    assert isinstance(consumer, SpendConsumer)
+    return consumer._thread
+
+
+def driver_consumer(thread: Any) -> AIOKafkaConsumer:
+    """The driver's consumer as a consumer thread makes it, which there is nothing to close of."""
+    consumer = thread._create_worker_consumer(thread.transport)
+    consumer._closed = True
+    return consumer
+
+
+class NoRecords:
+    """A fetcher of the driver that has no records and notes which partitions it was asked for."""
+
+    _closed = False
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._subscriptions = consumer._subscription
+        self.asked: list[set[TopicPartition]] = []
+
+    async def fetched_records(
+        self, partitions: set[TopicPartition], **_options: Any
+    ) -> dict[TopicPartition, list[Any]]:
+        """No records of these partitions."""
+        self.asked.append(set(partitions))
+        return {}
 
 
 def loop_is_closed_after_a_thread(*, patched: bool) -> bool:
@@ -73,6 +112,29 @@ def test_the_loop_that_a_thread_was_given_is_closed_with_it() -> None:
     assert loop_is_closed_after_a_thread(patched=True)
 
 
+def test_the_loop_of_the_workers_consumer_thread_is_closed_with_it(streams: Streams) -> None:
+    """The thread that the worker's consumer makes closes the loop that it was given."""
+
+    async def run() -> asyncio.AbstractEventLoop:
+        made = consumer_thread(streams)
+
+        class WithoutBroker(type(made)):  # type: ignore[misc] # the class is the worker's choice
+            """Its service starts no consumer."""
+
+            async def on_start(self) -> None:
+                """Leave."""
+
+            async def on_thread_stop(self) -> None:
+                """Leave."""
+
+        made.__class__ = WithoutBroker
+        await made.start()
+        await made.stop()
+        return made.thread_loop
+
+    assert asyncio.run(run()).is_closed()
+
+
 def test_upstream_writes_its_fetch_wait_into_the_call() -> None:
     """Faust has no setting for it: else drop `set_fetch_wait`.
 
@@ -94,6 +156,40 @@ def test_a_fetch_waits_as_long_as_it_was_set_to() -> None:
         return int(consumer._fetch_max_wait_ms)
 
     assert asyncio.run(run()) == FETCH_WAIT_MS
+
+
+def test_the_workers_consumer_waits_as_long_as_its_settings_say(streams: Streams) -> None:
+    """The consumer that Faust's thread makes has the wait of the settings, not Faust's."""
+
+    async def run() -> int:
+        thread = consumer_thread(streams)
+        thread.thread_loop.close()
+        return int(driver_consumer(thread)._fetch_max_wait_ms)
+
+    assert asyncio.run(run()) == FETCH_WAIT_MS
+
+
+def test_the_worker_fetches_only_where_a_position_is_known(streams: Streams) -> None:
+    """A partition whose position is still asked for holds up no fetch of the others."""
+    other = TopicPartition("t", 1)
+
+    async def run() -> list[set[TopicPartition]]:
+        thread = consumer_thread(streams)
+        thread.thread_loop.close()
+        consumer = driver_consumer(thread)
+        consumer._fetcher = NoRecords(consumer)
+        consumer.assign([PARTITION, other])
+        async with asyncio.timeout(FETCH_SECONDS_MAX):
+            await thread._fetch_records(consumer, {PARTITION, other})
+            assert not consumer._fetcher.asked
+            consumer._subscription.subscription.assignment.state_value(PARTITION).reset_to(7)
+            consumer._closed = False
+            await thread._fetch_records(consumer, {PARTITION, other})
+        consumer._closed = True
+        asked: list[set[TopicPartition]] = consumer._fetcher.asked
+        return asked
+
+    assert asyncio.run(run()) == [{PARTITION}]
 
 
 def test_only_positions_that_are_known_are_named() -> None:
