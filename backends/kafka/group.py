@@ -48,10 +48,12 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc] # the dri
     it, so for the caller it is as if `poll` had called it.
     """
 
-    def __init__(self, on_revoked: OnPartitions | None, on_assigned: OnPartitions | None) -> None:
+    def __init__(
+        self, loop: Any, on_revoked: OnPartitions | None, on_assigned: OnPartitions | None
+    ) -> None:
+        self.loop = loop
         self.on_revoked = on_revoked
         self.on_assigned = on_assigned
-        self.loop: Any = None
         self.failure: BaseException | None = None
 
     @override
@@ -105,7 +107,6 @@ class GroupConsumer:
             BrokerUnavailableError: no broker answers.
             KafkaFatalError: the settings cannot work.
         """
-        self._listener = _Listener(on_revoked, on_assigned)
         self._closed = False
         self._gaps = GapWatch() if config.refetch_gaps else None
         options = {
@@ -117,7 +118,7 @@ class GroupConsumer:
         }
         self._driver: Any = start_client(KafkaConsumer, config, options)
         finish_joins(self._driver)
-        self._listener.loop = event_loop(self._driver)
+        self._listener = _Listener(event_loop(self._driver), on_revoked, on_assigned)
         with mapped(f"subscribing to {', '.join(topics)}"):
             self._driver.subscribe(topics=list(topics), listener=self._listener)
 
