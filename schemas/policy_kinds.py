@@ -133,6 +133,10 @@ class PolicyKinds:
     rules: Mapping[str, RuleKind[Any, Any]] = field(default_factory=lambda: MappingProxyType({}))
     """By field of the `rules` section."""
 
+    def channel_kind(self, written: object) -> ChannelKind[Any, Any] | None:
+        """The kind of a channel by the `type` that the file writes; None where there is none."""
+        return self.channels.get(DEFAULT_CHANNEL_TYPE if written is None else str(written))
+
     @cached_property
     def secret_fields(self) -> frozenset[str]:
         """The fields of channels that no message quotes."""

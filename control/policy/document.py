@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from meterline.control.policy.finance_document import (
-    AccountsEntry,
-    ExchangeRateEntry,
-    FinanceEntry,
-    JournalEntry,
-    PushEntry,
-    SharedEntry,
-)
-from meterline.control.policy.notify_document import (
-    InhibitionEntry,
-    MaintenanceEntry,
-    NotifyEntry,
-    RouteEntry,
-)
+from meterline.control.policy.finance_document import FinanceEntry
+from meterline.control.policy.notify_document import NotifyEntry, UnknownChannelEntry
+from meterline.control.policy.yaml_tree import Path
 from meterline.schemas.policy import BreakerPolicy
 from meterline.schemas.policy_entry import Count, Duration, Entry, Percent, Text, Usd
-from meterline.schemas.policy_kinds import (
-    DEFAULT_CHANNEL_TYPE,
-    ChannelEntry,
-    ChannelKind,
-    PolicyKinds,
-    RuleKind,
-)
+from meterline.schemas.policy_kinds import ChannelEntry, PolicyKinds, RuleKind
 from meterline.schemas.throttle import ThrottleMode
 
 
@@ -132,40 +114,13 @@ class PolicyDocument(Entry):
     finance: FinanceEntry = FinanceEntry()
 
 
-ENTRIES: dict[str, type[BaseModel]] = {
-    "": PolicyDocument,
-    "organisations": OrganisationEntry,
-    "users": UserEntry,
-    "departments": DepartmentEntry,
-    "projects": ProjectEntry,
-    "keys": KeyEntry,
-    "budget": BudgetEntry,
-    "limits": LimitsEntry,
-    "rules": RulesEntry,
-    "breaker": BreakerEntry,
-    "notify": NotifyEntry,
-    "routes": RouteEntry,
-    "inhibit": InhibitionEntry,
-    "maintenance": MaintenanceEntry,
-    "finance": FinanceEntry,
-    "rates": ExchangeRateEntry,
-    "accounts": AccountsEntry,
-    "journals": JournalEntry,
-    "shared": SharedEntry,
-    "push": PushEntry,
-}
-"""The field that holds a mapping, or a list of them -> its shape; kinds have their own."""
-UNKNOWN_KIND = "unknown_kind"
-"""Pydantic error type of an entry whose `type` names no kind."""
-
-
 # As many as there are registries in a process: the product's, and those that tests make.
 @lru_cache(maxsize=8)
 def document_type(kinds: PolicyKinds) -> type[PolicyDocument]:
     """PolicyDocument with the channels and rules of these kinds."""
     rule_fields: dict[str, Any] = {name: _rule_field(kind) for name, kind in kinds.rules.items()}
     rules = create_model("RulesEntry", __base__=RulesEntry, **rule_fields)
-    channel = Annotated[ChannelEntry, BeforeValidator(partial(_read_channel, kinds.channels))]
+    channel = Annotated[ChannelEntry, BeforeValidator(partial(_read_channel, kinds))]
     notify = create_model("NotifyEntry", __base__=NotifyEntry, channels=(tuple[channel, ...], ()))
     return create_model(
         "PolicyDocument", __base__=PolicyDocument, rules=(rules, rules()), notify=(notify, notify())
@@ -179,17 +134,46 @@ def _rule_field(kind: RuleKind[Any, Any]) -> tuple[Any, Any]:
     return kind.entry, kind.entry()
 
 
-def _read_channel(kinds: Mapping[str, ChannelKind[Any, Any]], value: Any) -> Any:
-    """An entry of the kind that `type` names."""
+@lru_cache(maxsize=8)
+def unknown_channel_type(kinds: PolicyKinds) -> type[UnknownChannelEntry]:
+    """UnknownChannelEntry with the fields of all kinds of channels.
+
+    A field that two kinds read in different ways takes any value.
+    """
+    fields: dict[str, Any] = {}
+    for kind in kinds.channels.values():
+        for name, info in kind.entry.model_fields.items():
+            if name in ChannelEntry.model_fields:
+                continue
+            read_as: Any = info.annotation
+            for constraint in info.metadata:
+                read_as = Annotated[read_as, constraint]
+            if name in fields and fields[name][0] != read_as:
+                read_as = Any
+            fields[name] = (read_as, Field(default=None, alias=info.alias))
+    return create_model("UnknownChannelEntry", __base__=UnknownChannelEntry, **fields)
+
+
+def _read_channel(kinds: PolicyKinds, value: Any) -> Any:
+    """An entry of the kind that `type` names; the name itself is checked in `notify_checks`."""
     if not isinstance(value, Mapping):
         return value
-    name = value.get("type")
-    kind = kinds.get(DEFAULT_CHANNEL_TYPE if name is None else str(name))
-    if kind is not None:
-        return kind.entry.model_validate(value)
-    *most, last = map(repr, kinds)
-    expected = f"{', '.join(most)} or {last}" if most else last
-    fault = PydanticCustomError(UNKNOWN_KIND, "must be {expected}", {"expected": expected})
-    raise ValidationError.from_exception_data(
-        ChannelEntry.__name__, [InitErrorDetails(type=fault, loc=("type",), input=name)]
-    )
+    kind = kinds.channel_kind(value.get("type"))
+    entry = unknown_channel_type(kinds) if kind is None else kind.entry
+    return entry.model_validate(value)
+
+
+def entry_at(entry: type[BaseModel], path: Path) -> type[BaseModel]:
+    """The shape of the mapping at a path within a mapping of the shape `entry`."""
+    for step in path:
+        fields = {info.alias or name: info for name, info in entry.model_fields.items()}
+        if step in fields:
+            entry = _entry_in(fields[str(step)].annotation) or entry
+    return entry
+
+
+def _entry_in(annotation: Any) -> type[BaseModel] | None:
+    """The entry that a field holds, also in a list or beside None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_entry_in, get_args(annotation))), None)

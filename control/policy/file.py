@@ -23,11 +23,12 @@ from typing_extensions import override
 
 from meterline.control.policy.checks import check
 from meterline.control.policy.document import (
-    ENTRIES,
-    UNKNOWN_KIND,
     PolicyDocument,
     document_type,
+    entry_at,
+    unknown_channel_type,
 )
+from meterline.control.policy.notify_checks import check_written_channels
 from meterline.control.policy.plan import (
     ChangeAction,
     FieldChange,
@@ -37,7 +38,7 @@ from meterline.control.policy.plan import (
 )
 from meterline.control.policy.yaml_tree import Path, YamlTree, read_yaml
 from meterline.schemas.errors import MeterlineError
-from meterline.schemas.policy_kinds import DEFAULT_CHANNEL_TYPE, ENVIRONMENT_SUFFIX, PolicyKinds
+from meterline.schemas.policy_kinds import ENVIRONMENT_SUFFIX, PolicyKinds
 
 __all__ = [
     "ChangeAction",
@@ -102,6 +103,11 @@ def parse_policy(text: str, source: str, kinds: PolicyKinds) -> PolicyDocument:
     tree = read_yaml(text)
     faults = [PolicyFault(_spell(tree, each.path), each.line, each.reason) for each in tree.faults]
     reading = _Reading(kinds, cut={each.path for each in tree.faults})
+    reading.found += [
+        (path, reason + _quote(tree.value_at(path), path, kinds))
+        for path, reason in check_written_channels(tree.value, kinds)
+        if path not in reading.cut
+    ]
     document = None if () in reading.cut else _read_fields(tree, reading)
     if document is not None:
         reading.found += _sense(document, reading)
@@ -159,13 +165,7 @@ def _read_fields(tree: YamlTree, reading: _Reading) -> PolicyDocument | None:
                 if path not in reading.cut:  # else it is missing because it was cut out
                     reading.found.append((path, _reason(detail, path, tree, reading.kinds)))
                 reading.cut.add(path)
-                if detail["type"] == UNKNOWN_KIND:
-                    # Its id stays, so that what refers to it is not reported as well.
-                    reading.cut.add(path[:-1])
-                    names = tree.value_at(path[:-1])
-                    wrong.update((*path[:-1], name) for name in names if name != "id")
-                else:
-                    wrong.add(path[:-1] if detail["type"] == "missing" else path)
+                wrong.add(path[:-1] if detail["type"] == "missing" else path)
             reading.removed.add(wrong)
             if () in wrong:
                 return None
@@ -228,7 +228,9 @@ def _reason(detail: ErrorDetails, path: Path, tree: YamlTree, kinds: PolicyKinds
         case "greater_than_equal" if context["ge"] == 0:
             reason = "must not be negative" + _quote(detail["input"], path, kinds)
         case _:
-            reason = _EXPECTED.get(kind, detail["msg"]).format(**context)
+            # Pydantic's own message is no template: it may quote a pattern or a value with braces.
+            known = _EXPECTED.get(kind)
+            reason = detail["msg"] if known is None else known.format(**context)
             reason += _quote(detail["input"], path, kinds)
     return reason
 
@@ -238,7 +240,6 @@ _EXPECTED = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
-    UNKNOWN_KIND: "must be {expected}",
     "string_too_long": "must have at most {max_length} characters",
     "int_parsing": "must be a whole number",
     "int_parsing_size": "must be a whole number of reasonable size",
@@ -253,24 +254,31 @@ _EXPECTED = {
 
 
 def _quote(value: Any, path: Path, kinds: PolicyKinds) -> str:
-    name = str(path[-1]) if path else ""
-    may_be_secret = name.endswith(ENVIRONMENT_SUFFIX) or name in kinds.secret_fields
-    if not isinstance(value, str) or may_be_secret:
+    if not isinstance(value, str) or any(_may_be_secret(str(step), kinds) for step in path):
         return ""
     short = value if len(value) <= QUOTE_LENGTH_MAX else f"{value[:QUOTE_LENGTH_MAX]}..."
     return f"; got {short!r}"
 
 
+def _may_be_secret(name: str, kinds: PolicyKinds) -> bool:
+    """Whether a field of this name may hold a secret, also one that no kind has."""
+    return name.endswith((ENVIRONMENT_SUFFIX, "url")) or name in kinds.secret_fields
+
+
 def _unknown(path: Path, tree: YamlTree, kinds: PolicyKinds) -> str:
-    holder = next((step for step in reversed(path[:-1]) if isinstance(step, str)), "")
-    if holder == "channels":
-        kind = kinds.channels[tree.value_at(path[:-1]).get("type") or DEFAULT_CHANNEL_TYPE]
-        if any(path[-1] in other.fields for other in kinds.channels.values()):
+    if path[:2] == ("notify", "channels"):
+        channel, within = path[:3], path[3:]
+        kind = kinds.channel_kind(tree.value_at(channel).get("type"))
+        of_another = any(
+            within == (name,) for each in kinds.channels.values() for name in each.fields
+        )
+        if kind is not None and of_another:
             known_here = ", ".join(sorted(kind.fields))
             return f"is not a field of a {kind.name} channel; known here: {known_here}"
-        entry = kind.entry
+        shape = unknown_channel_type(kinds) if kind is None else kind.entry
+        entry = entry_at(shape, within[:-1])
     else:
-        entry = kinds.rules[holder].entry if holder in kinds.rules else ENTRIES[holder]
+        entry = entry_at(document_type(kinds), path[:-1])
     fields = entry.model_fields.items()
     known = [field.alias or name for name, field in fields]
     close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=SIMILARITY_MIN)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meterline.control.policy.notify_document import MaintenanceEntry, NotifyEntry, RouteEntry
+from meterline.control.policy.notify_document import (
+    MaintenanceEntry,
+    NotifyEntry,
+    RouteEntry,
+    UnknownChannelEntry,
+)
 from meterline.control.policy.yaml_tree import Path
+from meterline.schemas.channel_urls import one_of_url, usable_url
 from meterline.schemas.matchers import LABELS, MatcherError, parse_matcher
 from meterline.schemas.periods import parse_rfc3339
 from meterline.schemas.policy_kinds import (
+    ENVIRONMENT_SUFFIX,
     TEMPLATE_FIELDS,
     ChannelEntry,
-    ChannelKind,
+    FieldFault,
     PolicyKinds,
 )
 from meterline.schemas.policy_notify import LOG_CHANNEL
@@ -37,8 +44,7 @@ def check_notify(notify: NotifyEntry, kinds: PolicyKinds) -> Iterator[NotifyFind
     """Everything that does not make sense in a well-typed `notify` part."""
     yield from _check_unique("channels", [channel.id for channel in notify.channels])
     for position, channel in enumerate(notify.channels):
-        kind = kinds.channels[channel.type]
-        yield from _check_channel(channel, kind, ("notify", "channels", position))
+        yield from _check_channel(channel, kinds, ("notify", "channels", position))
     yield from _check_fallbacks(notify.channels)
     known = {LOG_CHANNEL, *(channel.id for channel in notify.channels)}
     yield from _check_unique("routes", [route.id for route in notify.routes])
@@ -57,6 +63,42 @@ def check_notify(notify: NotifyEntry, kinds: PolicyKinds) -> Iterator[NotifyFind
         yield from _check_maintenance(window, ("notify", "maintenance", position))
 
 
+def check_written_channels(value: Any, kinds: PolicyKinds) -> Iterator[NotifyFinding]:
+    """What holds for channels of every kind as the file writes them, also in fields not theirs.
+
+    Args:
+        value: the whole file's values; what is no list of channels is not looked at.
+        kinds: what channels there are.
+    """
+    notify = value.get("notify") if isinstance(value, Mapping) else None
+    channels = notify.get("channels") if isinstance(notify, Mapping) else None
+    for position, channel in enumerate(channels if isinstance(channels, list) else ()):
+        if not isinstance(channel, Mapping):
+            continue
+        path: Path = ("notify", "channels", position)
+        if kinds.channel_kind(channel.get("type")) is None:
+            *most, last = map(repr, kinds.channels)
+            expected = f"{', '.join(most)} or {last}" if most else last
+            yield NotifyFinding((*path, "type"), f"must be {expected}")
+        for name, content in channel.items():
+            if str(name).endswith(ENVIRONMENT_SUFFIX) and not _may_name_variable(content):
+                # Not quoted: the operator may have written the secret itself.
+                yield NotifyFinding(
+                    (*path, name),
+                    "must be the name of an environment variable (A-Z, 0-9 and _), "
+                    "never the secret",
+                )
+
+
+def _may_name_variable(content: Any) -> bool:
+    """Also of what is empty, and of what is no text: that is another fault."""
+    if not isinstance(content, str) or not content:
+        return True
+    return len(content) <= ENVIRONMENT_NAME_LENGTH_MAX and bool(
+        _ENVIRONMENT_NAME.fullmatch(content)
+    )
+
+
 def _check_unique(field: str, names: Sequence[str]) -> Iterator[NotifyFinding]:
     seen: set[str] = set()
     noun = field.removesuffix("s") if field in {"channels", "routes"} else f"{field} entry"
@@ -72,29 +114,35 @@ def _check_unique(field: str, names: Sequence[str]) -> Iterator[NotifyFinding]:
 
 
 def _check_channel(
-    channel: ChannelEntry, kind: ChannelKind[Any, Any], path: Path
+    channel: ChannelEntry, kinds: PolicyKinds, path: Path
 ) -> Iterator[NotifyFinding]:
     if channel.id == LOG_CHANNEL:
         yield NotifyFinding((*path, "id"), "'log' is the worker's log, which is always there")
-    for name in kind.environment_fields:
-        value = getattr(channel, name)
-        if value and not (
-            len(value) <= ENVIRONMENT_NAME_LENGTH_MAX and _ENVIRONMENT_NAME.fullmatch(value)
-        ):
-            # Not quoted: the operator may have written the secret itself.
-            yield NotifyFinding(
-                (*path, name),
-                "must be the name of an environment variable (A-Z, 0-9 and _), never the secret",
-            )
     for name in TEMPLATE_FIELDS:
         template = getattr(channel, name, "")
-        if template:
+        if isinstance(template, str) and template:
             try:
                 check_template(template)
             except TemplateError as error:
                 yield NotifyFinding((*path, name), str(error))
-    for name, reason in kind.check(channel):
+    found = (
+        _check_unknown(channel)
+        if isinstance(channel, UnknownChannelEntry)
+        else kinds.channels[channel.type].check(channel)
+    )
+    for name, reason in found:
         yield NotifyFinding((*path, name), reason)
+
+
+def _check_unknown(channel: UnknownChannelEntry) -> Iterator[FieldFault]:
+    """What holds for the URL of a channel of any kind."""
+    written = (getattr(channel, name, None) for name in ("url", "url_env"))
+    url, url_env = (value if isinstance(value, str) else "" for value in written)
+    # Every kind needs a field of its own; which one is not known here unless it is a URL.
+    says_nothing = channel.model_fields_set <= ChannelEntry.model_fields.keys()
+    if says_nothing or (url and url_env):
+        yield from one_of_url(url, url_env)
+    yield from usable_url(url, allow_private_address=channel.allow_private_address)
 
 
 def _check_fallbacks(channels: Sequence[ChannelEntry]) -> Iterator[NotifyFinding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,15 @@ GROUP_SECONDS_MAX = 86_400
 MAINTENANCE_MINUTES_MAX = 7 * 24 * 60
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class UnknownChannelEntry(ChannelEntry):
+    """A channel whose `type` names no kind, read so that the rest of it is checked as well.
+
+    `document_type` adds every field that some kind has, none of them required.
+    """
+
+    type: Any = None
 
 
 class RouteEntry(Entry):

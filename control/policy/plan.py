@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from typing_extensions import override
 
 from meterline.control.policy.checks import PlacedEntry, placed_entries
@@ -20,6 +21,7 @@ from meterline.schemas.policy import (
     BreakerPolicy,
     Budget,
     Limits,
+    NotifyPolicy,
     PolicyObject,
     RuleSet,
     ScopePolicy,
@@ -36,8 +38,6 @@ _VERSIONS = frozenset({"version", "budget_version"})
 # A change of these re-arms thresholds and absolute limits: all that alerting compares spend with.
 _SPEND_LIMITS = ("hour_spend_nano_usd", "day_spend_nano_usd", "day_tokens")
 _NANO_SUFFIX = "_nano_usd"
-# Lists of mappings with an id: each item is compared by itself.
-_LISTS = frozenset({"channels", "routes", "inhibit", "maintenance"})
 
 
 class ChangeAction(StrEnum):
@@ -177,7 +177,7 @@ def _change(name: str, before: PolicyObject | None, desired: PolicyObject) -> Po
         after = desired.model_copy(update={"version": version})
         action = ChangeAction.CREATED if before is None else ChangeAction.CHANGED
         return PolicyChange(action, name, before, after, _fields(type(desired), None, after))
-    fields = _fields(type(desired), before, desired)
+    fields = _fields(type(desired), _as_read_now(before, desired), desired)
     if not fields:
         return None
     update = {"version": before.version + 1}
@@ -185,6 +185,47 @@ def _change(name: str, before: PolicyObject | None, desired: PolicyObject) -> Po
         update["budget_version"] = before.budget_version + _rearms(before, desired)
     after = desired.model_copy(update=update)
     return PolicyChange(ChangeAction.CHANGED, name, before, after, fields)
+
+
+def _as_read_now(before: PolicyObject, desired: PolicyObject) -> PolicyObject:
+    """A published object with its channels and rules as their kinds read them now.
+
+    A record that was published before its kind had some field lacks it and means its default:
+    that is no change. What was compiled has the models of its kinds, what was read need not.
+    """
+    if isinstance(before, NotifyPolicy) and isinstance(desired, NotifyPolicy):
+        channels = {(each.id, each.type): each for each in desired.channels}
+        read = (_read_as(channels.get((each.id, each.type)), each) for each in before.channels)
+        return before.model_copy(update={"channels": tuple(read)})
+    if isinstance(before, RuleSet) and isinstance(desired, RuleSet):
+        old, new = before.model_extra or {}, desired.model_extra or {}
+        return before.model_copy(
+            update={name: _rules_as(new[name], old[name]) for name in old.keys() & new.keys()}
+        )
+    return before
+
+
+def _rules_as(wanted: Any, written: Any) -> Any:
+    """The rules of one kind that has no field in RuleSet: a list, or one mapping."""
+    if not isinstance(wanted, Sequence) or not isinstance(written, Sequence):
+        return _read_as(wanted, written)
+    rules = {getattr(rule, "id", None): rule for rule in wanted}
+    return [
+        _read_as(rules.get(each.get("id")) if isinstance(each, Mapping) else None, each)
+        for each in written
+    ]
+
+
+def _read_as(wanted: Any, record: Any) -> Any:
+    """A record by the model of what shall replace it; as it is where there is none."""
+    if not isinstance(wanted, BaseModel):
+        return record
+    # Unset fields stay out: the kind's model may have another default than the base model.
+    written = record.model_dump(exclude_unset=True) if isinstance(record, BaseModel) else record
+    try:
+        return type(wanted).model_validate(written)
+    except ValidationError:  # no record of this version: what the file says replaces it
+        return record
 
 
 def _rearms(before: ScopePolicy, after: ScopePolicy) -> bool:
@@ -219,7 +260,7 @@ def _flat(item: PolicyObject) -> Iterable[tuple[str, Any]]:
     for name, value in item.model_dump(mode="json").items():
         if name in _VERSIONS:
             continue
-        if name in _LISTS or (isinstance(item, RuleSet) and _is_rules(name, value)):
+        if isinstance(item, RuleSet | NotifyPolicy) and _has_ids(name, value):
             for part in value:
                 yield f"{name}[{part['id']}]", {**part}
         elif isinstance(value, dict):
@@ -228,8 +269,11 @@ def _flat(item: PolicyObject) -> Iterable[tuple[str, Any]]:
             yield name, value
 
 
-def _is_rules(name: str, value: Any) -> bool:
-    """Whether a field of RuleSet is the list of a kind of rule, also of one without a field there."""
+def _has_ids(name: str, value: Any) -> bool:
+    """Whether a field lists mappings with an id, each of which is compared by itself.
+
+    In a RuleSet those are the kinds of rules, also one without a field there.
+    """
     return (
         isinstance(value, list)
         and name != "thresholds_percent"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from itertools import cycle
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from meterline.alerting.notify.channels.registry import CHANNEL_KINDS
+from meterline.control.policy.document import document_type
 from meterline.control.policy.file import ChangeAction, PolicyChange, PolicyFileError, plan
-from meterline.operations.policy import compile_policy, parse_policy
+from meterline.operations.policy import KINDS, compile_policy, parse_policy
 from meterline.schemas.money import usd_text
 from meterline.schemas.policy import PolicyObject, ScopePolicy, decode_policy, encode_policy
 from meterline.schemas.policy_entry import AMOUNT_USD_MAX, COUNT_MAX
@@ -200,6 +204,51 @@ def test_any_yaml_is_a_policy_or_has_faults_never_a_crash(tree: Any) -> None:
 def test_any_text_is_a_policy_or_has_faults_never_a_crash(text: str) -> None:
     """The same for text that need not be YAML."""
     _accept_or_explain(text)
+
+
+# What str.format takes for a field, a position or nonsense, and what patterns of fields hold.
+_BRACED = st.one_of(
+    st.sampled_from(["{", "}", "{}", "{0}", "{0,39}", "{expected}", "{ge!r:>9}", "{{x}}", "{a.b[0]}"]),
+    st.text("{}0,39a!:[].", max_size=12),
+)  # fmt: skip
+
+
+def _filled(entry: type[BaseModel], texts: Iterator[str], written: dict[str, Any]) -> Any:
+    """A mapping of an entry's form with a text in every field that is not written already."""
+    body: dict[str, Any] = {}
+    for name, info in entry.model_fields.items():
+        inner = _entry_of(info.annotation)
+        is_list = "tuple" in str(info.annotation)
+        value: Any = next(texts) if inner is None else _filled(inner, texts, {})
+        body[info.alias or name] = [value] if is_list else value
+    return {**body, **written}
+
+
+def _entry_of(annotation: Any) -> type[BaseModel] | None:
+    """The entry that a field holds, if it holds any."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_entry_of, get_args(annotation))), None)
+
+
+@given(st.lists(_BRACED, min_size=1, max_size=9), st.sampled_from([*CHANNEL_KINDS, "{0,39}"]))
+def test_text_with_braces_in_every_field_is_a_policy_or_has_faults(
+    texts: list[str], type_: str
+) -> None:
+    """No text of the file is taken for a template of a message."""
+    source = cycle(texts)
+    kind = CHANNEL_KINDS.get(type_, CHANNEL_KINDS["email"])
+    document = _filled(document_type(KINDS), source, {"version": 1})
+    document["notify"]["channels"] = [_filled(kind.entry, source, {"type": type_})]
+    _accept_or_explain(yaml.safe_dump(document, allow_unicode=True))
+    for section in ("organisations", "rules", "notify", "finance"):
+        _accept_or_explain(yaml.safe_dump({"version": 1, section: document[section]}))
+
+
+def test_a_message_that_quotes_a_pattern_is_shown_as_it_is() -> None:
+    """The id of a journal has a pattern with braces, which the reason shows."""
+    with pytest.raises(PolicyFileError, match=r"finance\.journals\[A\]\.id: .*\{0,39\}"):
+        parse_policy("version: 1\nfinance: {journals: [{id: A, type: sap}]}", "p")
 
 
 def _accept_or_explain(text: str) -> None:

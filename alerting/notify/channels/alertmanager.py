@@ -16,14 +16,13 @@ from meterline.alerting.notify.channels.base import (
     Channel,
     Message,
     Secrets,
-    one_of_url,
     post,
-    usable_url,
 )
 from meterline.alerting.notify.core.labels import labels_of
 from meterline.alerting.notify.core.messages import alert_view, compact_json
 from meterline.backends.webhook.messages import WebhookRequest
 from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.channel_urls import one_of_url, usable_url
 from meterline.schemas.periods import rfc3339
 from meterline.schemas.policy_kinds import ChannelEntry, FieldFault
 from meterline.schemas.policy_notify import ChannelBase

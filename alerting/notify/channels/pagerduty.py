@@ -19,12 +19,12 @@ from meterline.alerting.notify.channels.base import (
     cut,
     post,
     required,
-    usable_url,
 )
 from meterline.alerting.notify.core.messages import alert_view, compact_json, filled, incident_key
 from meterline.alerting.notify.core.rate_limit import RateLimit
 from meterline.backends.webhook.messages import WebhookRequest
 from meterline.schemas.alert import Alert, AlertStatus
+from meterline.schemas.channel_urls import usable_url
 from meterline.schemas.periods import rfc3339
 from meterline.schemas.policy_entry import Percent, Template
 from meterline.schemas.policy_kinds import ChannelEntry, FieldFault

@@ -61,7 +61,9 @@ def _bind(channel: ChannelBase, kinds: Kinds) -> BoundChannel:
             Unreadable(f"this version has no channels of type {channel.type}"), channel
         )
     try:
-        return BoundChannel(kind, kind.published.model_validate(channel.model_dump()))
+        # Unset fields stay out: the kind's model may have another default than the base model.
+        written = channel.model_dump(exclude_unset=True)
+        return BoundChannel(kind, kind.published.model_validate(written))
     except ValidationError:
         # Without the fault's text, which may quote a URL.
         reason = f"this version cannot read the channel's policy (type {channel.type})"

@@ -12,9 +12,7 @@ from meterline.alerting.notify.channels.base import (
     Message,
     NotReadyError,
     Secrets,
-    one_of_url,
     post,
-    usable_url,
 )
 from meterline.alerting.notify.core.messages import body_of
 from meterline.backends.webhook.messages import (
@@ -22,6 +20,7 @@ from meterline.backends.webhook.messages import (
     WebhookRequest,
     signing_secret,
 )
+from meterline.schemas.channel_urls import one_of_url, usable_url
 from meterline.schemas.policy_kinds import ChannelEntry, FieldFault
 from meterline.schemas.policy_notify import ChannelBase
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -169,6 +170,19 @@ def test_a_change_of_a_new_kind_is_shown_rule_by_rule() -> None:
     """A plan says what changed, and nothing else."""
     (change,) = plan.plan({"rules": published("2")}, {"rules": published("3")})
     assert [str(field) for field in change.fields] == [f"hour_caps[team]: {shown(2)} -> {shown(3)}"]
+
+
+def test_a_record_of_a_new_kind_that_lacks_a_defaulted_field_is_no_change() -> None:
+    """An older record means the default of a field that the kind got later."""
+    text = POLICY.format(cap="2").replace("      scope_types: [key]\n", "")
+    document = file.parse_policy(text, "policy.yaml", POLICY_KINDS)
+    desired = plan.compile_policy(document, POLICY_KINDS)["rules"]
+    record = json.loads(encode_policy(desired))
+    (rule,) = record["hour_caps"]
+    record["hour_caps"] = [{"id": "team", "cap_nano_usd": rule["cap_nano_usd"]}]
+    older = decode_policy(json.dumps(record).encode())
+    assert older != desired
+    assert plan.plan({"rules": older}, {"rules": desired}) == ()
 
 
 def shown(dollars: int) -> str:

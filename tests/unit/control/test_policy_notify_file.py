@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from meterline.alerting.notify.channels.alertmanager import AlertmanagerChannel
 from meterline.alerting.notify.channels.email import EmailChannel
 from meterline.alerting.notify.channels.pagerduty import PagerDutyChannel
+from meterline.alerting.notify.channels.registry import CHANNEL_KINDS, bound_channels
 from meterline.alerting.notify.channels.slack import SlackChannel
 from meterline.control.policy.file import PolicyFileError, plan
 from meterline.operations.policy import compile_policy, parse_policy
-from meterline.schemas.policy import NOTIFY_ID, NotifyPolicy
+from meterline.schemas.policy import NOTIFY_ID, NotifyPolicy, decode_policy, encode_policy
 from meterline.schemas.policy_notify import Silence
 
 FULL = """\
@@ -113,3 +117,136 @@ def test_a_file_neither_ends_nor_shows_silences() -> None:
     )
     desired = compile_policy(parse_policy(FULL, "p"))
     assert plan({**desired, "silence:s": silence}, desired) == ()
+
+
+def faults_of(*channels: str) -> set[tuple[str, str]]:
+    """Where a file with these channels is refused, and the first words of why."""
+    text = "version: 1\nnotify:\n  channels:\n" + "".join(f"    - {each}\n" for each in channels)
+    with pytest.raises(PolicyFileError) as refused:
+        parse_policy(text, "p")
+    prefix = "notify.channels"
+    return {
+        (fault.path.removeprefix(prefix), " ".join(fault.reason.split()[:4]))
+        for fault in refused.value.faults
+    }
+
+
+_TYPE = ("[a].type", "must be 'webhook', 'slack',")
+_VARIABLE = "must be the name"
+# (channel, what is found beside its type)
+_UNKNOWN_TYPES = [
+    ("{id: a, type: pagerduti}", {("[a].url", "is required: write either")}),
+    ("{id: a, type: pagerduti, url: 'ftp://x'}", {("[a].url", "must begin with https://")}),
+    ("{id: a, type: pagerduti, url: 'https://u:p@x'}", {("[a].url", "carries a user name")}),
+    ("{id: a, type: x, url: 'https://x', url_env: U}", {("[a].url", "is required: write either")}),
+    ("{id: a, type: x, routing_key_env: deadbeef}", {("[a].routing_key_env", _VARIABLE)}),
+    ("{id: a, type: x, password_env: s3cret, port: abc}",
+     {("[a].password_env", _VARIABLE), ("[a].port", "must be a whole")}),
+    ("{id: a, type: x, host: h, min_severity: loud}",
+     {("[a].min_severity", "must be 'info', 'warning',")}),
+    ("{id: a, type: x, host: h, fallback: b}", {("[a].fallback", "there is no channel")}),
+    ("{id: a, type: x, host: h, fallback: a}", {("[a].fallback", "leads back to 'a'")}),
+    ("{id: a, type: x, host: h, hots: h}", {("[a].hots", "is not a known")}),
+    ("{id: a, type: x, host: h, title: '{{ nope }}'}", {("[a].title", "there is no variable")}),
+    ("{id: a, type: x, host: h, pass_env: deadbeef}",
+     {("[a].pass_env", _VARIABLE), ("[a].pass_env", "is not a known")}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("channel", "found"), _UNKNOWN_TYPES)
+def test_a_channel_of_unknown_type_is_checked_all_the_same(
+    channel: str, found: set[tuple[str, str]]
+) -> None:
+    """What holds for every channel is found together with the type, and no field is foreign."""
+    assert faults_of(channel) == {_TYPE, *found}
+
+
+def test_ids_of_channels_of_unknown_type_are_checked_and_known() -> None:
+    """An empty, missing or repeated id is found, and a route to the channel is not another fault."""
+    empty = faults_of("{id: '', type: x, host: h}")
+    assert {path for path, _ in empty} == {"[].type", "[].id"}
+    missing = faults_of("{type: x, host: h}")
+    assert {path for path, _ in missing} == {"[0].type", "[0].id"}
+    again = faults_of("{id: a, type: x, host: h}", "{id: a, type: [slack], host: h}")
+    assert again == {_TYPE, ("[a].id", "channel 'a' is there")}
+
+
+@pytest.mark.parametrize("name", sorted(CHANNEL_KINDS))
+def test_a_secret_in_the_field_of_another_type_has_both_faults(name: str) -> None:
+    """A value that names no variable is found in every `_env` field, quoted in none."""
+    fields = {each for kind in CHANNEL_KINDS.values() for each in kind.environment_fields}
+    secret = "deadbeef0123"
+    written = ", ".join(f"{each}: {secret}" for each in sorted(fields))
+    text = f"version: 1\nnotify: {{channels: [{{id: a, type: {name}, {written}}}]}}"
+    with pytest.raises(PolicyFileError) as refused:
+        parse_policy(text, "p")
+    assert secret not in str(refused.value)
+    reasons = {(fault.path, fault.reason.split(" (")[0]) for fault in refused.value.faults}
+    for each in fields:
+        path = f"notify.channels[a].{each}"
+        assert (path, "must be the name of an environment variable") in reasons
+        foreign = any(where == path and why.startswith("is not a field") for where, why in reasons)
+        assert foreign == (each not in CHANNEL_KINDS[name].environment_fields)
+
+
+@pytest.mark.parametrize("type_", ["slack", "pigeon", "email"])
+def test_no_value_that_may_be_secret_is_quoted(type_: str) -> None:
+    """URLs and `_env` fields stay out of messages whatever else is wrong with their channel."""
+    secret = "T0K3N"
+    text = f"""version: 1
+notify:
+  channels:
+    - {{id: a, type: {type_}, url: "ftp://{secret}", url_env: [{secret}], hook_url: "{secret}",
+       routing_key_env: {{x: {secret}}}, password_env: "{secret} x", port: many}}
+"""
+    with pytest.raises(PolicyFileError) as refused:
+        parse_policy(text, "p")
+    assert secret not in str(refused.value)
+
+
+def test_a_record_without_a_field_has_its_own_kinds_default_when_it_is_sent() -> None:
+    """The worker reads it with the kind's default, where that differs from the common one."""
+    text = (
+        '{"kind": "notify", "channels": [{"id": "p", "type": "pagerduty", "routing_key_env": "K"}]}'
+    )
+    policy = decode_policy(text.encode())
+    assert isinstance(policy, NotifyPolicy)
+    expected = PagerDutyChannel(id="p", routing_key_env="K")
+    assert bound_channels(policy)["p"].published.model_dump() == expected.model_dump()
+
+
+def published_without_defaults(policy: NotifyPolicy) -> NotifyPolicy:
+    """As a version published it whose kinds lacked every field that has a default now."""
+    record: dict[str, Any] = json.loads(encode_policy(policy))
+    for channel in record["channels"]:
+        fields = CHANNEL_KINDS[channel["type"]].published.model_fields
+        for name, value in list(channel.items()):
+            if name != "type" and not fields[name].is_required():
+                default = fields[name].get_default(call_default_factory=True)
+                if json.loads(json.dumps(default)) == value:
+                    del channel[name]
+    read = decode_policy(json.dumps(record).encode())
+    assert isinstance(read, NotifyPolicy)
+    return read
+
+
+def test_a_record_that_lacks_a_defaulted_field_is_no_change() -> None:
+    """A field that a kind got later has its default in older records: a plan is empty."""
+    desired = compile_policy(parse_policy(FULL, "p"))
+    policy = desired[NOTIFY_ID]
+    assert isinstance(policy, NotifyPolicy)
+    older = published_without_defaults(policy)
+    assert older != policy
+    assert plan({**desired, NOTIFY_ID: older}, desired) == ()
+
+
+def test_a_record_that_lacks_a_field_that_the_file_sets_is_changed() -> None:
+    """Only defaults are the same as nothing, and the change holds the record as it was."""
+    desired = compile_policy(parse_policy(FULL, "p"))
+    policy = desired[NOTIFY_ID]
+    assert isinstance(policy, NotifyPolicy)
+    older = published_without_defaults(policy)
+    set_here = FULL.replace("type: slack", "type: slack, allow_private_address: true")
+    (change,) = plan({**desired, NOTIFY_ID: older}, compile_policy(parse_policy(set_here, "p")))
+    assert [each.field for each in change.fields] == ["channels[chat]"]
+    assert change.before is older

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meterline.alerting.rules.registry import RULE_KINDS
 from meterline.control.policy.file import PolicyFileError, plan
 from meterline.operations.policy import compile_policy, parse_policy
 from meterline.schemas.policy import RuleSet
@@ -141,3 +142,38 @@ def test_a_plan_names_the_rule_that_changes() -> None:
     (change,) = plan(before, after)
     assert [field.field for field in change.fields] == ["burn_rates[fast]"]
     assert "factor 9" in change.fields[0].after
+
+
+def reason_of(text: str) -> str:
+    """Why a file with one fault is refused."""
+    with pytest.raises(PolicyFileError) as refused:
+        parse_policy(text, "p")
+    (fault,) = refused.value.faults
+    return fault.reason
+
+
+@pytest.mark.parametrize("name", sorted(RULE_KINDS))
+def test_a_name_near_a_kinds_is_answered_with_the_kinds(name: str) -> None:
+    """Every kind of rule is a known field of the rules section."""
+    for near in (f"{name}s", name[:-1], f"{name[0]}{name}"):
+        reason = reason_of(f"version: 1\nrules:\n  {near}: []\n")
+        assert reason == f"is not a known field; did you mean {name!r}?"
+
+
+def test_the_known_fields_of_the_rules_section_are_all_kinds_and_the_fixed_ones() -> None:
+    """A name that is near to nothing is answered with all that may be written."""
+    reason = reason_of("version: 1\nrules:\n  qqqqqq: []\n")
+    known = reason.removeprefix("is not a known field; known here: ").split(", ")
+    assert sorted(known) == sorted(["thresholds_percent", "breaker", "renotify", *RULE_KINDS])
+
+
+@pytest.mark.parametrize("name", sorted(RULE_KINDS))
+def test_a_name_near_a_kinds_field_is_answered_with_the_field(name: str) -> None:
+    """Within a kind's entry the known fields are those of the kind."""
+    kind = RULE_KINDS[name]
+    field = max((each.alias or key for key, each in kind.entry.model_fields.items()), key=len)
+    entry = f"[{{id: x, {field}x: 1}}]" if kind.is_list else f"{{{field}x: 1}}"
+    with pytest.raises(PolicyFileError) as refused:
+        parse_policy(f"version: 1\nrules: {{{name}: {entry}}}\n", "p")
+    reasons = [each.reason for each in refused.value.faults if each.path.endswith(f"{field}x")]
+    assert reasons == [f"is not a known field; did you mean {field!r}?"]
