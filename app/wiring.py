@@ -15,7 +15,8 @@ from meterline.app.settings import CLOSES_DIRECTORY, BrokerKind, Settings
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.operations.pipeline import Pipeline
-from meterline.pricing.catalogue import Catalogue, load_catalogue
+from meterline.pricing.catalogue import Catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.streams.settings import KafkaSecurity, StreamsSettings
 
 # Retries are silent: what counts is whether the store answers in the end.

@@ -29,7 +29,7 @@ from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.embedded.processes import ServerProcess
 from meterline.operations.policy import compile_policy, parse_policy
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.reports.close.close import CloseDependencies, CloseOutcome, close_month
 from meterline.sinks.migrate import migrate
 

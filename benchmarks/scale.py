@@ -42,7 +42,7 @@ from meterline.app.workers.streams import run_streams
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import embedded_kafka
 from meterline.embedded.broker import start_broker
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.metrics import Metric
 from meterline.schemas.periods import Calendar
 from meterline.schemas.topics import TOPICS, Topic

@@ -29,7 +29,7 @@ from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.backends.kafka.producer import Producer
 from meterline.embedded.broker import start_broker
 from meterline.embedded.clickhouse import start_clickhouse
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.topics import TOPICS, Topic
 from meterline.schemas.usage import UsageBatch, UsageEvent

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from meterline.app.clock import now_ms
 from meterline.app.workers.streams import run_streams
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.metrics import Metric
 from meterline.streams.settings import StreamsSettings
 

@@ -12,7 +12,7 @@ from meterline.control.audit_log import write_audit
 from meterline.control.store import read_policies
 from meterline.operations.lag import read_lag
 from meterline.operations.pipeline import Pipeline
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.reports.close.close import CloseDependencies
 from meterline.schemas.topics import Topic
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from importlib import resources
-from pathlib import Path
 
 from meterline.pricing.names import (
     SELLER_FALLBACKS,
@@ -30,8 +28,6 @@ from meterline.pricing.rating import (
 from meterline.schemas.money import NanoUsd
 from meterline.schemas.usage import UsageEvent
 
-SHIPPED_FILES = ("2026-11.json", "overrides.json")
-"""List prices, then the reviewed exceptions to them."""
 PLANS_MAX = 16_384
 """Resolved (provider, model, response model, service tier). A miss costs about 20 us; names come
 from outside, so the cache is emptied when it is full rather than grown."""
@@ -128,26 +124,6 @@ def tier_periods(card: RateCard, tier: ServiceTier) -> tuple[TariffPeriod, ...]:
         return own
     standard = (p for p in card.periods if p.service_tier is ServiceTier.STANDARD)
     return own + compile_periods(standard)
-
-
-def load_catalogue(paths: Sequence[Path] = ()) -> Catalogue:
-    """Load the shipped list prices, overridden by the files in their order.
-
-    A later card replaces an earlier one of the same seller and model, whole: a relay's own
-    prices override list prices.
-
-    Raises:
-        CatalogueError: with every fault of every file.
-        OSError: a file cannot be read.
-    """
-    return build_catalogue(catalogue_files(paths))
-
-
-def catalogue_files(paths: Sequence[Path] = ()) -> list[tuple[str, bytes]]:
-    """Name and content of the files that `load_catalogue` reads; OSError if one cannot be read."""
-    shipped = resources.files("meterline.pricing.catalogues")
-    contents = [(name, (shipped / name).read_bytes()) for name in SHIPPED_FILES]
-    return contents + [(path.name, path.read_bytes()) for path in paths]
 
 
 def build_catalogue(contents: Iterable[tuple[str, bytes]]) -> Catalogue:

@@ -1,6 +1,7 @@
 """The gate: decides in process, in microseconds, whether a request may go out.
 
-Policies and throttle commands are applied by `relay.subscriber`; the gate does no I/O and reads no clock. A request has up to five scopes (organisation, department,
+Policies and throttle commands are applied by `relay.subscriber`. The gate works in memory, under a
+lock, and its callers pass the time. A request has up to five scopes (organisation, department,
 project, user, key); the most restrictive of them wins:
 
     permanent rejection   disabled, model not allowed, breaker open

@@ -10,7 +10,8 @@ import msgspec
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.operations.policy import compile_policy, parse_policy
-from meterline.pricing.catalogue import Catalogue, load_catalogue
+from meterline.pricing.catalogue import Catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.reports.close.close import CloseDependencies
 from meterline.schemas.audit import AuditEntry
 from meterline.schemas.periods import DAY_MS

@@ -12,7 +12,7 @@ import time
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import ClickHouseConfig
 from meterline.backends.kafka.config import embedded_kafka
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.metrics import NoMeter
 from meterline.sinks.consumer import run_sink
 from meterline.sinks.settings import SinkSettings

@@ -19,7 +19,8 @@ from meterline.app.tables import Cell, TerminalTable, styled
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config
 from meterline.backends.clickhouse.client import Client
 from meterline.control.audit_log import write_audit
-from meterline.pricing.catalogue import Catalogue, catalogue_files, load_catalogue
+from meterline.pricing.catalogue import Catalogue
+from meterline.pricing.catalogue_reader import catalogue_files, load_catalogue
 from meterline.reports.attribution.core.period import ReportPeriodError, read_period
 from meterline.reports.attribution.core.question import QuestionError, read_axis
 from meterline.reports.core.tabular import percent_text

@@ -10,7 +10,7 @@ from meterline.app.settings import Settings
 from meterline.app.telemetry import PrometheusMeter
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, stop_on_signals
 from meterline.backends.clickhouse.client import Client
-from meterline.pricing.catalogue import catalogue_files
+from meterline.pricing.catalogue_reader import catalogue_files
 from meterline.reports.audit.store import seal
 from meterline.reports.repricing.catalogue_archive import archive_catalogue
 from meterline.schemas.clock import Clock

@@ -1,7 +1,9 @@
 """The monthly close.
 
-Owns: closed_periods and closed_lines, bills, manifests, the files of a closed month.
-Reads: usage_events, spend_windows, policy, rate cards.
-Writes: ClickHouse, a directory per month and revision, the audit log.
+Owns: the steps of a close, bills, manifests, the files of a closed month.
+Reads: booked lines and the ledger of months through `reports.booking`, totals through other
+    reports, policy, rate cards.
+Writes: booked lines and months through `reports.booking`, a directory per month and revision, the
+    audit log.
 Never: edits what was booked: a difference is a new line.
 """

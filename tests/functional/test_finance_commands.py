@@ -24,7 +24,7 @@ from meterline.backends.kafka.config import embedded_kafka
 from meterline.control.policy.file import plan
 from meterline.control.store import publish
 from meterline.operations.policy import compile_policy, parse_policy
-from meterline.pricing.catalogue import catalogue_files
+from meterline.pricing.catalogue_reader import catalogue_files
 from meterline.reports.booking.core.months import Month, month_at, month_before
 from meterline.reports.repricing.catalogue_archive import archive_catalogue
 from meterline.schemas.periods import DAY_MS

@@ -30,7 +30,7 @@ from meterline.operations.replay.options import (
 )
 from meterline.operations.replay.truth import Truth, read_truth, write_truth
 from meterline.operations.verify import VerifyOptions, run_verify
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.codec import decode_usage
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.scopes import scopes_of

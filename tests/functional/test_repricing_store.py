@@ -3,7 +3,8 @@
 import pytest
 
 from meterline.backends.clickhouse.client import Client
-from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.attribution.core.question import read_axis
 from meterline.reports.repricing.core.scenario import Scenario, Swap

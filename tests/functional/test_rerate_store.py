@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from meterline.backends.clickhouse.client import Client
-from meterline.pricing.catalogue import Catalogue, build_catalogue, catalogue_files, load_catalogue
+from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.pricing.catalogue_reader import catalogue_files, load_catalogue
 from meterline.reports.attribution.core.period import ReportPeriod
 from meterline.reports.attribution.core.question import Attribution, AttributionSource, read_axis
 from meterline.reports.attribution.reader import read_attribution

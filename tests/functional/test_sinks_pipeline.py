@@ -25,7 +25,7 @@ from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.embedded.clickhouse import start_clickhouse
 from meterline.embedded.processes import ServerProcess
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.reports.core.totals import StreamTotals, Total, WindowScope, windows_between
 from meterline.reports.core.verification import EventRange
 from meterline.reports.totals_reader import (

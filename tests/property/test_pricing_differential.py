@@ -13,7 +13,8 @@ import pytest
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo, ModelPrice, Usage
 
-from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.pricing.importer import CONTEXTS, SkipReason, import_catalogue
 from meterline.pricing.rate_card import RateCard, ServiceTier, read_cards
 from meterline.schemas.usage import UsageEvent

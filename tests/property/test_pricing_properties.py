@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.pricing.rate_card import RateCard
 from meterline.pricing.rating import PICO_PER_NANO, Tariff, cost_pico_usd
 from meterline.schemas.usage import UsageEvent

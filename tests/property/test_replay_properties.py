@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meterline.operations.replay.truth import RunFacts, Truth, TruthBuilder, TruthSums, event_id
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.periods import Calendar, WindowKind
 from meterline.schemas.usage import UsageEvent
 

@@ -1,7 +1,7 @@
 """One module per kind of channel, and the registry.
 
 Owns: what each kind of channel may say in the policy, and the messages that it sends.
-Reads: alerts.
-Writes: requests to receivers, through `backends`.
+Reads: nothing; the messages are passed in.
+Writes: nothing; a request is returned as data.
 Never: decides who is notified.
 """

@@ -7,7 +7,7 @@ from benchmarks.chaos_suite.journal import Entry, Kind, truth_of
 from benchmarks.chaos_suite.policy import THRESHOLDS
 from benchmarks.chaos_suite.topics import Topics
 from meterline.operations.replay.truth import RunFacts, Truth
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.alert import Alert, AlertStatus, RuleType, Severity
 from meterline.schemas.dead_letter import DeadLetter
 from meterline.schemas.periods import Calendar

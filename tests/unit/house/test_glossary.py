@@ -15,9 +15,23 @@ ROOMS = [
     for link in (ROOT / "src" / "meterline").iterdir()
     if link.is_dir() and not link.name.startswith("__")
 ]
-CODE = "\n".join(
-    path.read_text("utf-8").lower() for room in ROOMS for path in (ROOT / room).rglob("*.py")
+# A name's parts, of snake_case and of CamelCase; other marks stay, so that no term spans two of them.
+PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\w\s-]")
+
+
+def parts_of(text: str) -> str:
+    """The words of a text and of its names, in lower case with a space on either side."""
+    return f" {' '.join(map(str.lower, PARTS.findall(text)))} "
+
+
+CODE = parts_of(
+    "\n".join(path.read_text("utf-8") for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 )
+
+
+def occurs(word: str, code: str) -> bool:
+    """Whether whole words or whole parts of names are this term, in the singular or the plural."""
+    return re.search(rf"{re.escape(parts_of(word).rstrip())}(s|es)? ", code) is not None
 
 
 def test_no_word_has_two_meanings() -> None:
@@ -28,5 +42,15 @@ def test_no_word_has_two_meanings() -> None:
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_of_the_glossary_is_used(word: str) -> None:
     """What the glossary explains occurs in the code, as a word or in a name."""
-    pattern = r"[ _-]?".join(map(re.escape, word.lower().split()))
-    assert re.search(pattern, CODE), f"{word!r} is explained and used nowhere"
+    assert occurs(word, CODE), f"{word!r} is explained and used nowhere"
+
+
+def test_a_part_of_a_word_is_not_the_word() -> None:
+    """A term occurs as whole words or parts of names, and never inside a longer word."""
+    for code in ("a lane", "lane_key", "LaneKey", "two lanes", "HTTPLane"):
+        assert occurs("lane", parts_of(code))
+    for code in ("a plane", "planes", "laneless", "control_plane", "desktop"):
+        assert not occurs("lane", parts_of(code))
+    for code in ("a dead letter", "dead_letters", "DeadLetterRow", "dead-letter"):
+        assert occurs("dead letter", parts_of(code))
+    assert not occurs("dead letter", parts_of("it is dead. Letters follow"))

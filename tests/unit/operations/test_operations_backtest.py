@@ -18,7 +18,7 @@ from meterline.operations.backtest import (
     run_file,
 )
 from meterline.operations.chart import draw
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.errors import UserError
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.periods import HOUR_MS, MINUTE_MS, parse_rfc3339

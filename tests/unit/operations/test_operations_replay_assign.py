@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from meterline.operations.replay.assign import MODELS, Assigner, department_names
 from meterline.operations.replay.malformed import CORRUPTIONS, broken_message
 from meterline.operations.replay.traces import TraceRow
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.codec import decode_usage, fault
 from meterline.schemas.usage import UsageEvent
 

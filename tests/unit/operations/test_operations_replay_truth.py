@@ -18,7 +18,7 @@ from meterline.operations.replay.truth import (
     read_truth,
     write_truth,
 )
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.periods import Calendar, WindowKind, parse_rfc3339
 from meterline.schemas.usage import UsageEvent
 

@@ -15,7 +15,7 @@ from meterline.operations.replay.truth import (
     event_id,
 )
 from meterline.operations.verify import ObservedTotals, VerifyReport, compare_totals
-from meterline.pricing.catalogue import load_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.schemas.periods import Calendar, WindowKind, parse_rfc3339
 from meterline.schemas.usage import UsageEvent
 

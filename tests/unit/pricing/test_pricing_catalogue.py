@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.pricing.rate_card import CatalogueError, RateCard, price_pico, price_text, read_cards
 from meterline.pricing.show import RateNotFoundError, show
 from meterline.schemas.periods import parse_rfc3339

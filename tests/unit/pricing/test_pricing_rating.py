@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from meterline.pricing.catalogue import Catalogue, build_catalogue, load_catalogue
+from meterline.pricing.catalogue import Catalogue, build_catalogue
+from meterline.pricing.catalogue_reader import load_catalogue
 from meterline.pricing.rating import UnratedReason
 from meterline.schemas.periods import parse_rfc3339
 from meterline.schemas.usage import UsageEvent
