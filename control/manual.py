@@ -100,7 +100,7 @@ def revert_budget(
     return _ended(policies, "budget.reverted", OVERRIDE_PREFIX, scope, order)
 
 
-def publish(config: KafkaConfig, change: ManualChange, order: ManualOrder) -> None:
+def publish_manual_change(config: KafkaConfig, change: ManualChange, order: ManualOrder) -> None:
     """Make a change and its audit entry durable; KafkaClientError: call again with the same."""
     write(config, [(object_id(change.after), change.after)], [change_entry(change, order)])
 

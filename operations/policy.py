@@ -52,7 +52,7 @@ def compile_policy(document: PolicyDocument) -> dict[str, PolicyObject]:
     return plan.compile_policy(document, KINDS)
 
 
-def planned(pipeline: Pipeline, path: Path) -> tuple[PolicyChange, ...]:
+def planned_by_file(pipeline: Pipeline, path: Path) -> tuple[PolicyChange, ...]:
     """The changes that a policy file would make to what is published now.
 
     Raises:

@@ -176,7 +176,7 @@ def migrate(
         client.command(statement)
     applied = _applied(client)
     name_of_cluster = cluster.name if cluster else ""
-    check(wanted, applied, name_of_cluster)
+    check_history(wanted, applied, name_of_cluster)
     done = []
     for migration in wanted:
         if migration.number in applied:
@@ -199,7 +199,9 @@ class AppliedMigration(NamedTuple):
     cluster: str
 
 
-def check(wanted: Sequence[Migration], applied: dict[int, AppliedMigration], cluster: str) -> None:
+def check_history(
+    wanted: Sequence[Migration], applied: dict[int, AppliedMigration], cluster: str
+) -> None:
     """Refuse a history that is not the one of this installation.
 
     Raises:

@@ -140,7 +140,7 @@ def ordered(effects: Iterable[Effect]) -> tuple[Effect, ...]:
     return tuple(sorted(effects, key=lambda effect: rank[type(effect)]))
 
 
-def evaluate(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
+def evaluate_scope(state: State, scope: str, *, renew: bool = False) -> list[Effect]:
     """Bring one scope's breakers, command and alerts in line with its spend, policy and time.
 
     Args:
@@ -214,7 +214,7 @@ def _observe_spend(state: State, spend: SpendSum) -> list[Effect]:
         and set_no_change_range.tokens_low <= spend.tokens < set_no_change_range.tokens_high
     ):
         return []
-    return evaluate(state, spend.scope)
+    return evaluate_scope(state, spend.scope)
 
 
 def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
@@ -233,7 +233,7 @@ def _observe_first(state: State, spend: SpendSum) -> list[Effect]:
         )
         state.waiting[spend.scope] = None
         return []
-    return evaluate(state, spend.scope)
+    return evaluate_scope(state, spend.scope)
 
 
 def _has_time(state: State) -> bool:
@@ -260,7 +260,7 @@ def _observe_minute(state: State, spend: SpendSum, grown: int) -> list[Effect]:
     # A rule may hold, or every minute is evaluated.
     set_minute_headroom(state, spend.scope)
     if state.minutes[spend.scope].holds:
-        return evaluate(state, spend.scope)
+        return evaluate_scope(state, spend.scope)
     for kind in (WindowKind.DAY, WindowKind.MONTH):
         set_no_change_range(state, spend.scope, kind)
     return []
@@ -274,7 +274,7 @@ def _observe_policy(state: State, change: PolicyChanged) -> list[Effect]:
             return _set_rules(state, rules)
         case ManualThrottle() | BudgetOverride() as item:
             set_manual(state, item)
-            return evaluate(state, item.scope)
+            return evaluate_scope(state, item.scope)
         case None if change.object_id == RULES_ID:
             return _set_rules(state, RuleSet())
         case None:
@@ -306,7 +306,7 @@ def _set_policy(
         history = state.histories.get(scope)
         if history is not None:
             scope_rules.note(state, history, total)
-    return evaluate(state, scope)
+    return evaluate_scope(state, scope)
 
 
 def _set_rules(state: State, rules: RuleSet) -> list[Effect]:
@@ -320,7 +320,7 @@ def _set_rules(state: State, rules: RuleSet) -> list[Effect]:
     effects: list[Effect] = []
     for scope in list(state.scopes):
         _set_rules_of(state, scope, state.scopes[scope].policy)
-        effects += evaluate(state, scope)
+        effects += evaluate_scope(state, scope)
     return effects
 
 
@@ -330,7 +330,7 @@ def _observe_completeness(state: State, *, complete: bool) -> list[Effect]:
     effects: list[Effect] = []
     if became_complete:
         for scope in sorted(state.held):
-            effects += evaluate(state, scope)
+            effects += evaluate_scope(state, scope)
     return effects
 
 
@@ -350,13 +350,13 @@ def _observe_command(state: State, command: ThrottleCommand) -> list[Effect]:
     # A controller that was replaced still writes. Relays that have this controller's command
     # refuse it, but the compacted topic would keep it as the scope's last record: write ours again.
     state.scopes[command.scope] = replace(known, published=command)
-    return evaluate(state, command.scope, renew=True)
+    return evaluate_scope(state, command.scope, renew=True)
 
 
 def _observe_alert(state: State, alert: Alert) -> list[Effect]:
     effects: list[Effect] = [PublishAlert(each) for each in takeover.take_over(state, alert)]
     # What was taken over and does not hold is resolved like this controller's own alerts.
-    return effects + evaluate(state, alert.scope) if alert.scope in state.scopes else effects
+    return effects + evaluate_scope(state, alert.scope) if alert.scope in state.scopes else effects
 
 
 def _run_timers(state: State) -> list[Effect]:
@@ -374,7 +374,7 @@ def _run_timers(state: State) -> list[Effect]:
     while state.waiting and _has_time(state):
         scope, _ = state.waiting.popitem(last=False)
         if scope in state.scopes:
-            effects += evaluate(state, scope)
+            effects += evaluate_scope(state, scope)
     return effects
 
 

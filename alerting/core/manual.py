@@ -44,7 +44,7 @@ def next_change_ms(
     return min((each for each in times if each > now_ms), default=0)
 
 
-def restriction(
+def manual_restriction(
     throttle: ManualThrottle, policy: ScopePolicy | None, breaker: BreakerPolicy, stamp: Stamp
 ) -> ThrottleCommand:
     """The command that a manual throttle alone would be.

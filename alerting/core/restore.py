@@ -161,12 +161,12 @@ def restore(
             effects += found
             evaluated.add(item.scope)
     for scope in sorted(set(state.scopes) - evaluated):
-        effects += engine.evaluate(state, scope)
+        effects += engine.evaluate_scope(state, scope)
     for scope, command in sorted(restored.commands().items()):
         published = state.scopes[scope].published if scope in state.scopes else None
         restricts = command.state is not BreakerState.CLOSED
         if published is command and (restricts or restored.disordered(scope)):
-            effects += engine.evaluate(state, scope, renew=True)
+            effects += engine.evaluate_scope(state, scope, renew=True)
     return state, engine.ordered(effects)
 
 

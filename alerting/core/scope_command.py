@@ -56,7 +56,7 @@ def command_for(
     if cause is not None and known.policy is not None:
         command = desired.restriction(known.policy, breaker, cause, stamp)
     if known.manual_throttle is not None and known.manual_throttle.holds(state.now_ms):
-        by_hand = manual.restriction(known.manual_throttle, known.policy, breaker, stamp)
+        by_hand = manual.manual_restriction(known.manual_throttle, known.policy, breaker, stamp)
         command = manual.combined(command, by_hand)
     if command is None:
         if published is None or (published.state is BreakerState.CLOSED and not renew):

@@ -36,7 +36,7 @@ from meterline.app.settings import base_environment
 from meterline.app.telemetry import set_up_logging
 from meterline.app.wiring import kafka_config, pipeline, stop_on_signals
 from meterline.control.store import publish
-from meterline.operations.policy import planned
+from meterline.operations.policy import planned_by_file
 from meterline.operations.status import gather
 from meterline.schemas.money import usd_display
 
@@ -171,7 +171,7 @@ def _crossing(story: Story) -> None:
 def _recovery(stack: Stack, story: Story, folder: Path) -> None:
     raised = folder / "raised.yaml"
     raised.write_text(_raised_policy(), encoding="utf-8")
-    changes = planned(pipeline(stack.settings), raised)
+    changes = planned_by_file(pipeline(stack.settings), raised)
     story.line("cyan", "POLICY", f"{HERO}'s budget is raised: {changes[0]}")
     publish(
         kafka_config(stack.settings, "demo"),

@@ -84,7 +84,7 @@ def _carry_out(
     """Decide by what is published now, publish the change, and print it."""
     config = kafka_config(load_settings(data), "manual")
     change = decide(manual_control.read(config))
-    manual_control.publish(config, change, order)
+    manual_control.publish_manual_change(config, change, order)
     if json_output:
         print_json({"action": change.action, "object": change.after.model_dump(mode="json")})
     else:

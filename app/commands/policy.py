@@ -18,7 +18,7 @@ from meterline.app.settings import DEFAULT_DATA_DIR, load_settings
 from meterline.app.wiring import kafka_config, pipeline
 from meterline.control.policy.plan import PolicyChange
 from meterline.control.store import publish
-from meterline.operations.policy import planned
+from meterline.operations.policy import planned_by_file
 
 _out = Console(highlight=False)
 policy = typer.Typer(
@@ -49,7 +49,7 @@ def policy_plan(
 
     Exit code 2 if there are changes.
     """
-    changes = planned(pipeline(load_settings(data)), file)
+    changes = planned_by_file(pipeline(load_settings(data)), file)
     _show(changes, json_output=json_output)
     raise typer.Exit(2 if changes else 0)
 
@@ -68,7 +68,7 @@ def policy_apply(
 ) -> None:
     """Publish a policy file; every change gets an audit entry."""
     settings = load_settings(data)
-    changes = planned(pipeline(settings), file)
+    changes = planned_by_file(pipeline(settings), file)
     _show(changes, json_output=json_output)
     if not changes:
         return

@@ -42,7 +42,7 @@ from meterline.embedded.kafka import prepare
 from meterline.embedded.processes import free_port, require_free_port
 from meterline.embedded.protocol import answers_kafka
 from meterline.embedded.supervisor import Supervisor
-from meterline.operations.policy import planned
+from meterline.operations.policy import planned_by_file
 from meterline.operations.rebuild import is_needed, rebuild
 from meterline.operations.setup import apply_migrations, apply_topics
 from meterline.schemas.errors import UserError
@@ -227,7 +227,7 @@ class Stack:
             if published:
                 _check_time_zone(published, self.settings.time_zone)
                 return
-        changes = planned(pipeline(self.settings), path)
+        changes = planned_by_file(pipeline(self.settings), path)
         reason = f"start with {path.name}"
         publish(kafka, changes, actor="up", reason=reason, at_ms=now_ms())
         self._progress(f"policy: {len(changes)} objects published")

@@ -26,7 +26,7 @@ from meterline.app.settings import Settings
 from meterline.app.wiring import catalogue, clickhouse_config, kafka_config, pipeline
 from meterline.backends.clickhouse.client import Client
 from meterline.control.store import publish, read_policies
-from meterline.operations.policy import planned
+from meterline.operations.policy import planned_by_file
 from meterline.operations.replay.assign import Assigner
 from meterline.operations.replay.truth import RunFacts, Truth, write_truth
 from meterline.operations.verify import VerifyOptions, VerifyReport, run_verify
@@ -271,7 +271,7 @@ class ChaosRun:
         left_ms = HOUR_MS - now_ms() % HOUR_MS
         if left_ms < HOUR_END_MS:
             time.sleep(left_ms / 1000 + 1)
-        changes = planned(pipeline(settings), self._write_policy(loaded=False))
+        changes = planned_by_file(pipeline(settings), self._write_policy(loaded=False))
         publish(
             kafka_config(settings, "chaos-policy"),
             changes,

@@ -71,7 +71,7 @@ WHERE origin_period = {origin:String} AND run IN {runs:Array(UInt64)}""",
     return int(events), int(tokens), nano_from_usd(str(cost))
 
 
-def read_sums(client: Client, runs: Sequence[int]) -> list[SumRow]:
+def read_line_sums(client: Client, runs: Sequence[int]) -> list[SumRow]:
     """The lines of some runs, added up for bills."""
     rows = client.query(
         """

@@ -28,10 +28,10 @@ from meterline.backends.clickhouse.client import Client
 from meterline.pricing.catalogue import Catalogue
 from meterline.reports.booking.booking_lines import (
     read_booked_sums,
+    read_line_sums,
     read_month_sums,
     read_positions,
     read_scope_totals,
-    read_sums,
 )
 from meterline.reports.booking.core.booking import Booking
 from meterline.reports.booking.core.currency import NO_EXCHANGE, Exchange, NoRateError, exchange_for
@@ -267,7 +267,7 @@ class _Attempt:
     def _check(self) -> tuple[Exchange, list[Blocker]]:
         client, month = self._dependencies.client, self._month
         blockers: list[Blocker] = []
-        rows = read_sums(client, [self._run])
+        rows = read_line_sums(client, [self._run])
         if not rows and not self._history.closed:
             blockers.append(Blocker(BlockerKind.NOTHING, f"{month.name} has no events"))
         blockers += check_mapping(rows, self._mapping)

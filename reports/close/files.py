@@ -23,7 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from meterline.backends.clickhouse.client import Client
-from meterline.reports.booking.booking_lines import read_days, read_sums
+from meterline.reports.booking.booking_lines import read_days, read_line_sums
 from meterline.reports.booking.core.inputs import MANIFEST, FrozenInputs, digest, encode_inputs
 from meterline.reports.booking.core.statement import OrganisationStatement, statements_of
 from meterline.reports.close.core.bill import OrganisationBill, bill_json, bills
@@ -31,7 +31,7 @@ from meterline.reports.close.summary import summary_html
 from meterline.reports.close.workbook import workbook_bytes
 from meterline.reports.core.csv_text import csv_bytes, text_cell
 from meterline.reports.erp.core.journal import Journal, journal_of
-from meterline.reports.erp.core.layouts import layout_bytes, money
+from meterline.reports.erp.core.layouts import decimal_text, layout_bytes
 from meterline.reports.erp.core.payload import payloads
 from meterline.reports.focus.datasets import (
     BILLING_PERIOD,
@@ -107,7 +107,7 @@ def _write_all(
     client: Client, inputs: FrozenInputs, earlier: Sequence[FrozenInputs], part: Path
 ) -> list[WrittenFile]:
     runs = [each.run for each in earlier] + [inputs.run]
-    rows = read_sums(client, runs)
+    rows = read_line_sums(client, runs)
     revisions = [
         (each, statements_of((row for row in rows if row.run == each.run), each))
         for each in (*earlier, inputs)
@@ -159,7 +159,7 @@ def _write_organisation(
 def _write_journal(
     folder: Path, journal: Journal, statement: OrganisationStatement, inputs: FrozenInputs
 ) -> list[WrittenFile]:
-    control = money(journal.control_total, journal.currency)
+    control = decimal_text(journal.control_total, journal.currency)
     sums = {"debit": control, "credit": control}
     rows = len(journal.lines)
     pushed = payloads(statement, inputs)
@@ -200,10 +200,10 @@ def _bill_csv(content: dict[str, Any]) -> bytes:
 
 def _journal_json(journal: Journal) -> dict[str, Any]:
     content = asdict(journal)
-    content["control_total"] = money(journal.control_total, journal.currency)
+    content["control_total"] = decimal_text(journal.control_total, journal.currency)
     for line in content["lines"]:
         for side in ("debit", "credit"):
-            line[side] = money(line[side], journal.currency)
+            line[side] = decimal_text(line[side], journal.currency)
     return content
 
 

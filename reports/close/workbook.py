@@ -19,7 +19,7 @@ import xlsxwriter
 from meterline.reports.booking.core.statement import Amount
 from meterline.reports.close.core.bill import DepartmentBill, OrganisationBill, percent, ranked
 from meterline.reports.erp.core.journal import Journal
-from meterline.reports.erp.core.layouts import money
+from meterline.reports.erp.core.layouts import decimal_text
 from meterline.schemas.money import usd_decimal, usd_text
 
 CHART_BARS_MAX = 15
@@ -242,7 +242,9 @@ class _Sheets:
                 sheet.write_string(row, column, text)
         row = len(journal.lines) + 2
         sheet.write_string(row, 0, "Control total", self._bold)
-        sheet.write_string(row, 2, money(journal.control_total, journal.currency), self._bold)
+        sheet.write_string(
+            row, 2, decimal_text(journal.control_total, journal.currency), self._bold
+        )
 
     def _header(self, sheet: Any, names: Sequence[str], widths: Sequence[int]) -> None:
         for column, (name, width) in enumerate(zip(names, widths, strict=True)):

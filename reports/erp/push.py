@@ -24,7 +24,7 @@ from meterline.backends.webhook.messages import (
     WebhookRequest,
     WebhookUnreachableError,
 )
-from meterline.reports.booking.booking_lines import read_sums
+from meterline.reports.booking.booking_lines import read_line_sums
 from meterline.reports.booking.core.inputs import FrozenInputs, decode_inputs
 from meterline.reports.booking.core.ledger import PeriodLedger
 from meterline.reports.booking.core.statement import statements_of
@@ -135,7 +135,7 @@ def _closed(ledger: PeriodLedger, period: str) -> Iterator[FrozenInputs]:
 
 
 def _payloads(client: Client, inputs: FrozenInputs) -> list[Payload]:
-    statements = statements_of(read_sums(client, [inputs.run]), inputs)
+    statements = statements_of(read_line_sums(client, [inputs.run]), inputs)
     return [each for statement in statements for each in payloads(statement, inputs)]
 
 

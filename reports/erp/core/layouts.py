@@ -137,14 +137,14 @@ def line_fields(journal: Journal, line: JournalLine) -> dict[str, str]:
     signed = line.debit - line.credit
     return {
         "account": line.account,
-        "amount": money(abs(signed), journal.currency),
+        "amount": decimal_text(abs(signed), journal.currency),
         "company": journal.company,
-        "control_total": money(journal.control_total, journal.currency),
+        "control_total": decimal_text(journal.control_total, journal.currency),
         "cost_center": line.cost_center,
-        "credit": money(line.credit, journal.currency) if line.credit else "",
+        "credit": decimal_text(line.credit, journal.currency) if line.credit else "",
         "currency": journal.currency,
         "date": journal.posting_date,
-        "debit": money(line.debit, journal.currency) if line.debit else "",
+        "debit": decimal_text(line.debit, journal.currency) if line.debit else "",
         "debit_credit": "S" if line.debit else "H",
         "department": line.department,
         "external_line_id": line.external_line_id,
@@ -158,13 +158,13 @@ def line_fields(journal: Journal, line: JournalLine) -> dict[str, str]:
         "period": journal.period,
         "rate": journal.rate,
         "reference": journal.reference,
-        "signed_amount": money(signed, journal.currency),
+        "signed_amount": decimal_text(signed, journal.currency),
         "source": journal.source,
         "usd": line.cost_usd,
     }
 
 
-def money(minor: int, currency: str) -> str:
+def decimal_text(minor: int, currency: str) -> str:
     """Smallest units as a plain decimal."""
     digits = minor_digits(currency)
     return f"{Decimal(minor).scaleb(-digits):.{digits}f}"

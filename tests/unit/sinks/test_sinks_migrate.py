@@ -9,7 +9,7 @@ from meterline.sinks.migrate import (
     ClusterOptions,
     Migration,
     MigrationError,
-    check,
+    check_history,
     expand,
     shipped,
 )
@@ -146,12 +146,12 @@ def test_other_history_is_refused(
 ) -> None:
     """A database with another history than this installation's is left untouched."""
     with pytest.raises(MigrationError, match=message):
-        check([Migration(1, "m", "A")], applied, cluster)
+        check_history([Migration(1, "m", "A")], applied, cluster)
 
 
 def test_same_history_is_accepted() -> None:
     """What was applied as it is shipped is fine, and missing files are not an error."""
     first = Migration(1, "m", "A")
-    check(
+    check_history(
         [first, Migration(2, "n", "B")], {1: AppliedMigration("m", first.checksum, "main")}, "main"
     )
