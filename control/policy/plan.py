@@ -296,8 +296,11 @@ def _show(name: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, dict):
         # A channel's URL may carry a token: that it changed is seen, what it is is not shown.
-        shown = {key: text for key, text in value.items() if key not in {"id", "url"} and text}
-        return ", ".join(f"{key} {text}" for key, text in shown.items())
+        return ", ".join(
+            f"{key} {text}"
+            for key, text in value.items()
+            if text and key != "id" and not key.endswith("url")
+        )
     return str(value)
 
 
