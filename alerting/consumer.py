@@ -50,6 +50,7 @@ from meterline.alerting.health_checks import HealthCheckThread
 from meterline.alerting.rules.registry import RULES
 from meterline.alerting.settings import AlertingSettings
 from meterline.alerting.top_contributors import ContributorStore, explained
+from meterline.backends.failpoints import AlertingFailpoint, Failpoints
 from meterline.backends.kafka.config import KafkaConfig, Record
 from meterline.backends.kafka.errors import BrokerUnavailableError, KafkaClientError
 from meterline.backends.kafka.producer import Producer
@@ -57,7 +58,6 @@ from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.alert import Alert, AlertError, decode_alert, encode_alert
 from meterline.schemas.clock import Clock
 from meterline.schemas.errors import MeterlineError
-from meterline.schemas.failpoints import AlertingFailpoint, Failpoints
 from meterline.schemas.manual import subject_of
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import WindowKind

@@ -7,7 +7,6 @@ MeterlineError
 ├── AlertError                       schemas.alert
 ├── UserError
 │   └── RebuildError                 operations.rebuild
-├── UnknownFailpointError            schemas.failpoints
 ├── MatcherError                     schemas.matchers
 ├── MoneyError                       schemas.money
 ├── PolicyRecordError                schemas.policy
@@ -22,6 +21,7 @@ MeterlineError
 │   ├── ClickHouseFatalError
 │   ├── ClickHouseRefusedError
 │   └── ClickHouseUnavailableError
+├── UnknownFailpointError            backends.failpoints
 ├── KafkaClientError                 backends.kafka.errors
 │   ├── BrokerUnavailableError
 │   ├── KafkaFatalError

@@ -21,13 +21,13 @@ from typing import NamedTuple
 import structlog
 
 from meterline.backends.clickhouse.client import Client
+from meterline.backends.failpoints import Failpoints, SinkFailpoint
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.errors import BrokerUnavailableError, RebalancedError
 from meterline.backends.kafka.group import GroupConsumer
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.clock import Clock
 from meterline.schemas.errors import MeterlineError
-from meterline.schemas.failpoints import Failpoints, SinkFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.topics import Topic
 from meterline.sinks.core.batch import FlushReason, SinkBatch, flush_reason

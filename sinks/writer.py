@@ -10,12 +10,12 @@ import structlog
 from meterline.backends.clickhouse.client import Client
 from meterline.backends.clickhouse.config import InsertColumn
 from meterline.backends.clickhouse.errors import ClickHouseRefusedError, ClickHouseUnavailableError
+from meterline.backends.failpoints import Failpoints, SinkFailpoint
 from meterline.backends.kafka.config import Record
 from meterline.backends.kafka.errors import BrokerUnavailableError, MessageRefusedError
 from meterline.backends.kafka.producer import Producer
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter, encode_original
 from meterline.schemas.errors import MeterlineError
-from meterline.schemas.failpoints import Failpoints, SinkFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import Topic

@@ -13,9 +13,9 @@ from faust.types import Message, StreamT
 from typing_extensions import override
 from yarl import URL
 
+from meterline.backends.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.clock import Clock
 from meterline.schemas.codec import decode_usage
-from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.periods import Calendar
 from meterline.streams._driver_patches import set_recovery

@@ -23,9 +23,9 @@ from typing import NoReturn, Protocol
 
 import structlog
 
+from meterline.backends.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.clock import Clock
 from meterline.schemas.dead_letter import DeadLetter, encode_dead_letter
-from meterline.schemas.failpoints import Failpoints, StreamsFailpoint
 from meterline.schemas.metrics import Meter, Metric
 from meterline.streams.core.ledger import FlushRecords, LedgerOutcome, PartitionLedger, Record
 from meterline.streams.settings import StreamsSettings

@@ -26,12 +26,12 @@ from typing import NamedTuple, Self, cast
 import msgspec
 
 from meterline.app.settings import broker_name
+from meterline.backends.failpoints import StreamsFailpoint
 from meterline.backends.kafka.admin import Admin
 from meterline.backends.kafka.config import KafkaConfig, embedded_kafka
 from meterline.backends.kafka.producer import Producer
 from meterline.backends.kafka.reader import TopicReader
 from meterline.schemas.dead_letter import DeadLetter, decode_dead_letter
-from meterline.schemas.failpoints import StreamsFailpoint
 from meterline.schemas.spend import SnapshotKey, Totals, decode_snapshot, newer
 from meterline.schemas.topics import Topic, TopicSpec, topic_spec
 from meterline.schemas.usage import UsageEvent

@@ -40,6 +40,7 @@ from meterline.alerting.notify.core.policy_snapshot import PolicySnapshot
 from meterline.alerting.notify.core.retry_schedule import Attempt
 from meterline.alerting.notify.sending import NotificationSender, SecretLookup, done
 from meterline.alerting.settings import NotifySettings
+from meterline.backends.failpoints import AlertingFailpoint, Failpoints
 from meterline.backends.kafka.config import KafkaConfig, Record, TopicPartition
 from meterline.backends.kafka.errors import (
     BrokerUnavailableError,
@@ -60,7 +61,6 @@ from meterline.schemas.delivery import (
     delivery_key,
     encode_delivery,
 )
-from meterline.schemas.failpoints import AlertingFailpoint, Failpoints
 from meterline.schemas.groups import Group, group_spec
 from meterline.schemas.metrics import Meter, Metric
 from meterline.schemas.policy import PolicyRecordError, decode_policy

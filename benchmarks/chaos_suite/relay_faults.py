@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from benchmarks.chaos_suite.schedule import RelayFailpoint
+from meterline.backends.failpoints import Failpoints
 from meterline.backends.kafka.errors import KafkaClientError
 from meterline.relay.client import RelayClient
 from meterline.relay.emitter import Emitter
@@ -13,7 +14,6 @@ from meterline.relay.sender import Connection, KafkaConnection, OnDone
 from meterline.relay.settings import GateSettings, RelaySettings
 from meterline.relay.spool import SealedBatch, Spool, SpooledBatch
 from meterline.schemas.clock import Clock
-from meterline.schemas.failpoints import Failpoints
 from meterline.schemas.metrics import Meter
 from meterline.schemas.throttle import Applied, ThrottleCommand
 

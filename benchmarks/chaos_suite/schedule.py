@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from meterline.app.settings import DEPRECATED_EMBEDDED, broker_name
-from meterline.schemas.failpoints import AlertingFailpoint, StreamsFailpoint
+from meterline.backends.failpoints import AlertingFailpoint, StreamsFailpoint
 
 
 class RelayFailpoint(StrEnum):

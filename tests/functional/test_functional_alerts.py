@@ -11,8 +11,8 @@ import pytest
 
 from meterline.alerting.consumer import EXIT_FENCED, EXIT_OK, run_alerts
 from meterline.alerting.settings import AlertingSettings
+from meterline.backends.failpoints import AlertingFailpoint
 from meterline.backends.kafka.config import embedded_kafka
-from meterline.schemas.failpoints import AlertingFailpoint
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.money import NANO_PER_USD
 from meterline.schemas.policy import Budget, Limits, ScopePolicy

@@ -18,9 +18,9 @@ from meterline.alerting.notify.channels.webhook import WebhookChannel
 from meterline.alerting.notify.core.outbox import IN_FLIGHT_PER_CHANNEL_MAX
 from meterline.alerting.notify.worker import EXIT_OK, run_notify
 from meterline.alerting.settings import NotifySettings
+from meterline.backends.failpoints import AlertingFailpoint
 from meterline.schemas.alert import Alert
 from meterline.schemas.delivery import Delivery, DeliveryOutcome
-from meterline.schemas.failpoints import AlertingFailpoint
 from meterline.schemas.metrics import NoMeter
 from meterline.schemas.policy import NotifyPolicy
 from meterline.schemas.policy_notify import Route, Silence

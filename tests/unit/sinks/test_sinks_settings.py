@@ -2,9 +2,9 @@
 
 import pytest
 
+from meterline.backends.failpoints import Failpoints, SinkFailpoint, UnknownFailpointError
 from meterline.backends.kafka.config import Record
 from meterline.schemas.dead_letter import decode_dead_letter, encode_dead_letter
-from meterline.schemas.failpoints import Failpoints, SinkFailpoint, UnknownFailpointError
 from meterline.schemas.reasons import RejectReason
 from meterline.schemas.topics import DEAD_LETTER_BYTES_MAX, TOPICS, Topic
 from meterline.schemas.usage import MESSAGE_BYTES_MAX

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from meterline.schemas.failpoints import (
+from meterline.backends.failpoints import (
     AlertingFailpoint,
     Failpoints,
     SinkFailpoint,
@@ -17,7 +17,7 @@ from meterline.schemas.failpoints import (
 )
 
 PROGRAM = """
-from meterline.schemas.failpoints import AlertingFailpoint, Failpoints
+from meterline.backends.failpoints import AlertingFailpoint, Failpoints
 failpoints = Failpoints({crash_at!r}, AlertingFailpoint)
 for number in range(3):
     print(number, flush=True)
