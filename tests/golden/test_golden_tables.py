@@ -141,14 +141,14 @@ def test_a_lost_or_moved_character_is_found() -> None:
     lines = ["acme/resea  $1", "rch         "]
     spans = [(0, 10), (12, 14)]
     assert lines_after(lines, [("acme/research", "$1")], spans) == []
-    for other in (
-        "acme/researh",
-        "acme/researchh",
-        "acme/reseach",
-        "acme/reserach",
-        "acme/ research",
-    ):
-        assert lines_after(lines, [(other, "$1")], spans) is None
+    name = "acme/research"
+    less = {name[:place] + name[place + 1 :] for place in range(len(name))}
+    more = {f"{name[:place]}~{name[place:]}" for place in range(len(name) + 1)}
+    moved = {
+        name[:place] + name[place + 1] + name[place] + name[place + 2 :] for place in range(12)
+    }
+    for other in {*less, *more, *moved}:
+        assert lines_after(lines, [(other, "$1")], spans) is None, other
 
 
 def test_the_columns_of_a_report_fit_a_usual_terminal() -> None:
